@@ -1,0 +1,1 @@
+"""The backend contract and the backends that come with embedkit."""

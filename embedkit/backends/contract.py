@@ -1,0 +1,256 @@
+"""The contract of a vector backend, and what it may declare about itself.
+
+A backend is a connection to a place that holds *physical collections*: named sets of
+``(id, vector, columns)`` rows. Ids are signed 64-bit integers that the metadata store
+issues; a backend never makes up an id and never exposes a position.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from embedkit.errors import ConfigError
+from embedkit.filters import Filter
+from embedkit.types import Attributes, Metric, VectorKind
+
+if TYPE_CHECKING:
+    from embedkit.types import FloatArray, IdArray, VectorArray
+
+__all__ = [
+    "ALL_OPERATORS",
+    "BackendFactory",
+    "BackendOptions",
+    "Capabilities",
+    "CollectionSpec",
+    "Fetched",
+    "IndexSpec",
+    "SearchParams",
+    "SearchResult",
+    "VectorBackend",
+]
+
+ALL_OPERATORS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in", "like", "is null", "and", "or", "not", "nested"})
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do; the only place where it is written down.
+
+    `emulated` maps a capability to the named strategy that stands in for it, so that a
+    user can see it: ``{"update_columns": "fetch the vectors and upsert them again"}``.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    vector_kinds: tuple[VectorKind, ...]
+    index_families: tuple[str, ...]
+    filter_operators: frozenset[str] = ALL_OPERATORS
+    max_dim: int = 32_768
+    max_k: int = 16_384
+    max_columns_bytes: int = 65_536
+    alias_switch: bool = False
+    many_processes: bool = False
+    durable: bool = True
+    emulated: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """An index family with its build parameters: ``flat``, ``hnsw(m=32, ef_construction=200)``, ``ivf(nlist=1024)``."""
+
+    family: str = "flat"
+    params: Mapping[str, int | float | str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> IndexSpec:
+        """Read the text form; raises ConfigError when it is not ``family`` or ``family(name=value, …)``.
+
+        >>> IndexSpec.parse("hnsw(m=32)")
+        IndexSpec(family='hnsw', params={'m': 32})
+        """
+        match = re.fullmatch(r"\s*([a-z][a-z0-9_]*)\s*(?:\((.*)\))?\s*", text)
+        if match is None:
+            raise ConfigError(f"{text!r} is not an index spec; write for example 'flat' or 'hnsw(m=32)'")
+        params: dict[str, int | float | str] = {}
+        for part in filter(None, (p.strip() for p in (match[2] or "").split(","))):
+            name, equals, value = (piece.strip() for piece in part.partition("="))
+            if not (name and equals and value):
+                raise ConfigError(f"{part!r} in the index spec {text!r} is not name=value")
+            params[name] = _number_or_text(value)
+        return cls(match[1], params)
+
+    def __str__(self) -> str:
+        inner = ", ".join(f"{name}={value}" for name, value in self.params.items())
+        return f"{self.family}({inner})" if inner else self.family
+
+
+def _number_or_text(value: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a physical collection holds. `name` matches ``[A-Za-z_][A-Za-z0-9_]{0,199}``.
+
+    A ``cosine`` collection stores vectors scaled to unit length, and `fetch` gives those back.
+    """
+
+    name: str
+    dim: int
+    metric: Metric = "cosine"
+    kind: VectorKind = "float"
+    index: IndexSpec = IndexSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchParams:
+    """Knobs at query time; None leaves the backend's default. Flat indexes ignore them."""
+
+    ef: int | None = None
+    nprobe: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Columnar answer for `n` queries: all arrays are ``(n, k')`` with ``k' <= k``, best first.
+
+    `ids` int64, padded with -1 where a query found fewer; `distances` float32 raw metric
+    (cosine similarity, inner product, *squared* Euclidean, bits); `scores` float32, higher is
+    better (the similarity itself, or minus the distance). Both are NaN in the padding.
+    """
+
+    ids: IdArray
+    distances: FloatArray
+    scores: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The rows that exist, in the order asked for: ids ``(m,)``, vectors ``(m, dim)``, columns of length m."""
+
+    ids: IdArray
+    vectors: VectorArray
+    columns: tuple[Attributes, ...]
+
+
+class VectorBackend(ABC):
+    """A connection to one vector store. Safe to use from several threads.
+
+    Every method may raise BackendUnavailable (Transient). Driver errors never escape.
+    A collection that is not there raises CollectionNotFound. `columns` are JSON objects;
+    None stands for an empty object for every row.
+    """
+
+    capabilities: Capabilities
+    url: str  # without a password
+
+    @abstractmethod
+    def create(self, spec: CollectionSpec) -> None:
+        """Make an empty collection. Raises CollectionExists, UnsupportedByBackend."""
+
+    @abstractmethod
+    def drop(self, name: str) -> None:
+        """Remove a collection and its files; one that is not there is no error."""
+
+    @abstractmethod
+    def list(self) -> tuple[str, ...]:
+        """Names of the physical collections, sorted."""
+
+    @abstractmethod
+    def describe(self, name: str) -> CollectionSpec:
+        """The spec as stored."""
+
+    @abstractmethod
+    def upsert(
+        self, name: str, ids: IdArray, vectors: VectorArray, columns: Sequence[Attributes] | None = None
+    ) -> None:
+        """Write rows, replacing those with the same id (vector and columns). Idempotent.
+
+        ids ``(n,)`` int64, unique in the call; vectors ``(n, dim)`` float32, finite.
+        When it returns, a search sees the rows, and they survive a kill of this process.
+        Raises DimensionMismatch, BadInput, DiskFull.
+        """
+
+    @abstractmethod
+    def update_columns(self, name: str, ids: IdArray, columns: Sequence[Attributes]) -> None:
+        """Replace the columns of existing rows, keeping their vectors. Ids that are not there are left out."""
+
+    @abstractmethod
+    def delete(self, name: str, ids: IdArray) -> None:
+        """Remove rows; ids that are not there are no error. A later search does not return them."""
+
+    @abstractmethod
+    def search(
+        self,
+        name: str,
+        queries: VectorArray,
+        k: int,
+        where: Filter | None = None,
+        params: SearchParams | None = None,
+    ) -> SearchResult:
+        """The k nearest rows of each query ``(n, dim)``, best first, among those that `where` admits."""
+
+    @abstractmethod
+    def fetch(self, name: str, ids: IdArray) -> Fetched:
+        """Rows by id."""
+
+    @abstractmethod
+    def scan_ids(self, name: str, batch: int = 10_000) -> Iterator[IdArray]:
+        """Every id once, in batches, in no promised order."""
+
+    @abstractmethod
+    def count(self, name: str) -> int:
+        """Rows that a search could return."""
+
+    @abstractmethod
+    def flush(self, name: str) -> None:
+        """Make everything written so far durable against a power cut."""
+
+    @abstractmethod
+    def build_index(self, name: str, spec: IndexSpec) -> None:
+        """Build or replace the index; returns when searches use it. Raises UnsupportedByBackend, ConfigError."""
+
+    @abstractmethod
+    def switch_alias(self, alias: str, name: str) -> None:
+        """Point `alias` at a collection in one step; every method takes an alias for a name.
+
+        Raises UnsupportedByBackend where `capabilities.alias_switch` is false.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release files and connections. Calling it twice is no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendOptions:
+    """What a URL does not say. Secrets come from here (or the URL) and are never logged."""
+
+    timeout: float = 30.0
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+    tls: bool = False
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_server_name: str | None = None
+
+
+class BackendFactory(Protocol):
+    """The cheap half of a backend: capabilities and a way to open it, with no driver imported."""
+
+    def capabilities(self, url: str) -> Capabilities:
+        """What a backend at that URL can do, without connecting."""
+
+    def open(self, url: str, options: BackendOptions) -> VectorBackend:
+        """Connect. Raises BackendUnavailable, ConfigError, MissingExtra."""

@@ -1,0 +1,1 @@
+"""Vectors in memory-mapped files on this machine, searched by FAISS."""

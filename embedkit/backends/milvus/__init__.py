@@ -1,0 +1,1 @@
+"""Milvus: embedded Lite in a file, or a server."""

@@ -1,0 +1,1 @@
+"""Exact search in NumPy, obviously right: what the other backends are held against."""

@@ -1,0 +1,133 @@
+"""The checks that every backend makes on what it is handed, written once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from embedkit.backends.contract import Capabilities, CollectionSpec
+from embedkit.errors import BadInput, ConfigError, DimensionMismatch, UnsupportedByBackend
+from embedkit.filters import And, Compare, Filter, In, Like, Not, Or
+from embedkit.types import Attributes, FloatArray, IdArray, VectorArray
+
+__all__ = [
+    "check_filter",
+    "checked_columns",
+    "checked_ids",
+    "checked_k",
+    "checked_queries",
+    "checked_rows",
+    "checked_spec",
+]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+
+
+def checked_spec(spec: CollectionSpec, able: Capabilities) -> CollectionSpec:
+    """Raise if the backend cannot hold such a collection; return it otherwise."""
+    if not _NAME.fullmatch(spec.name):
+        raise ConfigError(f"{spec.name!r} is no collection name; use letters, digits and _, at most 200")
+    if spec.kind not in able.vector_kinds:
+        raise UnsupportedByBackend(able.name, f"hold {spec.kind} vectors")
+    if spec.metric not in able.metrics:
+        raise UnsupportedByBackend(able.name, f"measure by {spec.metric!r} (it has {', '.join(able.metrics)})")
+    if spec.index.family not in able.index_families:
+        raise UnsupportedByBackend(
+            able.name, f"build the index {spec.index.family!r} (it has {', '.join(able.index_families)})"
+        )
+    if not 1 <= spec.dim <= able.max_dim:
+        raise ConfigError(f"{spec.dim} dimensions are outside 1 to {able.max_dim}, the range of {able.name!r}")
+    return replace(spec)
+
+
+def checked_ids(ids: IdArray) -> IdArray:
+    """Ids as a contiguous int64 vector."""
+    array = np.ascontiguousarray(ids)
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise BadInput(f"ids must be a one-dimensional integer array, not {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64, copy=False)
+
+
+def _checked_vectors(spec: CollectionSpec, vectors: VectorArray, what: str) -> FloatArray:
+    array = np.atleast_2d(np.asarray(vectors))
+    if array.ndim != 2 or array.shape[1] != spec.dim:
+        raise DimensionMismatch(
+            f"{what} of {array.shape[-1]} dimensions do not fit the collection {spec.name!r}, "
+            f"which holds {spec.dim}; encode with the encoder that filled it"
+        )
+    array = np.ascontiguousarray(array, dtype=np.float32)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise BadInput(f"{what}: row {int(np.flatnonzero(~finite)[0])} holds NaN or infinity")
+    if spec.metric != "cosine":
+        return array
+    norms = np.linalg.norm(array, axis=1, keepdims=True)
+    if not norms.all():
+        raise BadInput(f"{what}: row {int(np.flatnonzero(norms == 0)[0])} is all zero, which has no cosine")
+    unit: FloatArray = array if np.allclose(norms, 1.0, atol=1e-6, rtol=0) else array / norms
+    return unit
+
+
+def checked_rows(spec: CollectionSpec, ids: IdArray, vectors: VectorArray) -> tuple[IdArray, FloatArray]:
+    """Rows to be written: matching lengths, unique ids, right dimension, finite, unit length for cosine."""
+    ids = checked_ids(ids)
+    if ids.size == 0:
+        return ids, np.empty((0, spec.dim), np.float32)
+    unit = _checked_vectors(spec, vectors, "vectors")
+    if len(ids) != len(unit):
+        raise BadInput(f"{len(ids)} ids came with {len(unit)} vectors")
+    if len(np.unique(ids)) != len(ids):
+        raise BadInput("an id occurs twice in one call")
+    return ids, unit
+
+
+def checked_queries(spec: CollectionSpec, queries: VectorArray) -> FloatArray:
+    """Queries as ``(n, dim)`` float32, unit length for cosine."""
+    return _checked_vectors(spec, queries, "query vectors")
+
+
+def checked_columns(columns: Sequence[Attributes] | None, n: int, able: Capabilities) -> list[str]:
+    """The columns as JSON texts, one a row. Raises BadInput on a wrong count, NaN or too large an object."""
+    if columns is None:
+        return ["{}"] * n
+    if len(columns) != n:
+        raise BadInput(f"{n} ids came with {len(columns)} rows of columns")
+    try:
+        texts = [json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for row in columns]
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"columns must be JSON objects without NaN: {error}") from error
+    for row, text in enumerate(texts):
+        if len(text) * 4 > able.max_columns_bytes and len(text.encode()) > able.max_columns_bytes:
+            raise BadInput(f"the columns of row {row} take {len(text.encode())} bytes; {able.name!r} holds at most {able.max_columns_bytes}")
+    return texts
+
+
+def checked_k(k: int, able: Capabilities) -> int:
+    if not 1 <= k <= able.max_k:
+        raise BadInput(f"k={k} is outside 1 to {able.max_k}, the range of {able.name!r}")
+    return k
+
+
+def check_filter(node: Filter, able: Capabilities) -> None:
+    """Raise UnsupportedByBackend for the first operator that the backend lacks."""
+    for operator in _operators(node):
+        if operator not in able.filter_operators:
+            raise UnsupportedByBackend(able.name, f"filter with {operator!r}")
+
+
+def _operators(node: Filter) -> set[str]:
+    if isinstance(node, And | Or):
+        own = {"and" if isinstance(node, And) else "or"}
+        return own.union(*(_operators(part) for part in node.parts))
+    if isinstance(node, Not):
+        return {"not"} | _operators(node.part)
+    own = {"nested"} if len(node.path) > 1 else set()
+    if isinstance(node, Compare):
+        return own | {node.op}
+    return own | {"in" if isinstance(node, In) else "like" if isinstance(node, Like) else "is null"}

@@ -1,0 +1,1 @@
+"""Image and text encoders, their runtimes, and the folder that a trained model is."""

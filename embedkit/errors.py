@@ -1,0 +1,187 @@
+"""Every error that embedkit raises.
+
+EmbedkitError
+├── Transient                 trying again later may succeed
+│   ├── BackendUnavailable    the vector backend does not answer
+│   ├── FetchTimeout          a remote picture did not arrive in time, or its host is overloaded
+│   └── StoreBusy             the metadata store is locked by another writer
+└── Terminal                  trying again gives the same answer
+    ├── BadInput              the caller's data is at fault
+    │   ├── BadImage          a picture cannot be read
+    │   ├── BadRecord         a row of a catalog cannot be used
+    │   ├── BadSource         a catalog cannot be opened
+    │   ├── DimensionMismatch a vector has another length than its collection
+    │   └── FilterError       a filter text cannot be parsed
+    ├── CollectionExists
+    ├── CollectionNotFound
+    ├── ConfigError           a setting is unknown or has a bad value
+    ├── DataCorrupt           files of embedkit's own do not hold what they should
+    ├── DiskFull
+    ├── EncoderMismatch       vectors of two encoders would be mixed
+    ├── FetchFailed           a remote picture is not to be had
+    ├── MissingExtra          an optional package is not installed
+    ├── ProductNotFound
+    ├── StoreError            the metadata store refuses or cannot be opened
+    ├── UnknownName           no encoder, backend, source… of that name
+    └── UnsupportedByBackend  the backend cannot do what was asked
+
+A message says what went wrong (naming the file, row or URL), why, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BackendUnavailable",
+    "BadImage",
+    "BadInput",
+    "BadRecord",
+    "BadSource",
+    "CollectionExists",
+    "CollectionNotFound",
+    "ConfigError",
+    "DataCorrupt",
+    "DimensionMismatch",
+    "DiskFull",
+    "EmbedkitError",
+    "EncoderMismatch",
+    "FetchFailed",
+    "FetchTimeout",
+    "FilterError",
+    "MissingExtra",
+    "ProductNotFound",
+    "StoreBusy",
+    "StoreError",
+    "Terminal",
+    "Transient",
+    "UnknownName",
+    "UnsupportedByBackend",
+]
+
+
+class EmbedkitError(Exception):
+    """Base class of everything embedkit raises on purpose."""
+
+
+class Transient(EmbedkitError):
+    """Trying again later may succeed."""
+
+
+class Terminal(EmbedkitError):
+    """Trying again gives the same answer."""
+
+
+class BackendUnavailable(Transient):
+    """The vector backend does not answer."""
+
+
+class FetchTimeout(Transient):
+    """A remote picture did not arrive in time, or its host is overloaded."""
+
+
+class StoreBusy(Transient):
+    """The metadata store is locked by another writer."""
+
+
+class BadInput(Terminal):
+    """The caller's data is at fault."""
+
+
+class BadImage(BadInput):
+    """A picture cannot be read."""
+
+
+class BadRecord(BadInput):
+    """A row of a catalog cannot be used."""
+
+
+class BadSource(BadInput):
+    """A catalog cannot be opened."""
+
+
+class DimensionMismatch(BadInput):
+    """A vector has another length than its collection."""
+
+
+class FilterError(BadInput):
+    """A filter text cannot be parsed; `column` counts from 1."""
+
+    def __init__(self, reason: str, *, text: str = "", column: int = 1) -> None:
+        self.reason = reason
+        self.text = text
+        self.column = column
+        pointer = f"\n  {text}\n  {' ' * (column - 1)}^" if text else ""
+        where = f" at column {column}" if text else ""
+        super().__init__(f"The filter cannot be read{where}: {reason}.{pointer}")
+
+
+class CollectionExists(Terminal):
+    """A collection of that name is already there."""
+
+
+class CollectionNotFound(Terminal):
+    """No collection has that name."""
+
+
+class ConfigError(Terminal):
+    """A setting is unknown or has a bad value."""
+
+
+class DataCorrupt(Terminal):
+    """Files of embedkit's own do not hold what they should."""
+
+
+class DiskFull(Terminal):
+    """The disk has no room left."""
+
+
+class EncoderMismatch(Terminal):
+    """Vectors of two encoders would be mixed in one collection."""
+
+
+class FetchFailed(Terminal):
+    """A remote picture is not to be had."""
+
+
+class MissingExtra(Terminal):
+    """An optional package is not installed; the message holds the install line."""
+
+    def __init__(self, package: str, extra: str, *, needed_for: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is not installed; "
+            f"run: pip install 'embedkit-search[{extra}]'"
+        )
+
+
+class ProductNotFound(Terminal):
+    """No product of the collection has that key."""
+
+
+class StoreError(Terminal):
+    """The metadata store refuses or cannot be opened."""
+
+
+class UnknownName(Terminal):
+    """No encoder, backend or source has that name; the message lists the nearest known ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind = kind
+        self.name = name
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known) or 'none'}"
+        super().__init__(f"There is no {kind} called {name!r}; {hint}")
+
+
+class UnsupportedByBackend(Terminal):
+    """The backend cannot do what was asked; `able` names the ones that can."""
+
+    def __init__(self, backend: str, what: str, *, able: Iterable[str] = ()) -> None:
+        self.backend = backend
+        self.able = tuple(able)
+        others = f"; it works with: {', '.join(self.able)}" if self.able else ""
+        super().__init__(f"The backend {backend!r} cannot {what}{others}.")

@@ -1,0 +1,1 @@
+"""How a catalog gets in: sources, fetching, decoding, encoding, committing."""

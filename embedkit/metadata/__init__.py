@@ -1,0 +1,1 @@
+"""What exists: collections, products, vectors, runs and failures, in SQL."""

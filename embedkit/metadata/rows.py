@@ -1,0 +1,146 @@
+"""What goes into the metadata store and comes out of it: plain frozen rows, no SQL objects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from embedkit.types import Attributes, Metric, Modality
+
+__all__ = [
+    "CollectionRow",
+    "FailureRow",
+    "FailureWrite",
+    "KnownProduct",
+    "KnownVector",
+    "ProductWrite",
+    "RunCounts",
+    "RunRow",
+    "RunState",
+    "VectorState",
+    "ViewRow",
+]
+
+VectorState = Literal["pending", "live", "deleted"]
+RunState = Literal["running", "complete", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """One vector per product: which encoder makes it, and where it lives.
+
+    `physical`: the backend's collection name. `index`: the text form of an IndexSpec.
+    """
+
+    name: str
+    modality: Modality
+    encoder: str
+    fingerprint: str
+    dim: int
+    metric: Metric
+    physical: str
+    index: str = "flat"
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRow:
+    """`version`: the live physical version. `backend_url` never holds a password."""
+
+    id: int
+    name: str
+    backend_url: str
+    version: int
+    views: tuple[ViewRow, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KnownVector:
+    """A vector row: `content_hash` and `fingerprint` say what was encoded by which encoder."""
+
+    id: int
+    content_hash: str
+    fingerprint: str
+    state: VectorState
+
+
+@dataclass(frozen=True, slots=True)
+class KnownProduct:
+    """A product row with its vectors by view. `validator`: an ETag or the like of a remote picture."""
+
+    id: int
+    key: str
+    title: str | None
+    uri: str | None
+    attributes: Attributes
+    content_hash: str | None
+    validator: str | None
+    last_run: int | None
+    vectors: Mapping[str, KnownVector]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductWrite:
+    """A product as it shall be. `content_hash`: of the picture's bytes.
+
+    `vectors`: for each view that is (re-)encoded, the hash of what was encoded and the encoder's fingerprint.
+    Views left out keep the vector they have.
+    """
+
+    key: str
+    title: str | None
+    uri: str | None
+    attributes: Attributes
+    content_hash: str | None = None
+    validator: str | None = None
+    vectors: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureWrite:
+    """`stage`: read, fetch, decode or encode. `record`: what is needed to try again (the fields of a Record)."""
+
+    key: str
+    locator: str
+    stage: str
+    error: str
+    record: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    key: str
+    locator: str
+    stage: str
+    error: str
+    record: Mapping[str, object]
+    attempts: int
+    first_seen: datetime
+    last_seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounts:
+    seen: int = 0
+    encoded: int = 0
+    updated: int = 0
+    skipped: int = 0
+    failed: int = 0
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One ingest run. `offset`: how many records of the source are committed (the shard checkpoint)."""
+
+    id: int
+    collection_id: int
+    source: str
+    source_fingerprint: str | None
+    state: RunState
+    offset: int
+    counts: RunCounts
+    started_at: datetime
+    finished_at: datetime | None

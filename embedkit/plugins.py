@@ -1,0 +1,100 @@
+"""The registry: a name, where its code lives, and what installs it.
+
+The built-in tables are data, so that listing costs no import; third parties add to
+them by entry points of the groups ``embedkit.backends``, ``embedkit.encoders``,
+``embedkit.losses`` and ``embedkit.sources``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, Literal
+
+from embedkit.errors import ConfigError, MissingExtra, UnknownName
+
+__all__ = ["BUILT_IN", "Group", "PlugIn", "find", "load", "names", "require"]
+
+Group = Literal["backends", "encoders", "losses", "sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlugIn:
+    """`target` is ``module:object``; `extra` is the extra that installs what it needs, or ''."""
+
+    name: str
+    target: str
+    summary: str
+    extra: str = ""
+
+
+BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
+    "backends": (
+        PlugIn("faiss", "embedkit.backends.faiss.factory:FACTORY", "memory-mapped files on this machine, searched by FAISS"),
+        PlugIn("milvus", "embedkit.backends.milvus.factory:FACTORY", "Milvus: embedded Lite in a file, or a server by URL"),
+        PlugIn("oracle", "embedkit.backends.oracle.factory:FACTORY", "exact NumPy in memory, for tests and comparison"),
+    ),
+    "encoders": (
+        PlugIn("effnet-lite0", "embedkit.encoders.builtin:effnet_lite0", "images: EfficientNet-Lite0, ImageNet weights, offline"),
+        PlugIn("minilm", "embedkit.encoders.builtin:minilm", "text: all-MiniLM-L6-v2, offline"),
+        PlugIn("torchvision", "embedkit.encoders.torchvision_models:build", "images: any torchvision backbone, torchvision:resnet50", "train"),
+        PlugIn("hf", "embedkit.encoders.huggingface:build", "images or text: any Hugging Face vision, CLIP-like or sentence model", "train"),
+    ),
+    "losses": (),
+    "sources": (
+        PlugIn("folder", "embedkit.ingest.sources.folder:open_source", "a folder tree of pictures"),
+        PlugIn("csv", "embedkit.ingest.sources.tables:open_csv", "CSV or TSV, one product a row"),
+        PlugIn("jsonl", "embedkit.ingest.sources.tables:open_jsonl", "JSON Lines, one product a line"),
+        PlugIn("parquet", "embedkit.ingest.sources.tables:open_parquet", "Parquet, one product a row"),
+        PlugIn("sql", "embedkit.ingest.sources.sql:open_source", "any SQL query through SQLAlchemy"),
+    ),
+}
+
+
+@lru_cache(maxsize=None)
+def _table(group: Group) -> dict[str, PlugIn]:
+    table = {plug_in.name: plug_in for plug_in in BUILT_IN[group]}
+    for point in entry_points(group=f"embedkit.{group}"):
+        if point.name in table:
+            raise ConfigError(
+                f"The package {point.dist.name if point.dist else point.value!r} registers the name {point.name!r} "
+                f"in embedkit.{group}, which is taken by {table[point.name].target}; uninstall one of the two."
+            )
+        table[point.name] = PlugIn(point.name, point.value, f"from {point.dist.name if point.dist else 'a plug-in'}")
+    return table
+
+
+def names(group: Group) -> tuple[str, ...]:
+    """The known names of a group, sorted."""
+    return tuple(sorted(_table(group)))
+
+
+def find(group: Group, name: str) -> PlugIn:
+    """The registry's row; raises UnknownName with the nearest known names."""
+    try:
+        return _table(group)[name]
+    except KeyError:
+        raise UnknownName(group.removesuffix("s"), name, names(group)) from None
+
+
+def load(group: Group, name: str) -> Any:
+    """Import what a name stands for."""
+    plug_in = find(group, name)
+    module, _, attribute = plug_in.target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def require(module: str, extra: str, *, needed_for: str, package: str = "") -> ModuleType:
+    """Import an optional package, or raise MissingExtra with the line that installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        root = module.partition(".")[0]
+        missing: Iterable[str] = (error.name or "").split(".")[:1]
+        if root not in missing and module != error.name:
+            raise
+        raise MissingExtra(package or root, extra, needed_for=needed_for) from error

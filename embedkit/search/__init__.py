@@ -1,0 +1,1 @@
+"""How a query runs: planning, searching, fusing, joining products."""

@@ -1,0 +1,1 @@
+"""The command line of embedkit: each command parses, calls the SDK once, and renders."""
