@@ -222,7 +222,9 @@ class _Parser:
             if match is None:
                 column = position + len(self.text[position:]) - len(self.text[position:].lstrip()) + 1
                 found = self.text[column - 1]
-                reason = "the text that starts here has no closing quote" if found in "'\"`" else f"unexpected {found!r}"
+                reason = (
+                    "the text that starts here has no closing quote" if found in "'\"`" else f"unexpected {found!r}"
+                )
                 raise FilterError(reason, text=self.text, column=column)
             kind = str(match.lastgroup)
             token = match.group(kind)

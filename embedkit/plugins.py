@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from types import ModuleType
 from typing import Any, Literal
@@ -34,15 +34,33 @@ class PlugIn:
 
 BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
     "backends": (
-        PlugIn("faiss", "embedkit.backends.faiss.factory:FACTORY", "memory-mapped files on this machine, searched by FAISS"),
-        PlugIn("milvus", "embedkit.backends.milvus.factory:FACTORY", "Milvus: embedded Lite in a file, or a server by URL"),
+        PlugIn(
+            "faiss", "embedkit.backends.faiss.factory:FACTORY", "memory-mapped files on this machine, searched by FAISS"
+        ),
+        PlugIn(
+            "milvus", "embedkit.backends.milvus.factory:FACTORY", "Milvus: embedded Lite in a file, or a server by URL"
+        ),
         PlugIn("oracle", "embedkit.backends.oracle.factory:FACTORY", "exact NumPy in memory, for tests and comparison"),
     ),
     "encoders": (
-        PlugIn("effnet-lite0", "embedkit.encoders.builtin:effnet_lite0", "images: EfficientNet-Lite0, ImageNet weights, offline"),
+        PlugIn(
+            "effnet-lite0",
+            "embedkit.encoders.builtin:effnet_lite0",
+            "images: EfficientNet-Lite0, ImageNet weights, offline",
+        ),
         PlugIn("minilm", "embedkit.encoders.builtin:minilm", "text: all-MiniLM-L6-v2, offline"),
-        PlugIn("torchvision", "embedkit.encoders.torchvision_models:build", "images: any torchvision backbone, torchvision:resnet50", "train"),
-        PlugIn("hf", "embedkit.encoders.huggingface:build", "images or text: any Hugging Face vision, CLIP-like or sentence model", "train"),
+        PlugIn(
+            "torchvision",
+            "embedkit.encoders.torchvision_models:build",
+            "images: any torchvision backbone, torchvision:resnet50",
+            "train",
+        ),
+        PlugIn(
+            "hf",
+            "embedkit.encoders.huggingface:build",
+            "images or text: any Hugging Face vision, CLIP-like or sentence model",
+            "train",
+        ),
     ),
     "losses": (),
     "sources": (
@@ -55,7 +73,7 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _table(group: Group) -> dict[str, PlugIn]:
     table = {plug_in.name: plug_in for plug_in in BUILT_IN[group]}
     for point in entry_points(group=f"embedkit.{group}"):

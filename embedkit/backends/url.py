@@ -27,7 +27,9 @@ class BackendUrl:
     def local_path(self) -> Path:
         """``faiss:///rel`` is relative to the working directory, ``faiss:////abs`` is absolute."""
         if not self.path:
-            raise ConfigError(f"The URL {self.safe!r} names no file; write {self.scheme}:///relative/path or {self.scheme}:////absolute/path")
+            raise ConfigError(
+                f"The URL {self.safe!r} names no file; write {self.scheme}:///relative/path or {self.scheme}:////absolute/path"
+            )
         return Path(self.path)
 
     @property

@@ -104,7 +104,9 @@ def checked_columns(columns: Sequence[Attributes] | None, n: int, able: Capabili
         raise BadInput(f"columns must be JSON objects without NaN: {error}") from error
     for row, text in enumerate(texts):
         if len(text) * 4 > able.max_columns_bytes and len(text.encode()) > able.max_columns_bytes:
-            raise BadInput(f"the columns of row {row} take {len(text.encode())} bytes; {able.name!r} holds at most {able.max_columns_bytes}")
+            raise BadInput(
+                f"the columns of row {row} take {len(text.encode())} bytes; {able.name!r} holds at most {able.max_columns_bytes}"
+            )
     return texts
 
 
