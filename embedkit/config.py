@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from embedkit.errors import ConfigError
 from embedkit.types import Metric
+from embedkit.urls import redact
 
 __all__ = [
     "BackendSettings",
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
         """Plain values. Secrets show as ``**********``, and URLs lose their passwords, unless `redacted` is false."""
         values: dict[str, object] = self.model_dump(mode="json")
         if redacted:
-            values["backend"], values["store"] = _redact(self.backend), _redact(self.store)
+            values["backend"], values["store"] = redact(self.backend), redact(self.store)
         else:
             options = self.backend_options
             values["backend_options"] = {
@@ -138,15 +139,6 @@ class Settings(BaseSettings):
                 "token": options.token.get_secret_value() if options.token else None,
             }
         return values
-
-
-def _redact(url: str) -> str:
-    scheme, separator, rest = url.partition("://")
-    authority, slash, tail = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    if not at or ":" not in credentials:
-        return url
-    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}{slash}{tail}"
 
 
 def load_settings(

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from embedkit.errors import ConfigError
+from embedkit.urls import redact
 
 __all__ = ["BackendUrl", "parse_url", "redact"]
 
@@ -69,17 +70,3 @@ def parse_url(url: str) -> BackendUrl:
         password=unquote(parts.password) if parts.password else None,
         query=tuple(parse_qsl(parts.query)),
     )
-
-
-def redact(url: str) -> str:
-    """Any URL without its password, even one that does not parse.
-
-    >>> redact("postgresql://me:secret@db/x")
-    'postgresql://me:***@db/x'
-    """
-    scheme, separator, rest = url.partition("://")
-    authority, slash, tail = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    if not at or ":" not in credentials:
-        return url
-    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}{slash}{tail}"

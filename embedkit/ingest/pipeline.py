@@ -1,0 +1,374 @@
+"""The ingest: source, decode pool, encoder and commit, joined by bounded channels.
+
+::
+
+    reader thread ─▶ slots ─▶ this thread: batches ─▶ encode pool ─▶ batches ─▶ commit thread
+      └ decode pool, fetcher                                                    └ store, backend
+
+Whatever the order in which pictures arrive, batches are made and committed in the order of the
+source, so the offset of a run says exactly what is in.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embedkit.config import FetchSettings, IngestSettings
+from embedkit.encoders.contract import Encoder
+from embedkit.errors import EmbedkitError, Terminal
+from embedkit.ingest.channel import Channel, Stop, Stopped
+from embedkit.ingest.committer import Batch, Committer, Encoded, remove_vectors, retry
+from embedkit.ingest.fetch import Fetcher
+from embedkit.ingest.items import Failed, Item, record_of
+from embedkit.ingest.prune import prune
+from embedkit.ingest.reader import CHUNK, Reader, Slot
+from embedkit.ingest.report import IngestReport, Progress, ProgressCallback
+from embedkit.ingest.sources.contract import RecordError, Source
+from embedkit.ingest.target import Target
+from embedkit.metadata.rows import RunCounts, RunRow
+from embedkit.types import Record
+
+__all__ = ["IngestOptions", "ingest", "retry_failed"]
+
+_log = logging.getLogger(__name__)
+_TICK = 0.1  # seconds between two calls of the progress callback, at least
+_NOT_RETRIED = frozenset({"duplicate", "read"})
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """What the caller of an ingest may choose."""
+
+    limit: int | None = None
+    dry_run: bool = False
+    prune: bool = False
+    progress: ProgressCallback | None = None
+
+
+def ingest(
+    target: Target, source: Source, *, settings: IngestSettings, fetch: FetchSettings, options: IngestOptions
+) -> IngestReport:
+    """Bring a collection in line with a source.
+
+    An interrupted run of a source that has a fingerprint goes on where it stopped. Raises what the
+    backend or store raises after retries, with everything committed so far kept; KeyboardInterrupt
+    ends the run cleanly, with `interrupted` in the report.
+    """
+    run, start = None, 0
+    if not options.dry_run:
+        remove_vectors(target)
+        run, start = _open_run(target, source)
+    records = source.records(start)
+    total = source.count()
+    if options.limit is not None:
+        records = _first(records, max(0, options.limit - start))
+        total = min(options.limit, total) if total is not None else options.limit
+    work = _Run(target, run, start, total, settings, fetch, options)
+    report = work.execute(records)
+    if not options.prune or report.interrupted or run is None:
+        return report
+    return _pruned(target, run, work, report, complete=options.limit is None)
+
+
+def retry_failed(
+    target: Target, *, settings: IngestSettings, fetch: FetchSettings, options: IngestOptions
+) -> IngestReport:
+    """Try every failed record again, from what the store kept of it."""
+    records = [
+        record_of(row.record) for row in target.store.failures(target.row.id) if row.stage not in _NOT_RETRIED
+    ]
+    if options.limit is not None:
+        records = records[: options.limit]
+    run = None
+    if not options.dry_run:
+        remove_vectors(target)
+        run = target.store.start_run(target.row.id, source="failures", source_fingerprint=None)
+    return _Run(target, run, 0, len(records), settings, fetch, options).execute(iter(records))
+
+
+def _open_run(target: Target, source: Source) -> tuple[RunRow, int]:
+    store, cid = target.store, target.row.id
+    fingerprint = source.fingerprint()
+    earlier = store.resumable_run(cid, fingerprint) if fingerprint else None
+    if earlier is not None:
+        _log.info("Going on with run %d of %s at record %d", earlier.id, earlier.source, earlier.offset)
+        store.reopen_run(earlier.id)
+        return earlier, earlier.offset
+    return store.start_run(cid, source=source.name, source_fingerprint=fingerprint), 0
+
+
+def _first(records: Iterator[Record | RecordError], limit: int) -> Iterator[Record | RecordError]:
+    for index, record in enumerate(records):
+        if index >= limit:
+            return
+        yield record
+
+
+def _pruned(target: Target, run: RunRow, work: _Run, report: IngestReport, *, complete: bool) -> IngestReport:
+    """Delete what the source no longer holds, unless something says that the source is not all there."""
+    reason = ""
+    if not complete:
+        reason = "--limit left records out"
+    elif work.reader.unreadable:
+        reason = f"{work.reader.unreadable} rows could not be read, and they may be among what seems to be gone"
+    elif report.seen == 0:
+        reason = "the catalog is empty, which looks like a mistake"
+    if reason:
+        return replace(report, warnings=(*report.warnings, f"Nothing was pruned: {reason}."))
+    return replace(report, deleted=prune(target, run.id))
+
+
+class _Run:
+    """One pass over records: its threads, its counts, its end."""
+
+    def __init__(
+        self,
+        target: Target,
+        run: RunRow | None,
+        start: int,
+        total: int | None,
+        settings: IngestSettings,
+        fetch: FetchSettings,
+        options: IngestOptions,
+    ) -> None:
+        self.target, self.run, self.start, self.total = target, run, start, total
+        self.settings, self.fetch, self.options = settings, fetch, options
+        self.stop = Stop()
+        self._note = ""
+        self._told = 0.0
+        self._dry = RunCounts()
+        self.committer: Committer
+        self.reader: Reader
+
+    def execute(self, records: Iterator[Record | RecordError]) -> IngestReport:
+        begun = time.monotonic()
+        self._tell(force=True)
+        cores = os.cpu_count() or 1
+        encoders = self.target.encoders.values()
+        encode_threads = max((encoder.concurrency for encoder in encoders), default=1)
+        batches: Channel[Batch] = Channel(encode_threads + 2, self.stop)
+        window = max(4 * self.settings.batch_size, 2 * self.fetch.concurrency)
+        slots: Channel[Slot] = Channel(window, self.stop)
+        interrupted = False
+        with ExitStack() as stack:
+            fetcher = stack.enter_context(closing(Fetcher(self.fetch)))
+            decode = stack.enter_context(_pool(self.settings.decode_threads or cores, "decode"))
+            encode = stack.enter_context(_pool(encode_threads, "encode"))
+            self.reader = Reader(
+                self.target,
+                run_id=self.run.id if self.run else None,
+                pool=decode,
+                fetcher=fetcher,
+                slots=slots,
+                stop=self.stop,
+                max_attributes_bytes=self.settings.max_attributes_bytes,
+            )
+            self.committer = self._committer()
+            threads = [threading.Thread(target=self.reader.run, args=(records,), name="embedkit-reader", daemon=True)]
+            if self.run:
+                threads.append(
+                    threading.Thread(target=self.committer.run, args=(batches,), name="embedkit-commit", daemon=True)
+                )
+            try:
+                for thread in threads:
+                    thread.start()
+                self._batch(slots, batches, encode)
+                self._join(threads)
+            except Stopped:
+                pass
+            except KeyboardInterrupt:
+                interrupted = True
+            except BaseException as error:
+                self.stop.set(error)
+            self.stop.set()
+            self._join(threads, tell=False)
+            decode.shutdown(cancel_futures=True)
+        if interrupted:
+            _log.info("Stopped by the user; what was committed stays, and the next run goes on")
+        return self._end(time.monotonic() - begun, interrupted)
+
+    def _committer(self) -> Committer:
+        return Committer(
+            self.target,
+            run_id=self.run.id if self.run else -1,
+            finished=self.reader.finished,
+            stop=self.stop,
+            note=self._set_note,
+        )
+
+    def _set_note(self, note: str) -> None:
+        self._note = note
+
+    def _join(self, threads: Sequence[threading.Thread], *, tell: bool = True) -> None:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(_TICK)
+                if tell:
+                    self._tell()
+
+    def _batch(self, slots: Channel[Slot], batches: Channel[Batch], encode: ThreadPoolExecutor) -> None:
+        """Gather outcomes in order into batches of `batch_size` encodings, or CHUNK records."""
+        outcomes: list[Item | Failed] = []
+        keys: list[str] = []
+        offset, inputs = self.start, 0
+        for slot in slots:
+            outcome = self._await(slot.outcome)
+            outcomes.append(outcome)
+            offset += 1
+            inputs += isinstance(outcome, Item) and bool(outcome.inputs)
+            if slot.key is not None:
+                keys.append(slot.key)
+            if inputs >= self.settings.batch_size or len(outcomes) >= CHUNK:
+                self._send(outcomes, keys, offset, batches, encode)
+                outcomes, keys, inputs = [], [], 0
+            self._tell()
+        if outcomes:
+            self._send(outcomes, keys, offset, batches, encode)
+        if self.run:
+            batches.end()
+
+    def _await(self, outcome: Future[Item | Failed]) -> Item | Failed:
+        while not self.stop:
+            try:
+                return outcome.result(timeout=_TICK)
+            except TimeoutError:
+                if outcome.done():
+                    raise
+                self._tell()
+        raise Stopped
+
+    def _send(
+        self,
+        outcomes: Sequence[Item | Failed],
+        keys: Sequence[str],
+        offset: int,
+        batches: Channel[Batch],
+        encode: ThreadPoolExecutor,
+    ) -> None:
+        items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+        if self.run is None:
+            self._count_dry(items, failed)
+            return
+        vectors = {}
+        for view, encoder in self.target.encoders.items():
+            chosen = [item for item in items if view in item.inputs]
+            if chosen:
+                vectors[view] = encode.submit(_encode, encoder, view, chosen)
+        batches.put(Batch(_without_pixels(items), failed, vectors, keys, offset))
+
+    def _count_dry(self, items: Sequence[Item], failed: Sequence[Failed]) -> None:
+        encoded = sum(bool(item.inputs) for item in items)
+        updated = sum(item.changed and not item.inputs for item in items)
+        old = self._dry
+        self._dry = RunCounts(
+            old.seen + len(items) + len(failed),
+            old.encoded + encoded,
+            old.updated + updated,
+            old.skipped + len(items) - encoded - updated,
+            old.failed + len(failed),
+        )
+
+    @property
+    def counts(self) -> RunCounts:
+        return self.committer.counts if self.run and hasattr(self, "committer") else self._dry
+
+    def _tell(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if self.options.progress is None or (now - self._told < _TICK and not force):
+            return
+        self._told = now
+        counts = self.counts
+        self.options.progress(
+            Progress(self.total, self.start + counts.seen, counts.encoded, counts.skipped, counts.failed, self._note)
+        )
+
+    def _end(self, seconds: float, interrupted: bool) -> IngestReport:
+        counts, error = self.counts, self.stop.error
+        store, cid = self.target.store, self.target.row.id
+        if self.run:
+            state = "interrupted" if interrupted or error else "complete"
+            try:
+                store.finish_run(self.run.id, state, counts)
+            except EmbedkitError as late:
+                if error is None:
+                    raise
+                _log.warning("The end of the run could not be written: %s", late)
+        if error is not None:
+            raise error
+        self._tell(force=True)
+        return IngestReport(
+            seen=counts.seen,
+            encoded=counts.encoded,
+            updated=counts.updated,
+            skipped=counts.skipped,
+            failed=counts.failed,
+            deleted=0,
+            duplicates=store.duplicate_count(cid) if self.run else 0,
+            seconds=seconds,
+            interrupted=interrupted,
+            dry_run=self.run is None,
+            warnings=self._warnings(interrupted),
+        )
+
+    def _warnings(self, interrupted: bool) -> tuple[str, ...]:
+        found = []
+        if self.start:
+            found.append(f"Went on with an interrupted run at record {self.start}.")
+        if self.reader.cleaned:
+            found.append(f"{self.reader.cleaned} records held NaN or infinity, which became null.")
+        if self.run and not interrupted:
+            found += self._counts_differ()
+        return tuple(found)
+
+    def _counts_differ(self) -> list[str]:
+        target = self.target
+        found = []
+        for view in target.row.views:
+            here = target.store.count_vectors(target.row.id, view.name)
+            there = retry(lambda view=view: target.backend.count(view.physical), self.stop, self._set_note)  # type: ignore[misc]
+            if here != there:
+                found.append(
+                    f"The view {view.name!r} has {here} vectors in the store and {there} in the backend; "
+                    "run: embedkit verify --repair"
+                )
+        return found
+
+
+def _pool(threads: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"embedkit-{name}")
+
+
+def _without_pixels(items: Sequence[Item]) -> list[Item]:
+    """Only the names of the views that are encoded: the pixels live as long as the encode task."""
+    return [replace(item, inputs=dict.fromkeys(item.inputs, "")) for item in items]
+
+
+def _encode(encoder: Encoder, view: str, items: Sequence[Item]) -> Encoded:
+    """Vectors of a batch. If the encoder refuses it, each item alone, so that one cannot fail the others."""
+    keys = [item.record.key for item in items]
+    try:
+        return Encoded(encoder.encode(_stacked([item.inputs[view] for item in items])), keys)
+    except Terminal:
+        _log.debug("a batch was refused; encoding its items one by one", exc_info=True)
+    good, vectors, errors = [], [], {}
+    for item in items:
+        try:
+            vectors.append(encoder.encode(_stacked([item.inputs[view]]))[0])
+            good.append(item.record.key)
+        except Terminal as error:
+            errors[item.record.key] = f"{item.record.locator}: {error}"
+    return Encoded(np.stack(vectors) if vectors else np.empty((0, encoder.spec.dim), np.float32), good, errors)
+
+
+def _stacked(inputs: Sequence[object]) -> object:
+    return list(inputs) if isinstance(inputs[0], str) else np.stack(inputs)  # type: ignore[arg-type]

@@ -1,0 +1,33 @@
+"""Deleting products: those that a catalog no longer holds, and those that a caller names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from embedkit.ingest.committer import remove_vectors
+from embedkit.ingest.target import Target
+
+__all__ = ["delete_products", "prune"]
+
+_BATCH = 1_000
+
+
+def prune(target: Target, run_id: int) -> int:
+    """Delete every product that the run did not see; how many."""
+    return sum(delete_products(target, keys) for keys in target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH))
+
+
+def delete_products(target: Target, keys: Sequence[str]) -> int:
+    """Delete products by key; keys that are not there are no error. Returns how many were there.
+
+    Marked in the store first, then removed from the backend, then from the store, so that a kill
+    in between leaves a mark that the next ingest or verify finishes.
+    """
+    deleted = 0
+    for first in range(0, len(keys), _BATCH):
+        part = list(keys[first : first + _BATCH])
+        deleted += len(target.store.products(target.row.id, part))
+        target.store.mark_deleted(target.row.id, part)
+        remove_vectors(target)
+        target.store.purge(target.row.id, [])
+    return deleted

@@ -1,0 +1,148 @@
+"""How a query runs: backend search, exact fusion of several vectors, one SQL query for the products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedkit.backends.contract import SearchParams, VectorBackend
+from embedkit.errors import BadInput
+from embedkit.filters import Filter
+from embedkit.metadata.rows import CollectionRow, ViewRow
+from embedkit.metadata.store import MetadataStore
+from embedkit.types import Hit, Product
+
+if TYPE_CHECKING:
+    from embedkit.types import FloatArray
+
+__all__ = ["Query", "search"]
+
+_FUSION_POOL = 10  # candidates per wanted hit that each part of a fused query hands in
+_MIN_POOL = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One vector of a query. `vector`: ``(dim,)`` float32. `weight`: its share when several are fused."""
+
+    view: ViewRow
+    vector: FloatArray
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    view: str
+    product: Product
+    vector_id: int
+    score: float
+    distance: float
+
+
+def search(
+    store: MetadataStore,
+    backend: VectorBackend,
+    row: CollectionRow,
+    queries: Sequence[Query],
+    *,
+    k: int,
+    where: Filter | None,
+    params: SearchParams | None = None,
+    without: str | None = None,
+) -> list[Hit]:
+    """The k best products, best first. `without`: a key to leave out (the product one searches by).
+
+    One query gives the backend's scores. Several are fused: the union of their candidates is scored
+    exactly in every view, ``sum(weight * score)`` over the views that a product has.
+    """
+    if not queries:
+        raise BadInput("There is nothing to search by: give an image, a text, a vector or a product")
+    if k < 1:
+        raise BadInput(f"k={k} is not a number of hits; give 1 or more")
+    if len(queries) == 1:
+        found = _nearest(store, backend, row, queries[0], k + (without is not None), where, params)
+        hits = [Hit(f.product, f.score, f.distance, f.vector_id, f.view) for f in found if f.product.key != without]
+        return hits[:k]
+    return _fused(store, backend, row, queries, k, where, params, without)
+
+
+def _nearest(
+    store: MetadataStore,
+    backend: VectorBackend,
+    row: CollectionRow,
+    query: Query,
+    k: int,
+    where: Filter | None,
+    params: SearchParams | None,
+) -> list[_Found]:
+    """The k best live products of one view; asks for more when some rows turn out not to be live."""
+    limit = backend.capabilities.max_k
+    if k > limit:
+        raise BadInput(f"k={k} is more than {limit}, the most that {backend.capabilities.name!r} gives")
+    ask = k
+    while True:
+        result = backend.search(query.view.physical, query.vector[None, :], ask, where, params)
+        ids = result.ids[0]
+        ids = ids[ids >= 0].tolist()
+        products = store.products_by_vector(row.id, query.view.name, ids)
+        found = [
+            _Found(query.view.name, products[vector_id], vector_id, score, distance)
+            for vector_id, score, distance in zip(
+                ids, result.scores[0].tolist(), result.distances[0].tolist(), strict=False
+            )
+            if vector_id in products
+        ]
+        if len(found) >= k or len(ids) < ask or ask >= limit:
+            return found[:k]
+        ask = min(limit, 2 * ask)
+
+
+def _fused(
+    store: MetadataStore,
+    backend: VectorBackend,
+    row: CollectionRow,
+    queries: Sequence[Query],
+    k: int,
+    where: Filter | None,
+    params: SearchParams | None,
+    without: str | None,
+) -> list[Hit]:
+    pool = min(backend.capabilities.max_k, max(_MIN_POOL, _FUSION_POOL * k))
+    products: dict[str, Product] = {}
+    for query in queries:
+        for found in _nearest(store, backend, row, query, pool, where, params):
+            products[found.product.key] = found.product
+    products.pop(without or "", None)
+    ids = store.vector_ids_of(row.id, list(products))
+    totals = dict.fromkeys(products, 0.0)
+    for query in queries:
+        of_view = {by_view[query.view.name]: key for key, by_view in ids.items() if query.view.name in by_view}
+        for vector_id, score in _exact_scores(backend, query, list(of_view)).items():
+            totals[of_view[vector_id]] += query.weight * score
+    best = sorted(totals, key=lambda key: (-totals[key], key))[:k]
+    first = queries[0].view.name
+    return [
+        Hit(products[key], totals[key], totals[key], _one_id(ids[key], first), "+".join(q.view.name for q in queries))
+        for key in best
+    ]
+
+
+def _one_id(ids: Mapping[str, int], view: str) -> int:
+    return ids.get(view, next(iter(ids.values()), -1))
+
+
+def _exact_scores(backend: VectorBackend, query: Query, ids: list[int]) -> dict[int, float]:
+    if not ids:
+        return {}
+    fetched = backend.fetch(query.view.physical, np.asarray(ids, np.int64))
+    vectors = np.asarray(fetched.vectors, np.float32)
+    if query.view.metric == "l2":
+        scores = -np.square(vectors - query.vector).sum(axis=1)
+    elif query.view.metric == "cosine":
+        scores = vectors @ (query.vector / (np.linalg.norm(query.vector) or 1.0))
+    else:
+        scores = vectors @ query.vector
+    return dict(zip(fetched.ids.tolist(), scores.tolist(), strict=True))
