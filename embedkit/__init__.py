@@ -1,1 +1,75 @@
-"""Train an encoder, pour a catalog through it into a vector collection, and search it."""
+"""embedkit turns a product catalog into a visual search engine.
+
+>>> import embedkit
+>>> kit = embedkit.connect()
+>>> products = kit.collection("products")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from embedkit.errors import EmbedkitError, Terminal, Transient
+
+if TYPE_CHECKING:
+    from embedkit.collection import Collection, Status
+    from embedkit.filters import F, parse_filter
+    from embedkit.ingest.report import IngestReport, Progress
+    from embedkit.ingest.verify import VerifyReport
+    from embedkit.kit import Kit, connect, describe_encoder, export_encoder, list_backends, list_encoders
+    from embedkit.types import Hit, Product
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Collection": "collection",
+    "F": "filters",
+    "Hit": "types",
+    "IngestReport": "ingest.report",
+    "Kit": "kit",
+    "Product": "types",
+    "Progress": "ingest.report",
+    "Status": "collection",
+    "VerifyReport": "ingest.verify",
+    "connect": "kit",
+    "describe_encoder": "kit",
+    "export_encoder": "kit",
+    "list_backends": "kit",
+    "list_encoders": "kit",
+    "parse_filter": "filters",
+}
+
+__all__ = [
+    "Collection",
+    "EmbedkitError",
+    "F",
+    "Hit",
+    "IngestReport",
+    "Kit",
+    "Product",
+    "Progress",
+    "Status",
+    "Terminal",
+    "Transient",
+    "VerifyReport",
+    "__version__",
+    "connect",
+    "describe_encoder",
+    "export_encoder",
+    "list_backends",
+    "list_encoders",
+    "parse_filter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'embedkit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"embedkit.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,428 @@
+"""`Collection`: the products of one catalog, their vectors, and every question one can ask of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedkit.errors import (
+    BadInput,
+    CollectionExists,
+    ConfigError,
+    EncoderMismatch,
+    ProductNotFound,
+)
+from embedkit.filters import Filter, as_filter
+from embedkit.types import Hit, Product
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL.Image import Image
+
+    from embedkit.encoders.contract import Encoder
+    from embedkit.ingest.report import IngestReport, ProgressCallback
+    from embedkit.ingest.target import Target
+    from embedkit.ingest.verify import VerifyReport
+    from embedkit.kit import Resources
+    from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
+    from embedkit.search.query import Query
+
+__all__ = ["Collection", "Status", "check_name"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a collection holds. `vectors`: live vectors by view. `encoders`: spec string by view."""
+
+    name: str
+    backend: str
+    products: int
+    vectors: Mapping[str, int]
+    encoders: Mapping[str, str]
+    failures: int
+    duplicates: int
+    last_run: RunRow | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        values = asdict(self)
+        run = self.last_run
+        if run is not None:
+            values["last_run"] = {
+                "source": run.source,
+                "state": run.state,
+                "counts": asdict(run.counts),
+                "started_at": run.started_at.isoformat(),
+                "finished_at": run.finished_at.isoformat() if run.finished_at else None,
+            }
+        return values
+
+
+class Collection:
+    """Made by `Kit.collection`. It comes into being with its first `ingest`."""
+
+    def __init__(self, name: str, resources: Resources) -> None:
+        self.name = name
+        self._resources = resources
+        self._row: CollectionRow | None = None
+
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def ingest(
+        self,
+        source: str | Path | None = None,
+        *,
+        map: Mapping[str, str] | None = None,
+        kind: str | None = None,
+        query: str | None = None,
+        encoder: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        dry_run: bool = False,
+        prune: bool = False,
+        retry_failed: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> IngestReport:
+        """Bring the collection in line with a catalog; unchanged products are skipped.
+
+        `source`: a folder, a CSV, TSV, JSONL or Parquet file (a path or any fsspec URL), or a database
+        URL with `query`. `map`: which column is ``key``, ``image``, ``title``. `encoder`: spec string
+        by view, for a collection that does not exist yet. `prune` deletes what the catalog no longer
+        holds. `retry_failed` tries the failures of earlier runs and needs no source.
+
+        A bad record becomes a failure (see `failures`) and never stops the run. Raises BadSource,
+        ConfigError, EncoderMismatch, BackendUnavailable, DiskFull; what was committed stays, and the
+        next run goes on.
+        """
+        from embedkit.ingest import pipeline
+        from embedkit.ingest.sources.mapping import ColumnMapping
+        from embedkit.ingest.sources.open import open_source
+
+        if retry_failed == (source is not None):
+            raise BadInput("Give either a source to ingest or retry_failed, and not both")
+        if limit is not None and limit < 1:
+            raise BadInput(f"limit={limit} is not a number of records; give 1 or more")
+        options = pipeline.IngestOptions(limit=limit, dry_run=dry_run, prune=prune, progress=progress)
+        settings = self._resources.settings
+        if retry_failed:
+            target = self._target(self._existing(), encoders=True)
+            return pipeline.retry_failed(target, settings=settings.ingest, fetch=settings.fetch, options=options)
+        mapping = ColumnMapping.from_dict({**settings.for_collection(self.name).map, **(map or {})})
+        with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
+            target = self._target(self._prepared(encoder, dry_run=dry_run), encoders=True)
+            return pipeline.ingest(
+                target, opened, settings=settings.ingest, fetch=settings.fetch, options=options
+            )
+
+    def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
+        """Delete products by key, or all that a filter admits; how many there were."""
+        from embedkit.ingest.prune import delete_products
+
+        if (keys is None) == (where is None):
+            raise BadInput("Give either the keys of the products to delete or a filter")
+        row = self._existing()
+        chosen = [keys] if isinstance(keys, str) else list(keys) if keys is not None else list(self._keys_where(where))
+        return delete_products(self._target(row), chosen)
+
+    def drop(self) -> None:
+        """Remove the collection: its vectors, its products, its history."""
+        row = self._existing()
+        for view in row.views:
+            self._resources.backend.drop(view.physical)
+        self._resources.store.drop_collection(row.id)
+        self._row = None
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def search(
+        self,
+        *,
+        image: str | Path | bytes | Image | None = None,
+        text: str | None = None,
+        vector: npt.ArrayLike | None = None,
+        product: str | None = None,
+        where: Filter | str | None = None,
+        k: int = 10,
+        view: str | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> list[Hit]:
+        """The k most similar products, best first.
+
+        `image`: a path, a URL, encoded bytes or a PIL picture. `text` asks the first text view.
+        `vector`: ``(dim,)``, for `view` (else the first view). `product`: a key; its stored vector is
+        used and it is left out of the answer. Image and text together are fused, weighted by
+        `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+
+        Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
+        ProductNotFound.
+        """
+        from embedkit.search.query import search
+
+        row = self._existing()
+        shares = _checked_weights(weights)
+        queries: list[Query] = []
+        if vector is not None:
+            queries.append(self._vector_query(row, vector, view, shares.get("vector", 1.0)))
+        if image is not None:
+            chosen = _view_for(row, "image", view if text is None else None)
+            pixels = self._encoder(chosen).prepare(self._picture_bytes(image))
+            queries.append(self._query(chosen, self._encoder(chosen).encode(pixels[None])[0], shares.get("image", 1.0)))
+        if text is not None:
+            if not text.strip():
+                raise BadInput("The text to search by is empty")
+            chosen = _view_for(row, "text", view if image is None else None)
+            queries.append(self._query(chosen, self._encoder(chosen).encode([text])[0], shares.get("text", 1.0)))
+        if product is not None:
+            queries.append(self._product_query(row, product, view, shares.get("product", 1.0)))
+        resources = self._resources
+        return search(
+            resources.store, resources.backend, row, queries, k=k, where=as_filter(where), without=product
+        )
+
+    def get(self, key: str) -> Product:
+        """A product by key. Raises ProductNotFound."""
+        row = self._existing()
+        found = self._resources.store.product(row.id, key)
+        if found is None:
+            raise ProductNotFound(f"The collection {self.name!r} has no product with the key {key!r}")
+        return found
+
+    def count(self, *, where: Filter | str | None = None) -> int:
+        """How many products there are, or how many a filter admits."""
+        row = self._existing()
+        if where is None:
+            return self._resources.store.count_products(row.id)
+        return sum(1 for _ in self._keys_where(where))
+
+    def failures(self, *, stage: str | None = None, limit: int | None = None) -> list[FailureRow]:
+        """Records that could not be ingested, with the reason."""
+        return self._resources.store.failures(self._existing().id, stage=stage, limit=limit)
+
+    def duplicates(self, *, limit: int = 100) -> list[tuple[str, tuple[str, ...]]]:
+        """Products that share one picture: its content hash, their keys."""
+        return self._resources.store.duplicates(self._existing().id, limit=limit)
+
+    def status(self) -> Status:
+        """What the collection holds, and how its last run ended."""
+        row, store = self._existing(), self._resources.store
+        return Status(
+            name=row.name,
+            backend=row.backend_url,
+            products=store.count_products(row.id),
+            vectors={view.name: store.count_vectors(row.id, view.name) for view in row.views},
+            encoders={view.name: view.encoder for view in row.views},
+            failures=store.failure_count(row.id),
+            duplicates=store.duplicate_count(row.id),
+            last_run=store.last_run(row.id),
+        )
+
+    def verify(self, *, repair: bool = False) -> VerifyReport:
+        """Compare store and backend id by id; `repair` mends what differs."""
+        from embedkit.ingest.verify import verify
+
+        return verify(self._target(self._existing()), repair=repair)
+
+    def picture(self, product: Product) -> bytes | None:
+        """The bytes of a product's picture, from where it was ingested; None if it has none.
+
+        Raises BadImage, FetchFailed, FetchTimeout.
+        """
+        return None if product.uri is None else self._resources.read(product.uri)
+
+    # -- how -----------------------------------------------------------------------------------
+
+    def _existing(self) -> CollectionRow:
+        if self._row is None:
+            self._row = self._resources.store.collection(self.name, self._resources.backend_url)
+        return self._row
+
+    def _prepared(self, encoder: Mapping[str, str] | None, *, dry_run: bool) -> CollectionRow:
+        """The collection's row; a new collection is made, in the backend first."""
+        resources = self._resources
+        found = resources.store.find_collection(self.name, resources.backend_url)
+        wanted = self._wanted_views(encoder, found)
+        if found is not None:
+            _check_views(found, wanted)
+            if not dry_run:
+                self._ensure_physical(found.views, found)
+            self._row = found
+            return found
+        if dry_run:
+            return _imagined(self.name, resources.backend_url, wanted)
+        self._ensure_physical(wanted, None)
+        self._row = resources.store.create_collection(self.name, backend_url=resources.backend_url, views=wanted)
+        return self._row
+
+    def _wanted_views(self, encoder: Mapping[str, str] | None, found: CollectionRow | None) -> tuple[ViewRow, ...]:
+        from embedkit.metadata.rows import ViewRow
+
+        settings = self._resources.settings.for_collection(self.name)
+        specs = encoder or ({view.name: view.encoder for view in found.views} if found else settings.views) or {}
+        views = []
+        for name, spec in specs.items():
+            if not name.isidentifier():
+                raise ConfigError(f"{name!r} is no name for a view; use letters, digits and _")
+            made = self._resources.encoder(spec).spec
+            if made.kind != "float":
+                raise ConfigError(f"The encoder {spec!r} makes binary codes, which a collection cannot hold yet")
+            modality = "image" if "image" in made.modalities else "text"
+            views.append(
+                ViewRow(
+                    name=name,
+                    modality=modality,
+                    encoder=spec,
+                    fingerprint=made.fingerprint,
+                    dim=made.dim,
+                    metric=settings.metric or "cosine",
+                    physical=f"{self.name}_v1_{name}",
+                    index=settings.index or "flat",
+                )
+            )
+        return tuple(views)
+
+    def _ensure_physical(self, views: Sequence[ViewRow], row: CollectionRow | None) -> None:
+        """Make the backend's collections; one that is there is taken over only if it is empty or our own."""
+        from embedkit.backends.contract import CollectionSpec, IndexSpec
+
+        backend = self._resources.backend
+        for view in views:
+            try:
+                backend.create(CollectionSpec(view.physical, view.dim, view.metric, index=IndexSpec.parse(view.index)))
+            except CollectionExists:
+                if row is not None:
+                    continue
+                there = backend.describe(view.physical)
+                if backend.count(view.physical) or (there.dim, there.metric) != (view.dim, view.metric):
+                    raise CollectionExists(
+                        f"{self._resources.backend_url} already holds a collection {view.physical!r} that this store "
+                        f"({self._resources.store.url}) does not know; choose another collection name, "
+                        "or the store that filled it"
+                    ) from None
+
+    def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
+        from embedkit.ingest.target import Target
+
+        loaded = {view.name: self._encoder(view) for view in row.views} if encoders else {}
+        return Target(self._resources.store, self._resources.backend, row, loaded)
+
+    def _encoder(self, view: ViewRow) -> Encoder:
+        encoder = self._resources.encoder(view.encoder)
+        if encoder.spec.fingerprint != view.fingerprint:
+            raise EncoderMismatch(
+                f"The encoder {view.encoder!r} is not the one that filled the view {view.name!r} of {self.name!r} "
+                f"(fingerprint {encoder.spec.fingerprint[:12]}, not {view.fingerprint[:12]}); "
+                "bring the old one back, or ingest into a collection of another name"
+            )
+        return encoder
+
+    def _query(self, view: ViewRow, vector: npt.NDArray[np.float32], weight: float) -> Query:
+        from embedkit.search.query import Query
+
+        return Query(view, np.asarray(vector, np.float32), weight)
+
+    def _vector_query(self, row: CollectionRow, vector: npt.ArrayLike, view: str | None, weight: float) -> Query:
+        array = np.asarray(vector, np.float32)
+        if array.ndim != 1:
+            raise BadInput(f"A query vector has one dimension, not the shape {array.shape}")
+        return self._query(_named_view(row, view) if view else row.views[0], array, weight)
+
+    def _product_query(self, row: CollectionRow, key: str, view: str | None, weight: float) -> Query:
+        self.get(key)
+        ids = self._resources.store.vector_ids(row.id, key)
+        chosen = _named_view(row, view) if view else next((v for v in row.views if v.name in ids), row.views[0])
+        fetched = (
+            self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.name]], np.int64))
+            if chosen.name in ids
+            else None
+        )
+        if fetched is None or not len(fetched.ids):
+            raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")
+        return self._query(chosen, fetched.vectors[0].astype(np.float32), weight)
+
+    def _picture_bytes(self, image: str | Path | bytes | Image) -> bytes | Image:
+        return self._resources.read(str(image)) if isinstance(image, str | Path) else image
+
+    def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
+        """Keys of the products that a filter admits, read from the store page by page."""
+        from embedkit.search.matching import matches
+
+        node, row, after = as_filter(where), self._existing(), ""
+        while keys := self._resources.store.keys(row.id, after=after, limit=1_000):
+            products = self._resources.store.products(row.id, keys)
+            for key in keys:
+                found = products.get(key)
+                if found and (
+                    node is None or matches(node, {**found.attributes, "key": found.key, "title": found.title})
+                ):
+                    yield key
+            after = keys[-1]
+
+
+def _checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
+    known = {"image", "text", "vector", "product"}
+    for name, value in (weights or {}).items():
+        if name not in known:
+            raise BadInput(f"There is no weight {name!r}; known: {', '.join(sorted(known))}")
+        if not np.isfinite(value) or value < 0:
+            raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
+    return weights or {}
+
+
+def _named_view(row: CollectionRow, name: str) -> ViewRow:
+    for view in row.views:
+        if view.name == name:
+            return view
+    raise BadInput(f"{row.name!r} has no view {name!r}; it has {', '.join(view.name for view in row.views)}")
+
+
+def _view_for(row: CollectionRow, modality: str, name: str | None) -> ViewRow:
+    if name is not None:
+        view = _named_view(row, name)
+        if view.modality != modality:
+            raise BadInput(f"The view {name!r} of {row.name!r} holds {view.modality} vectors, which {modality} cannot ask")
+        return view
+    for view in row.views:
+        if view.modality == modality:
+            return view
+    raise BadInput(f"{row.name!r} has no {modality} view; it has {', '.join(view.name for view in row.views)}")
+
+
+def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:
+    """Raise EncoderMismatch unless the encoders are those that filled the collection."""
+    now = {view.name: view for view in wanted}
+    for view in found.views:
+        new = now.pop(view.name, None)
+        if new is None or new.fingerprint != view.fingerprint:
+            asked = f"{new.encoder!r} ({new.fingerprint[:12]})" if new else "no encoder"
+            raise EncoderMismatch(
+                f"The view {view.name!r} of {found.name!r} was filled by {view.encoder!r} ({view.fingerprint[:12]}), "
+                f"and {asked} would not fit; keep the old encoder, or ingest into a collection of another name"
+            )
+    if now:
+        raise EncoderMismatch(
+            f"{found.name!r} has no view {next(iter(now))!r}; views are chosen when a collection is first ingested"
+        )
+
+
+def _imagined(name: str, backend_url: str, views: tuple[ViewRow, ...]) -> CollectionRow:
+    """What a dry run sees of a collection that does not exist."""
+    from embedkit.metadata.rows import CollectionRow
+
+    return CollectionRow(-1, name, backend_url, 1, views, datetime.now(timezone.utc))
+
+
+def check_name(name: str) -> str:
+    """Raises ConfigError unless it is a collection name."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
+        raise ConfigError(f"{name!r} is no collection name; use a letter, then letters, digits and _, at most 100")
+    return name
+

@@ -1,0 +1,217 @@
+"""`connect` and `Kit`: where an application starts."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, cast
+
+from embedkit import plugins
+from embedkit.collection import Collection, check_name
+from embedkit.config import Settings, load_settings
+from embedkit.urls import redact
+
+if TYPE_CHECKING:
+    from embedkit.backends.contract import Capabilities, VectorBackend
+    from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
+    from embedkit.metadata.store import MetadataStore
+
+__all__ = [
+    "BackendInfo",
+    "CollectionInfo",
+    "EncoderInfo",
+    "Kit",
+    "Resources",
+    "connect",
+    "describe_encoder",
+    "export_encoder",
+    "list_backends",
+    "list_encoders",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A line of `Kit.collections`. `views`: encoder by view."""
+
+    name: str
+    backend: str
+    products: int
+    views: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """A line of `list_backends`. `capabilities` is None while a package is missing."""
+
+    name: str
+    summary: str
+    extra: str
+    installed: bool
+    capabilities: Capabilities | None
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """A line of `list_encoders`."""
+
+    name: str
+    summary: str
+    extra: str
+    installed: bool
+
+
+class Resources:
+    """What the collections of a kit share, each opened on first use: store, backend, encoders."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.backend_url = redact(settings.backend)
+        self._lock = threading.RLock()
+        self._store: MetadataStore | None = None
+        self._backend: VectorBackend | None = None
+        self._encoders: dict[str, Encoder] = {}
+
+    @property
+    def store(self) -> MetadataStore:
+        with self._lock:
+            if self._store is None:
+                from embedkit.metadata.store import open_store
+
+                self._store = open_store(self.settings.store)
+            return self._store
+
+    @property
+    def backend(self) -> VectorBackend:
+        with self._lock:
+            if self._backend is None:
+                from embedkit.backends.contract import BackendOptions
+                from embedkit.backends.open import open_backend
+
+                given = self.settings.backend_options
+                options = BackendOptions(
+                    timeout=given.timeout,
+                    user=given.user,
+                    password=given.password.get_secret_value() if given.password else None,
+                    token=given.token.get_secret_value() if given.token else None,
+                    tls=given.tls,
+                    tls_ca=given.tls_ca,
+                    tls_cert=given.tls_cert,
+                    tls_key=given.tls_key,
+                    tls_server_name=given.tls_server_name,
+                )
+                self._backend = open_backend(self.settings.backend, options)
+            return self._backend
+
+    def encoder(self, spec: str) -> Encoder:
+        """The encoder of a spec string, loaded once."""
+        with self._lock:
+            if spec not in self._encoders:
+                from embedkit.encoders.load import load_encoder
+
+                runtime = cast("RuntimeName", self.settings.runtime)
+                self._encoders[spec] = load_encoder(spec, runtime=runtime, cache_dir=self.settings.cache_dir)
+            return self._encoders[spec]
+
+    def read(self, uri: str) -> bytes:
+        """The bytes of a picture, wherever it lies. Raises BadImage, FetchFailed, FetchTimeout."""
+        from contextlib import closing
+
+        from embedkit.errors import BadImage
+        from embedkit.ingest.fetch import Fetcher, is_remote
+
+        with closing(Fetcher(self.settings.fetch)) as fetcher:
+            fetched = fetcher.submit(uri).result() if is_remote(uri) else fetcher.read_local(uri)
+        if fetched.data is None:
+            raise BadImage(f"{redact(uri)}: the host sent no picture")
+        return fetched.data
+
+    def close(self) -> None:
+        with self._lock:
+            for encoder in self._encoders.values():
+                encoder.close()
+            self._encoders.clear()
+            if self._backend is not None:
+                self._backend.close()
+            if self._store is not None:
+                self._store.close()
+            self._backend = self._store = None
+
+
+class Kit:
+    """A connection to one backend and one metadata store. A context manager; `close` is enough otherwise."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._resources = Resources(settings)
+
+    def collection(self, name: str) -> Collection:
+        """A collection by name, whether it exists yet or not. Raises ConfigError for a bad name."""
+        return Collection(check_name(name), self._resources)
+
+    def collections(self) -> tuple[CollectionInfo, ...]:
+        """Every collection of this backend."""
+        store = self._resources.store
+        return tuple(
+            CollectionInfo(
+                row.name, row.backend_url, store.count_products(row.id), {view.name: view.encoder for view in row.views}
+            )
+            for row in store.collections(self._resources.backend_url)
+        )
+
+    def close(self) -> None:
+        """Release files, connections and runtimes."""
+        self._resources.close()
+
+    def __enter__(self) -> Kit:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def connect(config: str | Path | None = None, *, backend: str | None = None, home: str | Path | None = None) -> Kit:
+    """Open a kit from a config file, ``EMBEDKIT_…`` variables and arguments.
+
+    Without any, everything lies under ``./.embedkit``. Nothing is opened until it is needed. Raises ConfigError.
+    """
+    return Kit(load_settings(config, backend=backend, home=home))
+
+
+def list_backends() -> tuple[BackendInfo, ...]:
+    """Every backend that can be named in a URL, with what it can do."""
+    from embedkit.backends.open import capabilities
+
+    found = []
+    for name in plugins.names("backends"):
+        plug_in = plugins.find("backends", name)
+        able = capabilities(f"{name}:///local" if name != "oracle" else "oracle://memory")
+        found.append(BackendInfo(name, plug_in.summary, plug_in.extra, installed=True, capabilities=able))
+    return tuple(found)
+
+
+def list_encoders() -> tuple[EncoderInfo, ...]:
+    """Every family of encoders that a spec string can name."""
+    from importlib.util import find_spec
+
+    return tuple(
+        EncoderInfo(name, plug_in.summary, plug_in.extra, not plug_in.extra or find_spec("torch") is not None)
+        for name in plugins.names("encoders")
+        for plug_in in (plugins.find("encoders", name),)
+    )
+
+
+def describe_encoder(spec: str) -> EncoderSpec:
+    """What an encoder makes, by its spec string. Raises UnknownName, MissingExtra."""
+    from embedkit.encoders.load import describe_encoder as describe
+
+    return describe(spec)
+
+
+def export_encoder(spec: str, out: str | Path, *, overwrite: bool = False) -> Path:
+    """Write an encoder as a model folder that runs without torch; the folder's path."""
+    from embedkit.encoders.export import export_encoder as export
+
+    return export(spec, Path(out), overwrite=overwrite)
