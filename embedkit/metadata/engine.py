@@ -1,0 +1,142 @@
+"""Opening a database: engine, pragmas, migrations."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError
+from embedkit.metadata.errors import told
+from embedkit.urls import redact
+
+__all__ = ["HEAD", "open_engine"]
+
+HEAD = "0001"  # the newest migration; a test holds it to the files
+_BUSY_SECONDS = 30
+_MIGRATION_LOCK = 0x656D6265  # any number, the same for every embedkit
+
+
+def open_engine(url: str) -> sa.Engine:
+    """An engine on a database whose tables are up to date.
+
+    Transactions of a connection with the execution option ``write=True`` take SQLite's write lock
+    at their start, so that two writers wait for each other instead of failing half-way.
+    Raises ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError.
+    """
+    parsed = _parsed(url)
+    safe = redact(url)
+    options: dict[str, Any] = {}
+    if parsed.get_backend_name() == "sqlite":
+        _make_folder(parsed, safe)
+        options["connect_args"] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+    try:
+        engine = sa.create_engine(
+            parsed,
+            json_serializer=partial(json.dumps, ensure_ascii=False, separators=(",", ":")),
+            pool_size=16,
+            max_overflow=48,
+            pool_pre_ping=parsed.get_backend_name() != "sqlite",
+            **options,
+        )
+    except sa.exc.NoSuchModuleError:
+        raise ConfigError(
+            f"{safe!r} is not a metadata store; write for example sqlite:///.embedkit/embedkit.db or "
+            "postgresql://user@host/database"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "psycopg", "postgres", needed_for=f"The metadata store {safe}") from error
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    try:
+        with told(safe):
+            _migrate(engine, safe)
+    except StoreBusy as error:
+        engine.dispose()
+        if engine.dialect.name == "sqlite":
+            raise
+        raise StoreError(f"{error} Check the address and that the server runs.") from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def _parsed(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        raise ConfigError(
+            f"{redact(url)!r} is not a metadata store; write for example sqlite:///.embedkit/embedkit.db"
+        ) from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ConfigError("A metadata store lives in a file; write for example sqlite:///.embedkit/embedkit.db")
+    return parsed
+
+
+def _make_folder(parsed: sa.URL, safe: str) -> None:
+    folder = Path(str(parsed.database)).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        kind = DiskFull if error.errno == 28 else StoreError
+        raise kind(f"The folder of the metadata store {safe} cannot be made: {error.strerror}.") from error
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
+    del record
+    connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where the driver guesses
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA cache_size=-65536")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get("write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _migrate(engine: sa.Engine, safe: str) -> None:
+    with engine.connect() as connection:
+        version = _version(connection)
+    if version == HEAD:
+        return
+    with engine.connect().execution_options(write=True) as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        if _version(connection) != HEAD:
+            _upgrade(connection, safe)
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(sa.text("select version_num from alembic_version")).scalar()
+    return str(found) if found else None
+
+
+def _upgrade(connection: sa.Connection, safe: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StoreError(
+            f"The metadata store {safe} was written by a newer embedkit ({error}); upgrade embedkit to open it."
+        ) from error

@@ -1,0 +1,95 @@
+"""The store's part that knows what could not go in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from embedkit.metadata.models import Failure
+from embedkit.metadata.rows import FailureRow, FailureWrite
+from embedkit.metadata.session import Session, now, parts
+
+__all__ = ["Failures", "forget", "remember"]
+
+_T = Failure.__table__
+
+
+def remember(connection: sa.Connection, cid: int, failures: Sequence[FailureWrite]) -> None:
+    """Add failures, or count another attempt of those that are known."""
+    last = {failure.key: failure for failure in failures}
+    if not last:
+        return
+    keys = list(last)
+    known: dict[str, int] = {}
+    for part in parts(keys):
+        rows = connection.execute(
+            sa.select(_T.c.key, _T.c.attempts).where(_T.c.collection_id == cid, _T.c.key.in_(part))
+        )
+        known.update((row.key, row.attempts) for row in rows)
+    moment = now()
+    values = [
+        {
+            "collection_id": cid,
+            "key": failure.key,
+            "locator": failure.locator,
+            "stage": failure.stage,
+            "error": failure.error,
+            "record": dict(failure.record),
+            "attempts": known.get(failure.key, 0) + 1,
+            "first_seen": moment,
+            "last_seen": moment,
+        }
+        for failure in last.values()
+    ]
+    fresh = [value for value in values if value["key"] not in known]
+    if fresh:
+        connection.execute(sa.insert(_T), fresh)
+    changing = ("locator", "stage", "error", "record", "attempts", "last_seen")
+    again = [
+        {"b_key": value["key"], **{f"b_{name}": value[name] for name in changing}}
+        for value in values
+        if value["key"] in known
+    ]
+    if again:
+        statement = sa.update(_T).where(_T.c.collection_id == cid, _T.c.key == sa.bindparam("b_key"))
+        connection.execute(
+            statement.values({name: sa.bindparam(f"b_{name}", type_=_T.c[name].type) for name in changing}), again
+        )
+
+
+def forget(connection: sa.Connection, cid: int, keys: Sequence[str]) -> None:
+    """Remove the failures of products that went in."""
+    for part in parts(keys):
+        connection.execute(sa.delete(_T).where(_T.c.collection_id == cid, _T.c.key.in_(part)))
+
+
+class Failures(Session):
+    """Failures, by key."""
+
+    def failures(
+        self, cid: int, *, stage: str | None = None, limit: int | None = None, after: str = ""
+    ) -> list[FailureRow]:
+        """Failures in the order of their keys, beginning behind `after`."""
+        query = sa.select(_T).where(_T.c.collection_id == cid, _T.c.key > after).order_by(_T.c.key)
+        if stage is not None:
+            query = query.where(_T.c.stage == stage)
+        if limit is not None:
+            query = query.limit(limit)
+        with self._read() as connection:
+            return [
+                FailureRow(
+                    row.key, row.locator, row.stage, row.error, row.record, row.attempts, row.first_seen, row.last_seen
+                )
+                for row in connection.execute(query)
+            ]
+
+    def failure_count(self, cid: int) -> int:
+        with self._read() as connection:
+            return connection.execute(
+                sa.select(sa.func.count()).select_from(_T).where(_T.c.collection_id == cid)
+            ).scalar_one()
+
+    def clear_failures(self, cid: int, keys: Sequence[str]) -> None:
+        with self._write() as connection:
+            forget(connection, cid, keys)

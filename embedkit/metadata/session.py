@@ -1,0 +1,54 @@
+"""What every part of the store stands on: reading, writing, and questions in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from embedkit.metadata.errors import told
+
+__all__ = ["Session", "now", "parts"]
+
+T = TypeVar("T")
+_PART = 5_000  # values in one statement; SQLite takes 32,766, PostgreSQL 65,535
+
+
+def now() -> datetime:
+    """This moment in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values in pieces that fit into one statement."""
+    for first in range(0, len(values), _PART):
+        yield values[first : first + _PART]
+
+
+class Session:
+    """An engine with two ways in. Thread-safe."""
+
+    def __init__(self, engine: sa.Engine, url: str) -> None:
+        self._engine = engine
+        self.url = url
+        self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._writer = engine.execution_options(write=True)
+
+    @contextmanager
+    def _read(self) -> Iterator[sa.Connection]:
+        """Statements that each see the newest commit."""
+        with told(self.url), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it, or nothing if an error leaves the block."""
+        with told(self.url), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Release every connection."""
+        self._engine.dispose()
