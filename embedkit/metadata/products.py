@@ -1,0 +1,328 @@
+"""The store's part that knows products and their vectors: the two-step write, and every read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+
+from embedkit.metadata.failures import forget, remember
+from embedkit.metadata.models import Collection, IngestRun
+from embedkit.metadata.models import Product as ProductTable
+from embedkit.metadata.models import Vector as VectorTable
+from embedkit.metadata.rows import FailureWrite, KnownProduct, KnownVector, ProductWrite, RunCounts
+from embedkit.metadata.session import Session, parts
+from embedkit.types import Attributes, Product
+
+__all__ = ["Products"]
+
+_P = ProductTable.__table__
+_V = VectorTable.__table__
+_R = IngestRun.__table__
+
+# The hot path: built once, so that only the values travel.
+_BY_VECTOR = (
+    sa.select(_V.c.id, _P.c.key, _P.c.title, _P.c.uri, _P.c.attributes, _P.c.content_hash)
+    .join(_P, _P.c.id == _V.c.product_id)
+    .where(
+        _V.c.id.in_(sa.bindparam("ids", expanding=True)),
+        _V.c.collection_id == sa.bindparam("cid"),
+        _V.c.view == sa.bindparam("view"),
+        _V.c.state == "live",
+        _P.c.deleted.is_(False),
+    )
+)
+_SET_PRODUCT = (
+    sa.update(_P)
+    .where(_P.c.collection_id == sa.bindparam("b_cid"), _P.c.key == sa.bindparam("b_key"))
+    .values(
+        {
+            name: sa.bindparam(f"b_{name}", type_=_P.c[name].type)
+            for name in ("title", "uri", "attributes", "content_hash", "validator", "last_run")
+        }
+    )
+)
+_SET_VECTOR = (
+    sa.update(_V)
+    .where(_V.c.product_id == sa.bindparam("b_product"), _V.c.view == sa.bindparam("b_view"))
+    .values(state="live", content_hash=sa.bindparam("b_hash"), fingerprint=sa.bindparam("b_fingerprint"))
+)
+
+
+def _product(row: sa.Row[Any]) -> Product:
+    return Product(row.key, row.title, row.uri, row.attributes, row.content_hash)
+
+
+def _product_ids(connection: sa.Connection, cid: int, keys: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in parts(keys):
+        rows = connection.execute(sa.select(_P.c.key, _P.c.id).where(_P.c.collection_id == cid, _P.c.key.in_(part)))
+        found.update((row.key, row.id) for row in rows)
+    return found
+
+
+def _blank(cid: int, key: str) -> dict[str, object]:
+    return {"collection_id": cid, "key": key, "attributes": {}, "deleted": False}
+
+
+class Products(Session):
+    """Products with their vectors."""
+
+    # -- writing in two steps --------------------------------------------------------------------
+
+    def begin(self, cid: int, writes: Sequence[ProductWrite]) -> list[dict[str, int]]:
+        """First step: issue ids. Returns for each write ``{view: vector id}``, ascending in order.
+
+        New products get a row; the vectors of `write.vectors` become ``pending``, and one that exists
+        keeps its id. Nothing else of a product changes yet.
+        """
+        with self._write() as connection:
+            ids = self._with_products(connection, cid, [write.key for write in writes])
+            existing = self._existing_vectors(connection, list(ids.values()))
+            wanted = [(ids[write.key], view) for write in writes for view in write.vectors]
+            fresh = [pair for pair in wanted if pair not in existing]
+            again = [existing[pair] for pair in wanted if pair in existing]
+            for part in parts(again):
+                connection.execute(sa.update(_V).where(_V.c.id.in_(part)).values(state="pending"))
+            existing.update(self._issued(connection, cid, fresh))
+        return [{view: existing[ids[write.key], view] for view in write.vectors} for write in writes]
+
+    def _with_products(self, connection: sa.Connection, cid: int, keys: Sequence[str]) -> dict[str, int]:
+        ids = _product_ids(connection, cid, keys)
+        new = [key for key in dict.fromkeys(keys) if key not in ids]
+        if new:
+            connection.execute(sa.insert(_P), [_blank(cid, key) for key in new])
+            ids.update(_product_ids(connection, cid, new))
+        for part in parts(list(ids.values())):
+            connection.execute(sa.update(_P).where(_P.c.id.in_(part), _P.c.deleted).values(deleted=False))
+        return ids
+
+    def _existing_vectors(self, connection: sa.Connection, products: Sequence[int]) -> dict[tuple[int, str], int]:
+        found: dict[tuple[int, str], int] = {}
+        for part in parts(products):
+            rows = connection.execute(sa.select(_V.c.id, _V.c.product_id, _V.c.view).where(_V.c.product_id.in_(part)))
+            found.update(((row.product_id, row.view), row.id) for row in rows)
+        return found
+
+    def _issued(
+        self, connection: sa.Connection, cid: int, pairs: Sequence[tuple[int, str]]
+    ) -> dict[tuple[int, str], int]:
+        if not pairs:
+            return {}
+        version = connection.execute(
+            sa.select(Collection.__table__.c.version).where(Collection.__table__.c.id == cid)
+        ).scalar_one()
+        values = [
+            {
+                "collection_id": cid,
+                "product_id": product,
+                "view": view,
+                "version": version,
+                "state": "pending",
+                "content_hash": "",
+                "fingerprint": "",
+            }
+            for product, view in pairs
+        ]
+        rows = connection.execute(
+            sa.insert(_V).returning(_V.c.id, _V.c.product_id, _V.c.view, sort_by_parameter_order=True), values
+        )
+        return {(row.product_id, row.view): row.id for row in rows}
+
+    def commit(
+        self,
+        cid: int,
+        *,
+        run_id: int,
+        writes: Sequence[ProductWrite],
+        failures: Sequence[FailureWrite] = (),
+        skipped: Sequence[str] = (),
+        offset: int,
+        counts: RunCounts,
+    ) -> None:
+        """Last step, one transaction: products as written, their vectors ``live``, the run's checkpoint.
+
+        The failures of written and skipped keys are forgotten, those of `failures` are remembered.
+        """
+        failed = {failure.key for failure in failures}
+        with self._write() as connection:
+            ids = self._with_products(connection, cid, [write.key for write in writes]) if writes else {}
+            self._set_products(connection, cid, run_id, writes)
+            self._set_vectors(connection, writes, ids)
+            for part in parts(skipped):
+                connection.execute(
+                    sa.update(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part)).values(last_run=run_id)
+                )
+            forget(connection, cid, [key for key in (*ids, *skipped) if key not in failed])
+            remember(connection, cid, failures)
+            connection.execute(sa.update(_R).where(_R.c.id == run_id).values(offset=offset, counts=asdict(counts)))
+
+    def _set_products(self, connection: sa.Connection, cid: int, run_id: int, writes: Sequence[ProductWrite]) -> None:
+        values = [
+            {
+                "b_cid": cid,
+                "b_key": write.key,
+                "b_title": write.title,
+                "b_uri": write.uri,
+                "b_attributes": dict(write.attributes),
+                "b_content_hash": write.content_hash,
+                "b_validator": write.validator,
+                "b_last_run": run_id,
+            }
+            for write in writes
+        ]
+        if values:
+            connection.execute(_SET_PRODUCT, values)
+
+    def _set_vectors(
+        self, connection: sa.Connection, writes: Sequence[ProductWrite], ids: Mapping[str, int]
+    ) -> None:
+        values = [
+            {"b_product": ids[write.key], "b_view": view, "b_hash": content_hash, "b_fingerprint": fingerprint}
+            for write in writes
+            for view, (content_hash, fingerprint) in write.vectors.items()
+        ]
+        if values:
+            connection.execute(_SET_VECTOR, values)
+
+    def update_validators(self, cid: int, validators: Mapping[str, str | None]) -> None:
+        """Remember what hosts said of their pictures (ETags)."""
+        values = [{"b_key": key, "b_validator": validator} for key, validator in validators.items()]
+        if values:
+            statement = sa.update(_P).where(_P.c.collection_id == cid, _P.c.key == sa.bindparam("b_key"))
+            with self._write() as connection:
+                connection.execute(statement.values(validator=sa.bindparam("b_validator")), values)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def known(self, cid: int, keys: Sequence[str]) -> dict[str, KnownProduct]:
+        """What the store knows of these keys; unknown keys are left out."""
+        found: dict[str, KnownProduct] = {}
+        with self._read() as connection:
+            for part in parts(keys):
+                where = (_P.c.collection_id == cid, _P.c.key.in_(part), _P.c.deleted.is_(False))
+                vectors: dict[int, dict[str, KnownVector]] = {}
+                joined = sa.select(_V).join(_P, _P.c.id == _V.c.product_id).where(*where)
+                for row in connection.execute(joined):
+                    vectors.setdefault(row.product_id, {})[row.view] = KnownVector(
+                        row.id, row.content_hash, row.fingerprint, row.state
+                    )
+                for row in connection.execute(sa.select(_P).where(*where)):
+                    found[row.key] = KnownProduct(
+                        id=row.id,
+                        key=row.key,
+                        title=row.title,
+                        uri=row.uri,
+                        attributes=row.attributes,
+                        content_hash=row.content_hash,
+                        validator=row.validator,
+                        last_run=row.last_run,
+                        vectors=vectors.get(row.id, {}),
+                    )
+        return found
+
+    def products_by_vector(self, cid: int, view: str, ids: Sequence[int]) -> dict[int, Product]:
+        """Live products by the id of their live vector; the one statement of a search."""
+        found: dict[int, Product] = {}
+        with self._read() as connection:
+            for part in parts(ids):
+                rows = connection.execute(_BY_VECTOR, {"ids": part, "cid": cid, "view": view})
+                for vector_id, key, title, uri, attributes, content_hash in rows:
+                    found[vector_id] = Product(key, title, uri, attributes, content_hash)
+        return found
+
+    def product(self, cid: int, key: str) -> Product | None:
+        return self.products(cid, [key]).get(key)
+
+    def products(self, cid: int, keys: Sequence[str]) -> dict[str, Product]:
+        """Products by key; unknown keys are left out."""
+        found: dict[str, Product] = {}
+        with self._read() as connection:
+            for part in parts(keys):
+                rows = connection.execute(
+                    sa.select(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part), _P.c.deleted.is_(False))
+                )
+                found.update((row.key, _product(row)) for row in rows)
+        return found
+
+    def keys(self, cid: int, *, after: str = "", limit: int = 1_000) -> list[str]:
+        """Keys in order, beginning behind `after`."""
+        query = (
+            sa.select(_P.c.key)
+            .where(_P.c.collection_id == cid, _P.c.key > after, _P.c.deleted.is_(False))
+            .order_by(_P.c.key)
+            .limit(limit)
+        )
+        with self._read() as connection:
+            return list(connection.execute(query).scalars())
+
+    def count_products(self, cid: int) -> int:
+        query = sa.select(sa.func.count()).select_from(_P).where(_P.c.collection_id == cid, _P.c.deleted.is_(False))
+        with self._read() as connection:
+            return connection.execute(query).scalar_one()
+
+    def rows_for_columns(self, cid: int, view: str, ids: Sequence[int]) -> dict[int, Attributes]:
+        """What a filter sees of products, by the id of their live vector."""
+        return {
+            vector_id: {**product.attributes, "key": product.key, "title": product.title}
+            for vector_id, product in self.products_by_vector(cid, view, ids).items()
+        }
+
+    def unseen(self, cid: int, *, run_id: int, batch: int = 1_000) -> Iterator[list[str]]:
+        """Keys that a run did not see, in pieces; the caller may delete them while it reads."""
+        after = ""
+        while True:
+            query = (
+                sa.select(_P.c.key)
+                .where(
+                    _P.c.collection_id == cid,
+                    _P.c.key > after,
+                    _P.c.deleted.is_(False),
+                    _P.c.last_run.is_distinct_from(run_id),
+                )
+                .order_by(_P.c.key)
+                .limit(batch)
+            )
+            with self._read() as connection:
+                keys = list(connection.execute(query).scalars())
+            if not keys:
+                return
+            yield keys
+            after = keys[-1]
+
+    def duplicates(self, cid: int, *, limit: int = 100) -> list[tuple[str, tuple[str, ...]]]:
+        """Content hashes that several products share, with their keys."""
+        query = self._shared(cid).order_by(_P.c.content_hash).limit(limit)
+        with self._read() as connection:
+            hashes = list(connection.execute(query).scalars())
+            rows = connection.execute(
+                sa.select(_P.c.content_hash, _P.c.key)
+                .where(_P.c.collection_id == cid, _P.c.content_hash.in_(hashes), _P.c.deleted.is_(False))
+                .order_by(_P.c.content_hash, _P.c.key)
+            ).all()
+        grouped: dict[str, list[str]] = {}
+        for content_hash, key in rows:
+            grouped.setdefault(content_hash, []).append(key)
+        return [(content_hash, tuple(keys)) for content_hash, keys in grouped.items()]
+
+    def duplicate_count(self, cid: int) -> int:
+        """Products whose picture another product has too."""
+        shared = self._shared(cid).subquery()
+        query = (
+            sa.select(sa.func.count())
+            .select_from(_P)
+            .join(shared, shared.c.content_hash == _P.c.content_hash)
+            .where(_P.c.collection_id == cid, _P.c.deleted.is_(False))
+        )
+        with self._read() as connection:
+            return connection.execute(query).scalar_one()
+
+    def _shared(self, cid: int) -> sa.Select[Any]:
+        return (
+            sa.select(_P.c.content_hash)
+            .where(_P.c.collection_id == cid, _P.c.content_hash.is_not(None), _P.c.deleted.is_(False))
+            .group_by(_P.c.content_hash)
+            .having(sa.func.count() > 1)
+        )

@@ -1,0 +1,30 @@
+"""The metadata store: the source of truth for what exists. SQLite (WAL) or PostgreSQL."""
+
+from __future__ import annotations
+
+from embedkit.metadata.collections import Collections
+from embedkit.metadata.engine import open_engine
+from embedkit.metadata.failures import Failures
+from embedkit.metadata.products import Products
+from embedkit.metadata.runs import Runs
+from embedkit.metadata.vectors import Vectors
+from embedkit.urls import redact
+
+__all__ = ["MetadataStore", "open_store"]
+
+
+class MetadataStore(Collections, Runs, Products, Vectors, Failures):
+    """Everything that is known of collections, in one database. Thread-safe; made by `open_store`.
+
+    Every method may raise StoreBusy (Transient), DiskFull, StoreError or DataCorrupt. The parts that it
+    is made of each hold one table's questions; none reaches into another's.
+    """
+
+
+def open_store(url: str) -> MetadataStore:
+    """Open a database and bring its tables up to date.
+
+    ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``.
+    Raises ConfigError, DataCorrupt, DiskFull, MissingExtra, StoreBusy, StoreError.
+    """
+    return MetadataStore(open_engine(url), redact(url))
