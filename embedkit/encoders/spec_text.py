@@ -1,0 +1,71 @@
+"""The text that names an encoder: ``name``, ``name:argument`` or ``name:argument(option=value, …)``."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from embedkit.errors import ConfigError
+
+__all__ = ["SpecText", "parse_spec"]
+
+_SPEC = re.compile(r"\s*(?P<name>[A-Za-z][\w.-]*)\s*(?::\s*(?P<argument>[^()\s]+))?\s*(?:\((?P<options>[^()]*)\))?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class SpecText:
+    """A spec string taken apart. `text` is its canonical form."""
+
+    name: str
+    argument: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        inner = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return self.name + (f":{self.argument}" if self.argument else "") + (f"({inner})" if inner else "")
+
+    def only(self, *known: str) -> SpecText:
+        """Raise ConfigError unless every option is a known one."""
+        for option in self.options:
+            if option not in known:
+                near = difflib.get_close_matches(option, known, n=2)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known) or 'none'}"
+                raise ConfigError(f"The encoder {self.text!r} has no option {option!r}; {hint}")
+        return self
+
+    def choice(self, option: str, default: str, known: tuple[str, ...]) -> str:
+        """An option out of a few. Raises ConfigError naming them."""
+        value = self.options.get(option, default)
+        if value not in known:
+            raise ConfigError(f"{option}={value} in the encoder {self.text!r} is not one of {', '.join(known)}")
+        return value
+
+    def whole_number(self, option: str, default: int, low: int, high: int) -> int:
+        """A whole number within a range. Raises ConfigError."""
+        value = self.options.get(option, str(default))
+        if not value.isdecimal() or not low <= int(value) <= high:
+            raise ConfigError(f"{option}={value} in the encoder {self.text!r} is not a whole number of {low} to {high}")
+        return int(value)
+
+
+def parse_spec(text: str) -> SpecText:
+    """Raises ConfigError when the text is no spec.
+
+    >>> parse_spec("torchvision:resnet50(pooling=gem, size=224)").options
+    {'pooling': 'gem', 'size': '224'}
+    """
+    match = _SPEC.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"{text!r} is no encoder; write for example 'effnet-lite0' or 'torchvision:resnet50(pooling=gem)'")
+    options: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in (match["options"] or "").split(","))):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            raise ConfigError(f"{part!r} in the encoder {text!r} is not option=value")
+        if name in options:
+            raise ConfigError(f"The option {name!r} occurs twice in the encoder {text!r}")
+        options[name] = value
+    return SpecText(match["name"], match["argument"] or "", options)
