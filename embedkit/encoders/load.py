@@ -1,0 +1,57 @@
+"""From a spec string, or the path of a model folder, to an encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedkit import plugins
+from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
+from embedkit.encoders.folder import MANIFEST, read_manifest
+from embedkit.encoders.spec_text import parse_spec
+from embedkit.errors import ConfigError
+
+__all__ = ["describe_encoder", "load_encoder", "model_folder_of"]
+
+_RUNTIMES = ("auto", "onnx", "openvino", "torch")
+
+
+def model_folder_of(text: str) -> Path | None:
+    """The path, if the text is the path of a model folder rather than a name."""
+    path = Path(text).expanduser()
+    if (path / MANIFEST).is_file():
+        return path
+    if path.is_dir() or text.startswith(("/", "./", "../", "~")):
+        raise ConfigError(f"{text!r} is no model folder: it has no {MANIFEST}; write one with: embedkit export")
+    return None
+
+
+def load_encoder(
+    text: str, *, runtime: RuntimeName = "auto", threads: int = 0, cache_dir: Path | None = None
+) -> Encoder:
+    """Load the encoder that a text names. `threads`: 0 takes every core.
+
+    Raises ConfigError, UnknownName, MissingExtra, DataCorrupt.
+    """
+    if runtime not in _RUNTIMES:
+        raise ConfigError(f"There is no runtime {runtime!r}; known: {', '.join(_RUNTIMES)}")
+    folder = model_folder_of(text)
+    if folder is not None:
+        from embedkit.encoders.choose import open_folder
+
+        return open_folder(folder, name=text, runtime=runtime, threads=threads)
+    spec = parse_spec(text)
+    build = plugins.load("encoders", spec.name)
+    encoder: Encoder = build(spec, runtime=runtime, threads=threads, cache_dir=cache_dir)
+    return encoder
+
+
+def describe_encoder(text: str, *, cache_dir: Path | None = None) -> EncoderSpec:
+    """What an encoder makes. A model folder is read without loading its weights."""
+    folder = model_folder_of(text)
+    if folder is not None:
+        return read_manifest(folder, name=text).spec
+    encoder = load_encoder(text, cache_dir=cache_dir)
+    try:
+        return encoder.spec
+    finally:
+        encoder.close()

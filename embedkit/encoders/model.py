@@ -1,0 +1,91 @@
+"""Encoders that run from a model file: pictures or texts through a runtime session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedkit.encoders.contract import Encoder, EncoderSpec
+from embedkit.encoders.preprocess import Preprocess
+from embedkit.encoders.runtimes.contract import Session
+from embedkit.errors import BadInput, DataCorrupt, UnsupportedByBackend
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from embedkit.types import ByteArray, FloatArray, VectorArray
+
+__all__ = ["ImageEncoder", "TextEncoder"]
+
+
+class ImageEncoder(Encoder):
+    """Pictures through a session that takes ``pixels`` uint8 and gives vectors."""
+
+    def __init__(self, spec: EncoderSpec, recipe: Preprocess, session: Session) -> None:
+        self.spec = spec
+        self.runtime = session.name
+        self.concurrency = session.concurrency
+        self._recipe = recipe
+        self._session = session
+
+    def prepare(self, picture: bytes | Image) -> ByteArray:
+        return self._recipe(picture)
+
+    def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        pixels = np.asarray(batch)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self._recipe.size, 3):
+            raise BadInput(
+                f"{self.spec.name!r} takes prepared pictures (n, {self._recipe.size[0]}, {self._recipe.size[1]}, 3) "
+                f"uint8, not {pixels.dtype} of shape {pixels.shape}"
+            )
+        if not len(pixels):
+            return np.empty((0, self.spec.dim), np.float32)
+        return self._session.run({"pixels": pixels})
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class TextEncoder(Encoder):
+    """Sentences through a BERT-like session: mean of the token vectors, scaled to unit length.
+
+    One text at a time: the int8 model quantises its activations by batch, so a vector would
+    otherwise depend on its neighbours.
+    """
+
+    def __init__(self, spec: EncoderSpec, recipe: dict[str, Any], tokenizer: Path, session: Session) -> None:
+        from tokenizers import Tokenizer
+
+        self.spec = spec
+        self.runtime = session.name
+        self.concurrency = session.concurrency
+        self._session = session
+        try:
+            self._tokenizer: Any = Tokenizer.from_file(str(tokenizer))
+        except Exception as error:  # noqa: BLE001  the tokenizers package raises bare Exceptions
+            raise DataCorrupt(f"{tokenizer}: the tokenizer cannot be read: {error}") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(int(recipe["max_tokens"]))
+        self._inputs = tuple(recipe["inputs"])
+
+    def prepare(self, picture: bytes | Image) -> ByteArray:
+        raise UnsupportedByBackend(self.spec.name, "encode pictures; it takes text")
+
+    def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        vectors = np.empty((len(batch), self.spec.dim), np.float32)
+        for row, text in enumerate(batch):
+            vectors[row] = self._one(str(text))
+        return vectors
+
+    def _one(self, text: str) -> FloatArray:
+        ids = np.array([self._tokenizer.encode(text).ids], np.int64)
+        given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        tokens = self._session.run({name: given[name] for name in self._inputs})[0]
+        mean: FloatArray = tokens.mean(axis=0)
+        return mean / np.float32(max(float(np.linalg.norm(mean)), 1e-12))
+
+    def close(self) -> None:
+        self._session.close()
