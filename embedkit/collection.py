@@ -353,7 +353,7 @@ class Collection:
 
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
         """Keys of the products that a filter admits, read from the store page by page."""
-        from embedkit.search.matching import matches
+        from embedkit.matching import matches
 
         node, row, after = as_filter(where), self._existing(), ""
         while keys := self._resources.store.keys(row.id, after=after, limit=1_000):

@@ -1,0 +1,7 @@
+"""The oracle evaluates filters row by row."""
+
+from __future__ import annotations
+
+from embedkit.matching import matches
+
+__all__ = ["matches"]
