@@ -119,9 +119,7 @@ class Collection:
         mapping = ColumnMapping.from_dict({**settings.for_collection(self.name).map, **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
             target = self._target(self._prepared(encoder, dry_run=dry_run), encoders=True)
-            return pipeline.ingest(
-                target, opened, settings=settings.ingest, fetch=settings.fetch, options=options
-            )
+            return pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
         """Delete products by key, or all that a filter admits; how many there were."""
@@ -184,9 +182,7 @@ class Collection:
         if product is not None:
             queries.append(self._product_query(row, product, view, shares.get("product", 1.0)))
         resources = self._resources
-        return search(
-            resources.store, resources.backend, row, queries, k=k, where=as_filter(where), without=product
-        )
+        return search(resources.store, resources.backend, row, queries, k=k, where=as_filter(where), without=product)
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
@@ -388,7 +384,9 @@ def _view_for(row: CollectionRow, modality: str, name: str | None) -> ViewRow:
     if name is not None:
         view = _named_view(row, name)
         if view.modality != modality:
-            raise BadInput(f"The view {name!r} of {row.name!r} holds {view.modality} vectors, which {modality} cannot ask")
+            raise BadInput(
+                f"The view {name!r} of {row.name!r} holds {view.modality} vectors, which {modality} cannot ask"
+            )
         return view
     for view in row.views:
         if view.modality == modality:
@@ -425,4 +423,3 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
         raise ConfigError(f"{name!r} is no collection name; use a letter, then letters, digits and _, at most 100")
     return name
-

@@ -6,13 +6,17 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedkit.backends.contract import Capabilities, CollectionSpec
 from embedkit.errors import BadInput, ConfigError, DimensionMismatch, UnsupportedByBackend
 from embedkit.filters import And, Compare, Filter, In, Like, Not, Or
-from embedkit.types import Attributes, FloatArray, IdArray, VectorArray
+from embedkit.types import Attributes
+
+if TYPE_CHECKING:
+    from embedkit.types import FloatArray, IdArray, VectorArray
 
 __all__ = [
     "check_filter",

@@ -68,7 +68,9 @@ def read_manifest(folder: Path, *, name: str = "") -> Manifest:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != _VERSION:
-            raise ConfigError(f"{path}: the format {values['format']!r} is not {_VERSION}; use the embedkit that wrote it")
+            raise ConfigError(
+                f"{path}: the format {values['format']!r} is not {_VERSION}; use the embedkit that wrote it"
+            )
         size = values["input_size"]
         spec = EncoderSpec(
             name=name or str(folder),

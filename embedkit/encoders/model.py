@@ -65,7 +65,7 @@ class TextEncoder(Encoder):
         self._session = session
         try:
             self._tokenizer: Any = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # noqa: BLE001  the tokenizers package raises bare Exceptions
+        except Exception as error:
             raise DataCorrupt(f"{tokenizer}: the tokenizer cannot be read: {error}") from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(int(recipe["max_tokens"]))

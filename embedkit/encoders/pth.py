@@ -77,7 +77,9 @@ def read_pth(path: Path) -> dict[str, Array]:
             storages = {str(key): _storage(file, dtypes[str(key)]) for key in keys}
         return {name: tensor.read(storages) for name, tensor in state.items()}
     except (OSError, pickle.UnpicklingError, KeyError, ValueError, EOFError, AttributeError) as error:
-        raise DataCorrupt(f"{path}: the weights cannot be read ({error}); install the package that holds them again") from error
+        raise DataCorrupt(
+            f"{path}: the weights cannot be read ({error}); install the package that holds them again"
+        ) from error
 
 
 def _storage(file: io.BufferedIOBase, dtype: Any) -> Array:

@@ -59,7 +59,9 @@ def parse_spec(text: str) -> SpecText:
     """
     match = _SPEC.fullmatch(text)
     if match is None:
-        raise ConfigError(f"{text!r} is no encoder; write for example 'effnet-lite0' or 'torchvision:resnet50(pooling=gem)'")
+        raise ConfigError(
+            f"{text!r} is no encoder; write for example 'effnet-lite0' or 'torchvision:resnet50(pooling=gem)'"
+        )
     options: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in (match["options"] or "").split(","))):
         name, equals, value = (piece.strip() for piece in part.partition("="))

@@ -139,7 +139,11 @@ class Committer:
         self.counts, self.offset = counts, offset
 
     def _upsert(
-        self, view: str, part: Encoded, ids: Mapping[str, Mapping[str, int]], columns: Mapping[str, Mapping[str, object]]
+        self,
+        view: str,
+        part: Encoded,
+        ids: Mapping[str, Mapping[str, int]],
+        columns: Mapping[str, Mapping[str, object]],
     ) -> None:
         rows = [(row, key) for row, key in enumerate(part.keys) if key in ids]
         if not rows:

@@ -16,7 +16,17 @@ from embedkit.types import Record
 if TYPE_CHECKING:
     from embedkit.types import ByteArray
 
-__all__ = ["Failed", "Item", "Picture", "checked_record", "decide", "failure_of", "is_plain_text", "record_of", "text_hash"]
+__all__ = [
+    "Failed",
+    "Item",
+    "Picture",
+    "checked_record",
+    "decide",
+    "failure_of",
+    "is_plain_text",
+    "record_of",
+    "text_hash",
+]
 
 MAX_KEY = 1_024
 
@@ -149,10 +159,15 @@ def decide(record: Record, known: KnownProduct | None, picture: Picture | None, 
         record.key, record.title, record.image, record.attributes, content_hash, validator, vectors=wanted
     )
     seen_by_filters = known is None or (known.title, known.attributes) != (record.title, record.attributes)
-    changed = known is None or seen_by_filters or (known.uri, known.content_hash, known.validator) != (
-        record.image,
-        content_hash,
-        validator,
+    changed = (
+        known is None
+        or seen_by_filters
+        or (known.uri, known.content_hash, known.validator)
+        != (
+            record.image,
+            content_hash,
+            validator,
+        )
     )
     return Item(
         write, inputs, changed or bool(retired), kept if seen_by_filters else {}, tuple(retired), record, bool(known)

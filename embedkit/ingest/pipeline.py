@@ -83,9 +83,7 @@ def retry_failed(
     target: Target, *, settings: IngestSettings, fetch: FetchSettings, options: IngestOptions
 ) -> IngestReport:
     """Try every failed record again, from what the store kept of it."""
-    records = [
-        record_of(row.record) for row in target.store.failures(target.row.id) if row.stage not in _NOT_RETRIED
-    ]
+    records = [record_of(row.record) for row in target.store.failures(target.row.id) if row.stage not in _NOT_RETRIED]
     if options.limit is not None:
         records = records[: options.limit]
     run = None

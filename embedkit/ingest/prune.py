@@ -14,7 +14,9 @@ _BATCH = 1_000
 
 def prune(target: Target, run_id: int) -> int:
     """Delete every product that the run did not see; how many."""
-    return sum(delete_products(target, keys) for keys in target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH))
+    return sum(
+        delete_products(target, keys) for keys in target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH)
+    )
 
 
 def delete_products(target: Target, keys: Sequence[str]) -> int:

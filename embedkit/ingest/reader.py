@@ -110,7 +110,9 @@ class Reader:
 
     def _unreadable(self, entry: RecordError) -> Failed:
         key = entry.key or entry.locator
-        return Failed(FailureWrite(key, entry.locator, "read", entry.reason, {"key": key, "locator": entry.locator}), False)
+        return Failed(
+            FailureWrite(key, entry.locator, "read", entry.reason, {"key": key, "locator": entry.locator}), False
+        )
 
     def _slot(self, record: Record, known: KnownProduct | None) -> Slot:
         if record.key in self._in_flight or (known and self._run_id is not None and known.last_run == self._run_id):

@@ -19,7 +19,8 @@ _BATCH = 10_000
 @dataclass(frozen=True, slots=True)
 class ViewCheck:
     """One view. `missing`: live in the store, not in the backend. `orphaned`: in the backend, not live in
-    the store. `duplicate`: ids that the backend holds more than once. `pending`: begun and never finished."""
+    the store. `duplicate`: ids that the backend holds more than once. `pending`: begun and never finished.
+    """
 
     count: int
     missing: int
@@ -51,7 +52,8 @@ class VerifyReport:
 
 def verify(target: Target, *, repair: bool = False) -> VerifyReport:
     """Compare both sides. With `repair`, orphaned and doubled rows leave the backend, and products whose
-    vector is missing are marked so that the next ingest encodes them again."""
+    vector is missing are marked so that the next ingest encodes them again.
+    """
     if repair:
         remove_vectors(target)
     checks = {view.name: _check(target, view, repair=repair) for view in target.row.views}

@@ -176,9 +176,7 @@ class Products(Session):
         if values:
             connection.execute(_SET_PRODUCT, values)
 
-    def _set_vectors(
-        self, connection: sa.Connection, writes: Sequence[ProductWrite], ids: Mapping[str, int]
-    ) -> None:
+    def _set_vectors(self, connection: sa.Connection, writes: Sequence[ProductWrite], ids: Mapping[str, int]) -> None:
         values = [
             {"b_product": ids[write.key], "b_view": view, "b_hash": content_hash, "b_fingerprint": fingerprint}
             for write in writes

@@ -102,9 +102,7 @@ class Vectors(Session):
                 owners += connection.execute(sa.select(_V.c.product_id).where(*where).distinct()).scalars()
                 connection.execute(sa.delete(_V).where(*where))
             for part in parts(owners):
-                connection.execute(
-                    sa.delete(_P).where(_P.c.id.in_(part), _P.c.last_run.is_(None), ~_has_vectors())
-                )
+                connection.execute(sa.delete(_P).where(_P.c.id.in_(part), _P.c.last_run.is_(None), ~_has_vectors()))
 
     # -- deleting --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedkit.backends.contract import (
     CollectionSpec,
@@ -32,7 +33,10 @@ from embedkit.backends.validation import (
 )
 from embedkit.errors import BadInput, CollectionExists, DataCorrupt
 from embedkit.filters import Filter
-from embedkit.types import Attributes, IdArray, VectorArray
+from embedkit.types import Attributes
+
+if TYPE_CHECKING:
+    from embedkit.types import IdArray, VectorArray
 
 __all__ = ["FaissBackend"]
 

@@ -202,9 +202,7 @@ class FaissCollection:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def search(
-        self, queries: FloatArray, k: int, where: Filter | None, params: SearchParams | None
-    ) -> SearchResult:
+    def search(self, queries: FloatArray, k: int, where: Filter | None, params: SearchParams | None) -> SearchResult:
         with self._lock, translated(self.folder):
             state = self._now()
             vectors = self._vectors(state)
@@ -313,7 +311,12 @@ class FaissCollection:
                 file.flush()
                 os.fdatasync(file.fileno())
             self._rows.renumber()
-            for name, value in {"generation": generation, "next": len(alive), "index_file": "", "index": "flat"}.items():
+            for name, value in {
+                "generation": generation,
+                "next": len(alive),
+                "index_file": "",
+                "index": "flat",
+            }.items():
                 self._rows.set(name, value)
             meta = self._rows.meta()
         self._adopt(meta, state.ids[alive].copy())

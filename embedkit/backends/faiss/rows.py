@@ -7,12 +7,14 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec
-from embedkit.types import IdArray
+
+if TYPE_CHECKING:
+    from embedkit.types import IdArray
 
 __all__ = ["RowFile"]
 
@@ -120,7 +122,9 @@ class RowFile:
 
     def renumber(self) -> None:
         """Close the gaps: positions 0, 1, 2, … in the old order."""
-        self._db.execute("CREATE TABLE packed (position INTEGER PRIMARY KEY, id INTEGER NOT NULL UNIQUE, columns TEXT NOT NULL)")
+        self._db.execute(
+            "CREATE TABLE packed (position INTEGER PRIMARY KEY, id INTEGER NOT NULL UNIQUE, columns TEXT NOT NULL)"
+        )
         self._db.execute(
             "INSERT INTO packed SELECT row_number() OVER (ORDER BY position) - 1, id, columns FROM rows ORDER BY position"
         )

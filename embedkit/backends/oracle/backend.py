@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,10 @@ from embedkit.backends.validation import (
 )
 from embedkit.errors import BadInput, CollectionExists
 from embedkit.filters import Filter
-from embedkit.types import Attributes, FloatArray, IdArray, VectorArray
+from embedkit.types import Attributes
+
+if TYPE_CHECKING:
+    from embedkit.types import FloatArray, IdArray, VectorArray
 
 __all__ = ["OracleBackend"]
 

@@ -32,7 +32,7 @@ class OnnxSession:
         self.concurrency = threads or os.cpu_count() or 1
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  the driver's errors share no base class but Exception
+        except Exception as error:
             raise DataCorrupt(f"{path}: ONNX Runtime cannot load the model: {str(error).splitlines()[0]}") from error
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> FloatArray:

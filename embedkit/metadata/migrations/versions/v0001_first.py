@@ -17,7 +17,11 @@ _TIME = sa.DateTime(timezone=True)
 
 def _collection_id(*, primary_key: bool = False) -> sa.Column[int]:
     return sa.Column(
-        "collection_id", _ID, sa.ForeignKey("collection.id", ondelete="CASCADE"), nullable=False, primary_key=primary_key
+        "collection_id",
+        _ID,
+        sa.ForeignKey("collection.id", ondelete="CASCADE"),
+        nullable=False,
+        primary_key=primary_key,
     )
 
 
