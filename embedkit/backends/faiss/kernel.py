@@ -25,6 +25,7 @@ __all__ = ["Found", "build", "merge", "read_index", "scan", "search_index", "wri
 Mask = npt.NDArray[np.bool_]
 
 _SPLIT = 4_000_000  # floats; a smaller scan is over before a second thread has started
+_BLAS = 20  # queries from which FAISS multiplies matrices; below, its loop over rows with a selector is 3 x faster
 _FEW = 0.02  # share of admitted rows below which copying them beats testing every row
 
 
@@ -75,6 +76,8 @@ def _knn(vectors: FloatArray, queries: FloatArray, k: int, metric: str, mask: Ma
         return Found(values, positions)
     pointer = faiss.swig_ptr
     selector, _keep = _selector(mask)
+    if selector is None and n < _BLAS:
+        selector = faiss.IDSelectorAll()
     common = (pointer(queries), pointer(vectors), dim, n, len(vectors), k, pointer(values), pointer(positions))
     if metric == "l2":
         faiss.knn_L2sqr(*common, None, selector)
