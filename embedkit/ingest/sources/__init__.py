@@ -1,0 +1,1 @@
+"""Catalogs: folders of pictures, tables, SQL queries."""

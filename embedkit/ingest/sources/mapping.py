@@ -1,0 +1,124 @@
+"""Which column of a table is the key, the picture, the title, an attribute."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from embedkit.errors import BadSource, ConfigError
+from embedkit.types import Record
+
+__all__ = ["ColumnMapping", "Columns"]
+
+_DEFAULTS = {
+    "key": ("key", "id", "sku", "product_id", "item_id", "code"),
+    "image": ("image", "image_url", "image_path", "img", "picture", "photo", "path", "file", "filename", "url", "uri"),
+    "title": ("title", "name", "product_name", "caption", "description"),
+}
+_FIELDS = ("key", "image", "title", "attributes")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMapping:
+    """Column names as the user gave them; None where the usual names are tried.
+
+    `attributes`: the columns to keep; None keeps every other one.
+    """
+
+    key: str | None = None
+    image: str | None = None
+    title: str | None = None
+    attributes: tuple[str, ...] | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, str]) -> ColumnMapping:
+        """Raises ConfigError for an unknown field.
+
+        >>> ColumnMapping.from_dict({"image": "photo", "attributes": "price, brand"}).attributes
+        ('price', 'brand')
+        """
+        for field, column in values.items():
+            if field not in _FIELDS:
+                near = difflib.get_close_matches(field, _FIELDS, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_FIELDS)}"
+                raise ConfigError(f"There is no field {field!r} to map a column to; {hint}")
+            if not column:
+                raise ConfigError(f"The mapping of {field!r} names no column; write for example --map {field}=COLUMN")
+        wanted = values.get("attributes")
+        attributes = tuple(part.strip() for part in wanted.split(",") if part.strip()) if wanted else None
+        return cls(values.get("key"), values.get("image"), values.get("title"), attributes)
+
+    def resolve(self, table: str, columns: Collection[str], *, strict: bool = True) -> Columns:
+        """Find the columns in a table. Raises BadSource naming what is missing and how to map it.
+
+        `strict` false: rows may differ (JSON Lines), so a column that is not there is not yet an error.
+        """
+        lower = {column.lower(): column for column in columns}
+        found: dict[str, str | None] = {}
+        for field, usual in _DEFAULTS.items():
+            given = getattr(self, field)
+            if given is not None and given not in columns and strict:
+                raise BadSource(_missing(table, field, given, columns))
+            taken = set(found.values())
+            found[field] = given or next((lower[n] for n in usual if n in lower and lower[n] not in taken), None)
+        for name in self.attributes or ():
+            if name not in columns and strict:
+                raise BadSource(_missing(table, "attributes", name, columns))
+        if strict and not (found["image"] or found["title"]):
+            raise BadSource(
+                f"{table} has no column of pictures and none of titles (it has {', '.join(columns)}); "
+                "name one: --map image=COLUMN"
+            )
+        if strict and not (found["key"] or found["image"]):
+            raise BadSource(
+                f"{table} has no column that names each product (it has {', '.join(columns)}); name one: --map key=COLUMN"
+            )
+        return Columns(found["key"], found["image"], found["title"], self.attributes)
+
+
+def _missing(table: str, field: str, column: str, columns: Collection[str]) -> str:
+    near = difflib.get_close_matches(column, columns, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{table} has no column {column!r} (it has {', '.join(columns)}); {hint}map another: --map {field}=COLUMN"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of one table; `key` None takes the picture's path, `attributes` None takes the rest."""
+
+    key: str | None
+    image: str | None
+    title: str | None
+    attributes: tuple[str, ...] | None
+
+    def record(self, row: Mapping[str, Any], locator: str, base: str) -> Record:
+        """A row as a record; relative picture paths are relative to `base`. Raises ValueError saying what is wrong."""
+        image = _text(row.get(self.image)) if self.image else None
+        key = _text(row.get(self.key)) if self.key else image
+        if key is None:
+            raise ValueError(f"the column {self.key or self.image!r}, which names the product, is empty")
+        title = _text(row.get(self.title)) if self.title else None
+        used = {self.key, self.image, self.title}
+        if self.attributes is not None:
+            attributes = {name: row[name] for name in self.attributes if name in row}
+        else:
+            attributes = {name: value for name, value in row.items() if name not in used}
+        return Record(key, locator, _placed(image, base), title, attributes)
+
+
+def _text(value: Any) -> str | None:
+    """A cell as text, None if it is empty. A number that a reader made a float of loses its ``.0``."""
+    if value is None or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return text or None
+
+
+def _placed(image: str | None, base: str) -> str | None:
+    if image is None or "://" in image or image.startswith("/"):
+        return image
+    return f"{base}/{image}" if base else image
