@@ -21,7 +21,12 @@ class RecordError:
 
 
 class Source(ABC):
-    """Yields records in one and the same order every time it is read unchanged."""
+    """Yields records in one and the same order every time it is read unchanged.
+
+    `name`: what the user typed, without a password.
+    """
+
+    name: str
 
     @abstractmethod
     def fingerprint(self) -> str | None:

@@ -50,6 +50,7 @@ class FolderSource(Source):
     """Lists the tree once, when first asked; the order is that of the names."""
 
     def __init__(self, root: Path) -> None:
+        self.name = str(root)
         self._root = root
         self._listing: list[_File | RecordError] | None = None
 

@@ -35,6 +35,7 @@ class SqlSource(Source):
     """Streams the rows of one query."""
 
     def __init__(self, url: str, mapping: ColumnMapping, query: str) -> None:
+        self.name = redact(url)
         self._url, self._mapping, self._query = url, mapping, query
         try:
             self._engine = sa.create_engine(url)

@@ -31,6 +31,7 @@ class _Table(Source):
     """A local file; picture paths in it are relative to its folder."""
 
     def __init__(self, path: Path, mapping: ColumnMapping) -> None:
+        self.name = str(path)
         self._path = path
         self._mapping = mapping
         self._base = str(path.parent)
