@@ -1,0 +1,289 @@
+"""The Milvus backend, for Lite and for servers from 2.3 on.
+
+A collection has the fields ``id`` INT64, ``vector`` FLOAT_VECTOR, ``columns`` JSON (as given) and
+``typed`` JSON (what filters are evaluated on, see `filters`). A search sees what this process has
+written; counting, fetching and listing also see what every other process has.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedkit.backends.contract import (
+    Capabilities,
+    CollectionSpec,
+    Fetched,
+    IndexSpec,
+    SearchParams,
+    SearchResult,
+    VectorBackend,
+)
+from embedkit.backends.milvus.errors import not_found, translated
+from embedkit.backends.milvus.filters import FIELD, push, typed
+from embedkit.backends.milvus.schema import create_collection, index_arguments, spec_of
+from embedkit.backends.validation import (
+    check_filter,
+    checked_columns,
+    checked_ids,
+    checked_k,
+    checked_queries,
+    checked_rows,
+    checked_spec,
+)
+from embedkit.errors import BadInput, CollectionExists
+from embedkit.filters import Filter
+from embedkit.matching import matches
+from embedkit.types import Attributes
+
+if TYPE_CHECKING:
+    from embedkit.types import FloatArray, IdArray, VectorArray
+
+__all__ = ["MilvusBackend"]
+
+_CHUNK = 2_000  # rows of one request; a message holds 64 MiB, and a row up to 200 kB
+_PAGE = 10_000
+
+
+class MilvusBackend(VectorBackend):
+    """One client; pymilvus shares it between threads."""
+
+    def __init__(self, url: str, client: Any, able: Capabilities, timeout: float) -> None:
+        self.url = url
+        self.capabilities = able
+        self._client = client
+        self._timeout = timeout
+        self._specs: dict[str, CollectionSpec] = {}
+        self._lock = threading.Lock()
+
+    # -- collections ---------------------------------------------------------------------------
+
+    def _spec(self, name: str) -> CollectionSpec:
+        """Read once; what a search checks does not change, except by `build_index` and `drop`."""
+        spec = self._specs.get(name)
+        if spec is None:
+            with translated(self.url, name):
+                if not self._client.has_collection(name, timeout=self._timeout):
+                    raise not_found(name)
+                self._client.load_collection(name, timeout=self._timeout)
+                spec = spec_of(self._client, name, self._timeout)
+            self._specs[name] = spec
+        return spec
+
+    def create(self, spec: CollectionSpec) -> None:
+        wanted = checked_spec(spec, self.capabilities)
+        arguments = index_arguments(wanted.index, wanted.metric)
+        with self._lock, translated(self.url, wanted.name):
+            if self._client.has_collection(wanted.name, timeout=self._timeout):
+                raise CollectionExists(f"Milvus at {self.url} already has a collection {wanted.name!r}")
+            create_collection(self._client, wanted, arguments, self._timeout)
+        self._specs.clear()
+
+    def drop(self, name: str) -> None:
+        with self._lock, translated(self.url, name):
+            self._specs.clear()
+            if name not in self.list():
+                return
+            for alias in self._client.list_aliases(name, timeout=self._timeout).get("aliases", []):
+                self._client.drop_alias(alias, timeout=self._timeout)
+            self._client.drop_collection(name, timeout=self._timeout)
+
+    def list(self) -> tuple[str, ...]:
+        with translated(self.url):
+            return tuple(sorted(self._client.list_collections(timeout=self._timeout)))
+
+    def describe(self, name: str) -> CollectionSpec:
+        self._specs.pop(name, None)
+        return self._spec(name)
+
+    # -- rows ----------------------------------------------------------------------------------
+
+    def upsert(
+        self, name: str, ids: IdArray, vectors: VectorArray, columns: Sequence[Attributes] | None = None
+    ) -> None:
+        spec = self._spec(name)
+        ids, rows = checked_rows(spec, ids, vectors)
+        texts = checked_columns(columns, len(ids), self.capabilities)
+        self._write(name, ids, rows, [json.loads(text) for text in texts])
+
+    def _write(self, name: str, ids: IdArray, vectors: FloatArray, columns: Sequence[Attributes]) -> None:
+        triples = zip(ids.tolist(), vectors, columns, strict=True)
+        rows = [{"id": i, "vector": vector, "columns": row, FIELD: typed(row)} for i, vector, row in triples]
+        with translated(self.url, name):
+            for start in range(0, len(rows), _CHUNK):
+                self._client.upsert(name, rows[start : start + _CHUNK], timeout=self._timeout)
+
+    def update_columns(self, name: str, ids: IdArray, columns: Sequence[Attributes]) -> None:
+        ids = checked_ids(ids)
+        texts = checked_columns(columns, len(ids), self.capabilities)
+        wanted = {i: json.loads(text) for i, text in zip(ids.tolist(), texts, strict=True)}
+        there = self.fetch(name, ids)
+        if len(there.ids):
+            rows = np.asarray(there.vectors, np.float32)
+            self._write(name, there.ids, rows, [wanted[i] for i in there.ids.tolist()])
+
+    def delete(self, name: str, ids: IdArray) -> None:
+        self._spec(name)
+        given = checked_ids(ids).tolist()
+        with translated(self.url, name):
+            for start in range(0, len(given), _PAGE):
+                self._client.delete(name, ids=given[start : start + _PAGE], timeout=self._timeout)
+
+    # -- search --------------------------------------------------------------------------------
+
+    def search(
+        self,
+        name: str,
+        queries: VectorArray,
+        k: int,
+        where: Filter | None = None,
+        params: SearchParams | None = None,
+    ) -> SearchResult:
+        spec = self._spec(name)
+        asked = checked_queries(spec, queries)
+        k = checked_k(k, self.capabilities)
+        expression = self._expression(name, where) if where is not None else ""
+        if expression is None:
+            return _columnar([[] for _ in asked], spec.metric)
+        with translated(self.url, name):
+            answer = self._client.search(
+                name,
+                list(asked),
+                limit=k,
+                filter=expression,
+                output_fields=["id"],
+                search_params={"metric_type": _METRICS[spec.metric], "params": _knobs(spec.index, params, k)},
+                consistency_level="Session",
+                timeout=self._timeout,
+            )
+            found = [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
+        return _columnar(found, spec.metric)
+
+    def _expression(self, name: str, where: Filter) -> str | None:
+        """The filter for Milvus; None if no row can pass."""
+        check_filter(where, self.capabilities)
+        pushed = push(where)
+        if pushed.exact:
+            return pushed.text
+        ids = [
+            row["id"]
+            for page in self._pages(name, pushed.text, ["columns"])
+            for row in page
+            if matches(where, row["columns"])
+        ]
+        return f"id in {ids}" if ids else None
+
+    def _pages(self, name: str, expression: str, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+        with translated(self.url, name):
+            pages = self._client.query_iterator(
+                name,
+                batch_size=_PAGE if not fields else 1_000,
+                filter=expression,
+                output_fields=["id", *fields],
+                consistency_level="Strong",
+                timeout=self._timeout,
+            )
+            try:
+                while page := pages.next():
+                    yield page
+            finally:
+                pages.close()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def fetch(self, name: str, ids: IdArray) -> Fetched:
+        spec, given = self._spec(name), checked_ids(ids).tolist()
+        found: dict[int, tuple[Any, Attributes]] = {}
+        with translated(self.url, name):
+            for start in range(0, len(given), _CHUNK):
+                rows = self._client.query(
+                    name,
+                    filter=f"id in {given[start : start + _CHUNK]}",
+                    output_fields=["id", "vector", "columns"],
+                    consistency_level="Strong",
+                    timeout=self._timeout,
+                )
+                found.update({row["id"]: (row["vector"], row["columns"]) for row in rows})
+        present = [i for i in given if i in found]
+        vectors = np.array([found[i][0] for i in present], np.float32).reshape(len(present), spec.dim)
+        return Fetched(np.array(present, np.int64), vectors, tuple(found[i][1] for i in present))
+
+    def scan_ids(self, name: str, batch: int = 10_000) -> Iterator[IdArray]:
+        self._spec(name)
+        for page in self._pages(name, "", []):
+            ids = np.fromiter((row["id"] for row in page), np.int64, len(page))
+            for start in range(0, len(ids), batch):
+                yield ids[start : start + batch]
+
+    def count(self, name: str) -> int:
+        self._spec(name)
+        with translated(self.url, name):
+            rows = self._client.query(
+                name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
+            )
+            return int(rows[0]["count(*)"])
+
+    def flush(self, name: str) -> None:
+        self._spec(name)
+        with translated(self.url, name):
+            self._client.flush(name, timeout=self._timeout)
+
+    # -- index and alias -----------------------------------------------------------------------
+
+    def build_index(self, name: str, spec: IndexSpec) -> None:
+        now = self._spec(name)
+        checked_spec(replace(now, index=spec), self.capabilities)
+        arguments = index_arguments(spec, now.metric)
+        with self._lock, translated(self.url, name):
+            self._client.flush(name, timeout=self._timeout)
+            self._client.release_collection(name, timeout=self._timeout)
+            self._client.drop_index(name, "vector", timeout=self._timeout)
+            params = self._client.prepare_index_params()
+            params.add_index("vector", **arguments)
+            self._client.create_index(name, params)  # waits for as long as it takes
+            self._client.load_collection(name)
+        self._specs.pop(name, None)
+
+    def switch_alias(self, alias: str, name: str) -> None:
+        self._spec(name)
+        with self._lock, translated(self.url, name):
+            if alias in self._client.list_collections(timeout=self._timeout):
+                raise BadInput(f"{alias!r} is a collection; an alias needs a name of its own")
+            real = self._client.describe_collection(name, timeout=self._timeout)["collection_name"]
+            if self._client.has_collection(alias, timeout=self._timeout):
+                self._client.alter_alias(real, alias, timeout=self._timeout)
+            else:
+                self._client.create_alias(real, alias, timeout=self._timeout)
+        self._specs.clear()
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            with translated(self.url):
+                client.close()
+
+
+_METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
+
+
+def _knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, int]:
+    if index.family == "hnsw":
+        return {"ef": max((params and params.ef) or 64, k)}
+    if index.family == "ivf":
+        return {"nprobe": (params and params.nprobe) or 32}
+    return {}
+
+
+def _columnar(found: Sequence[Sequence[tuple[int, float]]], metric: str) -> SearchResult:
+    width = max((len(row) for row in found), default=0)
+    ids = np.full((len(found), width), -1, np.int64)
+    distances = np.full((len(found), width), np.nan, np.float32)
+    for row, pairs in enumerate(found):
+        if pairs:
+            ids[row, : len(pairs)], distances[row, : len(pairs)] = zip(*pairs, strict=True)
+    return SearchResult(ids, distances, -distances if metric == "l2" else distances)

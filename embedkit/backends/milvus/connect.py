@@ -1,0 +1,86 @@
+"""Opening a connection: embedded Lite in a file, or a server with credentials and TLS."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from embedkit import plugins
+from embedkit.backends.contract import BackendOptions
+from embedkit.backends.milvus.factory import LITE, SERVER
+from embedkit.backends.url import BackendUrl
+from embedkit.errors import BackendUnavailable, ConfigError, DiskFull
+
+__all__ = ["connect"]
+
+_PORT = 19530
+
+
+def connect(url: BackendUrl, options: BackendOptions) -> Any:
+    """A MilvusBackend. Raises BackendUnavailable, ConfigError."""
+    from embedkit.backends.milvus.backend import MilvusBackend
+    from embedkit.backends.milvus.errors import translated
+
+    plugins.require("pymilvus", "milvus", needed_for="The backend 'milvus'")
+    from pymilvus import MilvusClient
+
+    # pymilvus logs every error with its stack before raising it; here they are translated and raised once.
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    with translated(url.safe):
+        if url.host is None:
+            return MilvusBackend(url.safe, _open_lite(url.local_path, MilvusClient), LITE, options.timeout)
+        client = MilvusClient(**_server_arguments(url, options))
+        return MilvusBackend(url.safe, client, SERVER, options.timeout)
+
+
+def _open_lite(path: Path, client: Any) -> Any:
+    plugins.require("milvus_lite", "milvus", needed_for="An embedded Milvus", package="milvus-lite")
+    if path.suffix != ".db":
+        raise ConfigError(f"An embedded Milvus lives in a path that ends in .db, and {str(path)!r} does not")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_room(path, error) from error
+    try:
+        return client(str(path))
+    except Exception as error:
+        text = str(error)
+        if "lock" in text.lower() or "another process" in text.lower() or "in use" in text.lower():
+            raise BackendUnavailable(
+                f"The embedded Milvus {path} is open in another process; wait for it to end, or use a Milvus server"
+            ) from error
+        raise
+
+
+def _no_room(path: Path, error: OSError) -> Exception:
+    import errno
+
+    if error.errno == errno.ENOSPC:
+        return DiskFull(f"The disk of {str(path)!r} is full; free some space and run the same command again")
+    return ConfigError(f"The folder of {str(path)!r} cannot be made: {error.strerror or error}")
+
+
+def _server_arguments(url: BackendUrl, options: BackendOptions) -> dict[str, Any]:
+    secure = options.tls or bool(options.tls_ca or options.tls_cert)
+    for name in ("tls_ca", "tls_cert", "tls_key"):
+        file = getattr(options, name)
+        if file and not Path(file).is_file():
+            raise ConfigError(f"backend_options.{name} names the file {file!r}, which is not there")
+    arguments: dict[str, Any] = {
+        "uri": f"{'https' if secure else 'http'}://{url.host}:{url.port or _PORT}",
+        "user": url.user or options.user or "",
+        "password": url.password or options.password or "",
+        "token": options.token or "",
+        "db_name": url.path,
+        "timeout": options.timeout,
+    }
+    if secure:
+        arguments["secure"] = True
+    pairs = {
+        "ca_pem_path": options.tls_ca,
+        "client_pem_path": options.tls_cert,
+        "client_key_path": options.tls_key,
+        "server_name": options.tls_server_name,
+    }
+    return {**arguments, **{name: value for name, value in pairs.items() if value}}
