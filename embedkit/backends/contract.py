@@ -1,7 +1,7 @@
 """The contract of a vector backend, and what it may declare about itself.
 
 A backend is a connection to a place that holds *physical collections*: named sets of
-``(id, vector, columns)`` rows. Ids are signed 64-bit integers that the metadata store
+``(id, vector, columns)`` rows. Ids are 64-bit integers of 0 or more that the metadata store
 issues; a backend never makes up an id and never exposes a position.
 """
 

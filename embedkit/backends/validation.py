@@ -49,12 +49,14 @@ def checked_spec(spec: CollectionSpec, able: Capabilities) -> CollectionSpec:
 
 
 def checked_ids(ids: IdArray) -> IdArray:
-    """Ids as a contiguous int64 vector."""
+    """Ids as a contiguous int64 vector. Raises BadInput."""
     array = np.ascontiguousarray(ids)
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise BadInput(f"ids must be a one-dimensional integer array, not {array.dtype} of shape {array.shape}")
+    if array.min() < 0:
+        raise BadInput(f"the id {array.min()} is negative; ids are 0 or more, and -1 stands for no row")
     return array.astype(np.int64, copy=False)
 
 

@@ -1,1 +1,1 @@
-"""Contract suites that ship, so that a third party can hold its own backend to them."""
+"""What a third party needs to hold its own backend, encoder or source to embedkit's contracts."""

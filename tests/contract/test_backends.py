@@ -1,0 +1,33 @@
+"""Every backend keeps the one contract."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from embedkit.testing.backend import BackendContract
+
+
+class TestOracle(BackendContract):
+    @pytest.fixture
+    def url(self):
+        return "oracle://contract"
+
+
+class TestFaiss(BackendContract):
+    @pytest.fixture
+    def url(self, tmp_path):
+        return f"faiss:///{tmp_path}/faiss"
+
+
+class TestMilvusLite(BackendContract):
+    @pytest.fixture
+    def url(self, tmp_path):
+        return f"milvus:///{tmp_path}/{uuid.uuid4().hex[:8]}.db"
+
+
+class TestMilvusServer(BackendContract):
+    @pytest.fixture
+    def url(self, milvus_server_url):
+        return milvus_server_url
