@@ -373,7 +373,8 @@ class BackendContract:
         with pytest.raises(CollectionNotFound):
             backend.count(alias)
 
-    def test_rows_outlive_the_connection(self, url: str, backend: VectorBackend, name: str) -> None:
+    def test_rows_outlive_the_connection(self, url: str, name: str) -> None:
+        backend = open_backend(url)
         if not backend.capabilities.durable:
             return
         ids, vectors, columns = _rows(40)

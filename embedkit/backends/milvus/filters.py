@@ -111,7 +111,7 @@ def _name(path: Path, tag: str) -> str:
 
 
 def _exists(path: Path, tag: str, *, negated: bool) -> Pushed:
-    return Pushed(f"{'not ' if negated else ''}exists {_name(path, tag)}", True)
+    return Pushed(f"{'not ' if negated else ''}(exists {_name(path, tag)})", True)
 
 
 def _absent(path: Path) -> Pushed:
@@ -135,8 +135,8 @@ def _compare(path: Path, op: str, value: Value, *, negated: bool) -> Pushed:
     tag, text = literal
     name = _name(path, tag)
     if not negated:
-        return Pushed(f"exists {name} and {name} {op} {text}", True)
-    return Pushed(f"not exists {name} or {name} {_OPPOSITE[op]} {text}", True)
+        return Pushed(f"(exists {name}) and ({name} {op} {text})", True)
+    return Pushed(f"(not (exists {name})) or ({name} {_OPPOSITE[op]} {text})", True)
 
 
 def _not_equal(node: Compare, *, negated: bool) -> Pushed:
@@ -155,5 +155,5 @@ def _like(node: Like, *, negated: bool) -> Pushed:
         return _EVERYTHING
     name = _name(node.path, "t")
     if negated:
-        return Pushed(f"not exists {name} or not ({name} like {literal[1]})", True)
-    return Pushed(f"exists {name} and {name} like {literal[1]}", True)
+        return Pushed(f"(not (exists {name})) or (not ({name} like {literal[1]}))", True)
+    return Pushed(f"(exists {name}) and ({name} like {literal[1]})", True)
