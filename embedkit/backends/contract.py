@@ -167,7 +167,7 @@ class VectorBackend(ABC):
 
     @abstractmethod
     def describe(self, name: str) -> CollectionSpec:
-        """The spec as stored."""
+        """The spec as stored, with the parameters of its index where the store tells them."""
 
     @abstractmethod
     def upsert(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ __all__ = ["MilvusBackend"]
 
 _CHUNK = 2_000  # rows of one request; a message holds 64 MiB, and a row up to 200 kB
 _PAGE = 10_000
+_SETTLED = 10.0  # seconds after which a server surely shows what was written
 
 
 class MilvusBackend(VectorBackend):
@@ -59,6 +61,7 @@ class MilvusBackend(VectorBackend):
         self._client = client
         self._timeout = timeout
         self._specs: dict[str, CollectionSpec] = {}
+        self._written = -_SETTLED
         self._lock = threading.Lock()
 
     # -- collections ---------------------------------------------------------------------------
@@ -114,6 +117,7 @@ class MilvusBackend(VectorBackend):
     def _write(self, name: str, ids: IdArray, vectors: FloatArray, columns: Sequence[Attributes]) -> None:
         triples = zip(ids.tolist(), vectors, columns, strict=True)
         rows = [{"id": i, "vector": vector, "columns": row, FIELD: typed(row)} for i, vector, row in triples]
+        self._written = time.monotonic()
         with translated(self.url, name):
             for start in range(0, len(rows), _CHUNK):
                 self._client.upsert(name, rows[start : start + _CHUNK], timeout=self._timeout)
@@ -130,6 +134,7 @@ class MilvusBackend(VectorBackend):
     def delete(self, name: str, ids: IdArray) -> None:
         self._spec(name)
         given = checked_ids(ids).tolist()
+        self._written = time.monotonic()
         with translated(self.url, name):
             for start in range(0, len(given), _PAGE):
                 self._client.delete(name, ids=given[start : start + _PAGE], timeout=self._timeout)
@@ -158,11 +163,16 @@ class MilvusBackend(VectorBackend):
                 filter=expression,
                 output_fields=["id"],
                 search_params={"metric_type": _METRICS[spec.metric], "params": _knobs(spec.index, params, k)},
-                consistency_level="Session",
+                consistency_level=self._level(name, spec),
                 timeout=self._timeout,
             )
             found = [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
         return _columnar(found, spec.metric)
+
+    def _level(self, name: str, spec: CollectionSpec) -> str:
+        """Session sees one's own writes without waiting; but pymilvus knows them by name only, not by alias."""
+        settled = name == spec.name or time.monotonic() - self._written > _SETTLED
+        return "Session" if settled else "Strong"
 
     def _expression(self, name: str, where: Filter) -> str | None:
         """The filter for Milvus; None if no row can pass."""

@@ -52,8 +52,12 @@ def create_collection(client: Any, spec: CollectionSpec, index: dict[str, Any], 
 
 
 def spec_of(client: Any, name: str, timeout: float) -> CollectionSpec:
-    """Raises DataCorrupt when the collection was not made by embedkit."""
-    fields = {field["name"]: field for field in client.describe_collection(name, timeout=timeout)["fields"]}
+    """The spec, under the real name of an alias. Raises DataCorrupt when embedkit has not made the collection.
+
+    Milvus Lite does not tell the parameters of an index; then they are left out.
+    """
+    described = client.describe_collection(name, timeout=timeout)
+    fields = {field["name"]: field for field in described["fields"]}
     if not {"id", "vector", "columns", FIELD} <= fields.keys():
         raise DataCorrupt(
             f"The Milvus collection {name!r} was not made by embedkit (it has the fields {', '.join(fields)}); "
@@ -63,7 +67,7 @@ def spec_of(client: Any, name: str, timeout: float) -> CollectionSpec:
     metrics = {native: ours for ours, native in _METRICS.items()}
     families = {native: ours for ours, native in _KINDS.items()}
     return CollectionSpec(
-        name,
+        described["collection_name"],
         int(fields["vector"]["params"]["dim"]),
         metrics[str(index.get("metric_type", "COSINE")).upper()],  # type: ignore[arg-type]
         "float",
