@@ -340,7 +340,7 @@ class BackendContract:
         made = backend.describe(name).index
         assert made.family == family
         assert not made.params or made == IndexSpec.parse(text)  # Milvus Lite does not tell the parameters
-        thorough = SearchParams(ef=400, nprobe=8)
+        thorough = SearchParams(ef=400, nprobe=400)
         for one in (backend, oracle):
             one.delete(name, ids[:100])
             one.upsert(name, ids[:50], vectors[100:150] + np.float32(0.01))

@@ -2,7 +2,7 @@
 
 A collection has the fields ``id`` INT64, ``vector`` FLOAT_VECTOR, ``columns`` JSON (as given) and
 ``typed`` JSON (what filters are evaluated on, see `filters`). A search sees what this process has
-written; counting, fetching and listing also see what every other process has.
+written; counting and listing also see what every other process has.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ class MilvusBackend(VectorBackend):
                     name,
                     filter=f"id in {given[start : start + _CHUNK]}",
                     output_fields=["id", "vector", "columns"],
-                    consistency_level="Strong",
+                    consistency_level=self._level(name, spec),
                     timeout=self._timeout,
                 )
                 found.update({row["id"]: (row["vector"], row["columns"]) for row in rows})
@@ -278,6 +278,7 @@ class MilvusBackend(VectorBackend):
                 client.close()
 
 
+_MOST_LISTS = 65_536
 _METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
 
 
@@ -285,7 +286,8 @@ def _knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, i
     if index.family == "hnsw":
         return {"ef": max((params and params.ef) or 64, k)}
     if index.family == "ivf":
-        return {"nprobe": (params and params.nprobe) or 32}
+        lists = int(index.params.get("nlist", _MOST_LISTS))
+        return {"nprobe": min((params and params.nprobe) or 32, lists)}
     return {}
 
 
