@@ -1,1 +1,1 @@
-"""The command line of embedkit: each command parses, calls the SDK once, and renders."""
+"""The command line of embedkit: parses, calls the SDK, renders."""

@@ -17,7 +17,9 @@ def assert_same_answer(found: SearchResult, exact: SearchResult, *, tolerance: f
     assert found.ids.shape == exact.ids.shape, f"shape {found.ids.shape}, exactly {exact.ids.shape}"
     for query in range(len(exact.ids)):
         there = exact.ids[query] >= 0
-        assert (there == (found.ids[query] >= 0)).all(), f"query {query}: {found.ids[query]}, exactly {exact.ids[query]}"
+        assert (there == (found.ids[query] >= 0)).all(), (
+            f"query {query}: {found.ids[query]}, exactly {exact.ids[query]}"
+        )
         mine, right = found.scores[query][there], exact.scores[query][there]
         np.testing.assert_allclose(mine, right, rtol=tolerance, atol=tolerance, err_msg=f"scores of query {query}")
         _same_ids(found.ids[query][there], exact.ids[query][there], right, tolerance, query)

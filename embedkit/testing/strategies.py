@@ -8,8 +8,33 @@ from embedkit.filters import And, Compare, Filter, In, IsNull, Like, Not, Or
 
 __all__ = ["PATHS", "attributes", "filters"]
 
-PATHS = (("price",), ("brand",), ("flag",), ("sizes", "eu"), ("sizes",), ("mixed",), ("title",), ("never",), ("odd name",))
-_TEXTS = ("", "a", "acme", "acme shoes", "A", "zeta", "12", "größe", "東京", "50%", "under_score", "quo'te", 'dou"ble', "back\\slash")
+PATHS = (
+    ("price",),
+    ("brand",),
+    ("flag",),
+    ("sizes", "eu"),
+    ("sizes",),
+    ("mixed",),
+    ("title",),
+    ("never",),
+    ("odd name",),
+)
+_TEXTS = (
+    "",
+    "a",
+    "acme",
+    "acme shoes",
+    "A",
+    "zeta",
+    "12",
+    "größe",
+    "東京",
+    "50%",
+    "under_score",
+    "quo'te",
+    'dou"ble',
+    "back\\slash",
+)
 _NUMBERS = (0, 1, -1, 2, 2.5, 12, 80, 1e-9, -7.25, 1_000_000)
 
 _texts = st.sampled_from(_TEXTS)
@@ -38,7 +63,8 @@ def attributes() -> st.SearchStrategy[dict[str, object]]:
 
 def _leaves() -> st.SearchStrategy[Filter]:
     patterns = st.one_of(
-        st.sampled_from(("%", "a%", "acme%", "%shoes", "%c%", "_", "50\\%", "under\\_%", "ac_e%", "größ%", "12%")), _texts
+        st.sampled_from(("%", "a%", "acme%", "%shoes", "%c%", "_", "50\\%", "under\\_%", "ac_e%", "größ%", "12%")),
+        _texts,
     )
     return st.one_of(
         st.builds(Compare, _paths, st.sampled_from(("==", "!=")), _values),

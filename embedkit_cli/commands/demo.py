@@ -1,0 +1,107 @@
+"""``demo``: thousands of real pictures become a searchable collection, before one's eyes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedkit_cli import render
+from embedkit_cli.options import AsJson
+
+if TYPE_CHECKING:
+    from embedkit import Collection, Hit, IngestReport
+
+__all__ = ["register"]
+
+_FRUIT = "1F34E"  # red apple
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(demo)
+
+
+def demo(
+    home: Annotated[Path, typer.Option("--home", help="Folder for pictures, vectors and products.")] = Path(
+        ".embedkit/demo"
+    ),
+    backend: Annotated[
+        str | None,
+        typer.Option("--backend", help="Backend URL; embedded Milvus without.", metavar="URL", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Use only so many pictures.", show_default=False)
+    ] = None,
+    json_only: AsJson = False,
+) -> None:
+    """Draw 4,495 emoji, ingest them, search by picture, by words and by both, and write a page of the answers."""
+    import embedkit
+
+    catalog = home / "catalog"
+    count = _render(catalog, quiet=json_only)
+    with embedkit.connect(backend=backend, home=home) as kit:
+        collection = kit.collection("demo")
+        with render.progress_bar("encode", quiet=json_only) as progress:
+            report = collection.ingest(catalog, limit=limit, progress=progress)
+        answers = _answers(collection, catalog)
+        page = home / "demo.html"
+        _write_page(page, collection, answers)
+        products = collection.count()
+    values = {"pictures": count, "products": products, **report.as_dict(), "page": str(page)}
+    if json_only:
+        render.as_json(values)
+        return
+    _tell(report, products)
+    for question, _, hits in answers:
+        render.hits_table(hits, title=question)
+        typer.echo("")
+    typer.echo(f"Pictures of these answers: {page.resolve()}")
+
+
+def _render(catalog: Path, *, quiet: bool) -> int:
+    from embedkit import Progress
+    from embedkit_cli.demo_catalog import render_catalog
+
+    with render.progress_bar("draw", quiet=quiet) as progress:
+
+        def show(done: int, total: int) -> None:
+            if progress is not None:
+                progress(Progress(total=total, seen=done, encoded=0, skipped=0, failed=0))
+
+        return render_catalog(catalog, show)
+
+
+def _answers(collection: Collection, catalog: Path) -> list[tuple[str, str | None, list[Hit]]]:
+    picture = str(catalog / "pictures" / f"{_FRUIT}.png")
+    asked: list[tuple[str, str | None, dict[str, Any]]] = [
+        ("the picture of a red apple", picture, {"image": picture}),
+        ("the words “a boat on the water”", None, {"text": "a boat on the water"}),
+        (
+            "the picture of a red apple and the word “green”, price < 60",
+            picture,
+            {"image": picture, "text": "green", "where": "price < 60"},
+        ),
+    ]
+    found = []
+    for question, shown, query in asked:
+        started = time.perf_counter()
+        hits = collection.search(**query, k=6)
+        found.append((f"{question} ({1e3 * (time.perf_counter() - started):.0f} ms)", shown, hits))
+    return found
+
+
+def _tell(report: IngestReport, products: int) -> None:
+    if report.encoded:
+        speed = report.encoded / max(report.seconds, 1e-9)
+        render.note(f"{report.encoded:,} pictures and titles encoded in {report.seconds:.0f} s ({speed:.0f} a second).")
+    render.note(f"The collection holds {products:,} products.\n")
+
+
+def _write_page(page: Path, collection: Collection, answers: list[tuple[str, str | None, list[Hit]]]) -> None:
+    from embedkit_cli.demo_catalog import LICENSE
+    from embedkit_cli.sheet import Answer, write
+
+    write(page, [Answer(*answer) for answer in answers], collection.picture, note=LICENSE)

@@ -1,0 +1,81 @@
+"""``search``: by picture, by words, by a product, or by several of them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from embedkit_cli import render
+from embedkit_cli.options import AsJson, Backend, CollectionName, Config, Where, collection_of, pairs
+
+if TYPE_CHECKING:
+    from embedkit import Collection, Hit
+
+__all__ = ["register", "write_sheet"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(search)
+
+
+def search(
+    image: Annotated[
+        str | None, typer.Option("--image", "-i", help="Path or URL of a picture.", show_default=False)
+    ] = None,
+    text: Annotated[str | None, typer.Option("--text", "-t", help="Words.", show_default=False)] = None,
+    product: Annotated[
+        str | None, typer.Option("--product", "-p", help="Key of a product.", show_default=False)
+    ] = None,
+    where: Where = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
+    view: Annotated[str | None, typer.Option("--view", help="Which view to search.", show_default=False)] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option("--weight", help="Share of a part, such as image=0.7.", metavar="PART=SHARE")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with the pictures of the hits.", show_default=False)
+    ] = None,
+    collection: CollectionName = "products",
+    config: Config = None,
+    backend: Backend = None,
+    json_only: AsJson = False,
+) -> None:
+    """Find the most similar products. Give --image, --text, --product, or several to be weighed together."""
+    if image is None and text is None and product is None:
+        raise typer.BadParameter("give --image, --text or --product")
+    asked: dict[str, Any] = {"image": image, "text": text, "product": product}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    with collection_of(config, backend, collection) as there:
+        hits = there.search(**asked, where=where, k=k, view=view, weights=_weights(weight))
+        if html is not None:
+            write_sheet(html, there, [(_question(asked, where), image, hits)])
+    if json_only:
+        render.as_json({"hits": render.hits_as_dicts(hits)})
+    elif hits:
+        render.hits_table(hits)
+    else:
+        render.note("Nothing found." if where is None else "Nothing found that the filter admits.")
+    if html is not None and not json_only:
+        render.note(f"Pictures: {html}")
+
+
+def _weights(given: list[str] | None) -> dict[str, float] | None:
+    try:
+        return {name: float(share) for name, share in pairs(given, "--weight").items()} or None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--weight") from error
+
+
+def _question(asked: dict[str, Any], where: str | None) -> str:
+    parts = [f"{name} {value!r}" for name, value in asked.items()] + ([f"where {where}"] if where else [])
+    return ", ".join(parts)
+
+
+def write_sheet(path: Path, collection: Collection, answers: list[tuple[str, str | None, list[Hit]]]) -> None:
+    """Write an HTML page of several answers: (question, picture asked with, hits)."""
+    from embedkit_cli.sheet import Answer, write
+
+    write(path, [Answer(question, picture, hits) for question, picture, hits in answers], collection.picture)

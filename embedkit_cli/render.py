@@ -1,0 +1,147 @@
+"""What people see: the only module that knows Rich."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from embedkit import Hit, Progress
+
+__all__ = ["as_json", "error_line", "fields", "hits_as_dicts", "hits_table", "note", "progress_bar", "table"]
+
+
+def as_json(value: object) -> None:
+    """One line of JSON on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def error_line(message: str, *, hint: str = "") -> None:
+    """An error on stderr, red on a terminal."""
+    head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
+    typer.echo(f"{head} {message}" + (f" ({hint})" if hint else ""), err=True)
+
+
+def note(message: str) -> None:
+    """A remark on stderr, so that stdout stays for results."""
+    typer.echo(message, err=True)
+
+
+def fields(rows: Iterable[tuple[str, object]]) -> None:
+    """Names and values, one a line."""
+    pairs = [(name, "–" if value is None else str(value)) for name, value in rows]
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+    """A table; on a pipe, plain tab-separated lines."""
+    if not sys.stdout.isatty():
+        for row in [columns, *rows]:
+            typer.echo("\t".join(str(cell) for cell in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    Console().print(shown)
+
+
+def hits_as_dicts(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    """Hits as plain values."""
+    return [
+        {
+            "key": hit.product.key,
+            "score": round(hit.score, 6),
+            "title": hit.product.title,
+            "uri": hit.product.uri,
+            "attributes": dict(hit.product.attributes),
+        }
+        for hit in hits
+    ]
+
+
+def hits_table(hits: Sequence[Hit], *, title: str = "") -> None:
+    """Hits, best first."""
+    rows = [(n, f"{hit.score:.3f}", hit.product.key, hit.product.title or "") for n, hit in enumerate(hits, 1)]
+    table(["#", "score", "key", "title"], rows, title=title)
+
+
+@contextmanager
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on a terminal, a plain line every few seconds otherwise; None if `quiet`."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        yield from _bar(label)
+    else:
+        yield _Lines(label)
+
+
+def _bar(label: str) -> Iterator[Callable[[Progress], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="yellow"),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(label, total=None, rate="", note="")
+
+        def show(now: Any) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            failed = f"{now.failed} failed" if now.failed else ""
+            bar.update(
+                task,
+                total=now.total,
+                completed=now.seen,
+                rate=f"{speed:.0f}/s" if speed else "",
+                note=now.note or failed,
+            )
+
+        yield show
+
+
+class _Lines:
+    """Progress for logs: at most one line in five seconds."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._next = 0.0
+
+    def __call__(self, now: Progress) -> None:
+        from time import monotonic
+
+        if self._next == 0.0:
+            self._next = monotonic() + 5
+        elif monotonic() >= self._next:
+            self._next = monotonic() + 5
+            of = f" of {now.total:,}" if now.total else ""
+            waiting = f" ({now.note})" if now.note else ""
+            note(f"{self._label}: {now.seen:,}{of}, {now.failed:,} failed{waiting}")
