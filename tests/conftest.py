@@ -1,7 +1,93 @@
+"""What every test may ask for: real servers, real pictures, offline encoders."""
+
 from __future__ import annotations
+
+import json
+
+import numpy as np
 import pytest
+from PIL import Image
+
+import embedkit
+from embedkit.testing.servers import milvus_server, postgres_server
 
 
 @pytest.fixture(scope="session")
-def milvus_server_url():
-    return "milvus://localhost:19530"
+def milvus_process(tmp_path_factory):
+    with milvus_server(tmp_path_factory.mktemp("milvus")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus_server_url(milvus_process):
+    return milvus_process.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory):
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_model_cache(tmp_path_factory):
+    """Converted models are shared by the tests of one session, and not taken from the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
+    """A smooth coloured pattern; another one for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pictures():
+    return picture
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    """A folder with 24 pictures and a products.jsonl that describes them."""
+    folder = tmp_path / "catalog"
+    (folder / "img").mkdir(parents=True)
+    rows = []
+    for number in range(24):
+        picture(number).save(folder / "img" / f"{number:02}.png")
+        rows.append(
+            {
+                "key": f"p{number:02}",
+                "image": f"img/{number:02}.png",
+                "title": f"{('red', 'green', 'blue')[number % 3]} {('shoe', 'bag')[number % 2]} {number}",
+                "price": number * 5,
+                "brand": ("acme", "zeta")[number % 2],
+            }
+        )
+    write_table(folder, rows)
+    return folder
+
+
+def write_table(folder, rows):
+    (folder / "products.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_table(folder):
+    return [json.loads(line) for line in (folder / "products.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def faiss_url(tmp_path):
+    return f"faiss:///{tmp_path}/faiss"
+
+
+@pytest.fixture
+def kit(tmp_path, faiss_url):
+    with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as opened:
+        yield opened
+
+
+@pytest.fixture
+def products(kit):
+    return kit.collection("products")

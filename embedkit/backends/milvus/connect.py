@@ -27,6 +27,7 @@ def connect(url: BackendUrl, options: BackendOptions) -> Any:
 
     # pymilvus logs every error with its stack before raising it; here they are translated and raised once.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite answers some optional calls with a stack trace
     with translated(url.safe):
         if url.host is None:
             return MilvusBackend(url.safe, _open_lite(url.local_path, MilvusClient), LITE, options.timeout)

