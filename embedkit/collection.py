@@ -20,7 +20,7 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
-from embedkit.types import Hit, Product
+from embedkit.types import Hit, Modality, Product
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -116,7 +116,7 @@ class Collection:
         if retry_failed:
             target = self._target(self._existing(), encoders=True)
             return pipeline.retry_failed(target, settings=settings.ingest, fetch=settings.fetch, options=options)
-        mapping = ColumnMapping.from_dict({**settings.for_collection(self.name).map, **(map or {})})
+        mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
             target = self._target(self._prepared(encoder, dry_run=dry_run), encoders=True)
             return pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
@@ -270,7 +270,7 @@ class Collection:
             made = self._resources.encoder(spec).spec
             if made.kind != "float":
                 raise ConfigError(f"The encoder {spec!r} makes binary codes, which a collection cannot hold yet")
-            modality = "image" if "image" in made.modalities else "text"
+            modality: Modality = "image" if "image" in made.modalities else "text"
             views.append(
                 ViewRow(
                     name=name,

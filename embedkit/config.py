@@ -182,11 +182,12 @@ def _explain(error: ValidationError, path: Path) -> str:
 def _known_names(steps: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Settings
     for step in steps:
-        sub = {
+        sub: type[BaseModel] | None = {
             "backend_options": BackendSettings,
             "fetch": FetchSettings,
             "ingest": IngestSettings,
             "collections": CollectionSettings,
         }.get(str(step))
-        model = sub or model
+        if sub is not None:
+            model = sub
     return list(model.model_fields)

@@ -34,8 +34,11 @@ from embedkit.ingest.reader import CHUNK, Reader, Slot
 from embedkit.ingest.report import IngestReport, Progress, ProgressCallback
 from embedkit.ingest.sources.contract import RecordError, Source
 from embedkit.ingest.target import Target
-from embedkit.metadata.rows import RunCounts, RunRow
+from embedkit.metadata.rows import RunCounts, RunRow, RunState
 from embedkit.types import Record
+
+if TYPE_CHECKING:
+    from embedkit.types import ByteArray
 
 __all__ = ["IngestOptions", "ingest", "retry_failed"]
 
@@ -294,7 +297,7 @@ class _Run:
         counts, error = self.counts, self.stop.error
         store, cid = self.target.store, self.target.row.id
         if self.run:
-            state = "interrupted" if interrupted or error else "complete"
+            state: RunState = "interrupted" if interrupted or error else "complete"
             try:
                 store.finish_run(self.run.id, state, counts)
             except EmbedkitError as late:
@@ -368,5 +371,6 @@ def _encode(encoder: Encoder, view: str, items: Sequence[Item]) -> Encoded:
     return Encoded(np.stack(vectors) if vectors else np.empty((0, encoder.spec.dim), np.float32), good, errors)
 
 
-def _stacked(inputs: Sequence[object]) -> object:
-    return list(inputs) if isinstance(inputs[0], str) else np.stack(inputs)  # type: ignore[arg-type]
+def _stacked(inputs: Sequence[ByteArray | str]) -> ByteArray | list[str]:
+    texts = [one for one in inputs if isinstance(one, str)]
+    return texts or np.stack([one for one in inputs if not isinstance(one, str)])

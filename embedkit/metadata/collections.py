@@ -9,13 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from embedkit.errors import CollectionExists, CollectionNotFound
-from embedkit.metadata.models import Collection
+from embedkit.metadata.models import Collection, table_of
 from embedkit.metadata.rows import CollectionRow, ViewRow
 from embedkit.metadata.session import Session, now
 
 __all__ = ["Collections"]
 
-_T = Collection.__table__
+_T = table_of(Collection)
 
 
 def _row(row: sa.Row[Any]) -> CollectionRow:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from embedkit.metadata.models import Failure
+from embedkit.metadata.models import Failure, table_of
 from embedkit.metadata.rows import FailureRow, FailureWrite
 from embedkit.metadata.session import Session, now, parts
 
 __all__ = ["Failures", "forget", "remember"]
 
-_T = Failure.__table__
+_T = table_of(Failure)
 
 
 def remember(connection: sa.Connection, cid: int, failures: Sequence[FailureWrite]) -> None:

@@ -8,12 +8,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "Collection", "Failure", "IngestRun", "Product", "UtcDateTime", "Vector"]
+__all__ = ["Base", "Collection", "Failure", "IngestRun", "Product", "UtcDateTime", "Vector", "table_of"]
 
 # SQLite numbers rows by itself only in INTEGER columns; they hold 64 bits all the same.
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # Keys are ordered by code point on every database, so that paging and Python agree.
 KeyText = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def table_of(model: type[Base]) -> sa.Table:
+    """The table behind a model; statements on tables skip the ORM's unit of work."""
+    table = model.__table__
+    if not isinstance(table, sa.Table):
+        raise TypeError(f"{model.__name__} is not mapped to a table")
+    return table
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from embedkit.metadata.failures import forget, remember
-from embedkit.metadata.models import Collection, IngestRun
+from embedkit.metadata.models import Collection, IngestRun, table_of
 from embedkit.metadata.models import Product as ProductTable
 from embedkit.metadata.models import Vector as VectorTable
 from embedkit.metadata.rows import FailureWrite, KnownProduct, KnownVector, ProductWrite, RunCounts
@@ -18,9 +18,9 @@ from embedkit.types import Attributes, Product
 
 __all__ = ["Products"]
 
-_P = ProductTable.__table__
-_V = VectorTable.__table__
-_R = IngestRun.__table__
+_P = table_of(ProductTable)
+_V = table_of(VectorTable)
+_R = table_of(IngestRun)
 
 # The hot path: built once, so that only the values travel.
 _BY_VECTOR = (
@@ -112,7 +112,7 @@ class Products(Session):
         if not pairs:
             return {}
         version = connection.execute(
-            sa.select(Collection.__table__.c.version).where(Collection.__table__.c.id == cid)
+            sa.select(table_of(Collection).c.version).where(table_of(Collection).c.id == cid)
         ).scalar_one()
         values = [
             {

@@ -7,13 +7,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from embedkit.metadata.models import IngestRun
+from embedkit.metadata.models import IngestRun, table_of
 from embedkit.metadata.rows import RunCounts, RunRow, RunState
 from embedkit.metadata.session import Session, now
 
 __all__ = ["Runs"]
 
-_T = IngestRun.__table__
+_T = table_of(IngestRun)
 
 
 def _row(row: sa.Row[Any]) -> RunRow:

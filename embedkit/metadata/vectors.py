@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sqlalchemy as sa
 
-from embedkit.metadata.models import Product, Vector
+from embedkit.metadata.models import Product, Vector, table_of
 from embedkit.metadata.rows import VectorState
 from embedkit.metadata.session import Session, parts
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Vectors"]
 
-_P = Product.__table__
-_V = Vector.__table__
+_P = table_of(Product)
+_V = table_of(Vector)
 
 
 def _by_view(rows: sa.CursorResult[Any]) -> dict[str, list[int]]:

@@ -36,7 +36,7 @@ from embedkit.testing.strategies import filters
 __all__ = ["BackendContract"]
 
 DIM = 16
-_COLUMNS = (
+_COLUMNS: tuple[dict[str, Any], ...] = (
     {"price": 12, "brand": "acme", "flag": True, "title": "acme shoes", "sizes": {"eu": 42}},
     {"price": 2.5, "brand": "zeta", "flag": False, "title": None, "sizes": {"eu": "42"}},
     {"price": None, "brand": "größe", "title": "50%", "sizes": [1, 2], "mixed": True},
@@ -135,7 +135,7 @@ class BackendContract:
         for kind in ("float", "binary"):
             if kind not in able.vector_kinds:
                 with pytest.raises(UnsupportedByBackend):
-                    backend.create(CollectionSpec(name, DIM, kind=kind))  # type: ignore[arg-type]
+                    backend.create(CollectionSpec(name, DIM, kind=kind))
         with pytest.raises(UnsupportedByBackend):
             backend.create(CollectionSpec(name, DIM, index=IndexSpec("no_such_index")))
         for bad in ("1x", "a b", "a/b", "", "x" * 300):
@@ -268,7 +268,7 @@ class BackendContract:
     def test_columns_as_large_as_promised_come_back(self, backend: VectorBackend, name: str) -> None:
         backend.create(CollectionSpec(name, DIM))
         room = backend.capabilities.max_columns_bytes - 20
-        columns = [{"text": "ü" * (room // 2 - 4)}, {f"k{n}": n for n in range(room // 13)}]
+        columns: list[dict[str, Any]] = [{"text": "ü" * (room // 2 - 4)}, {f"k{n}": n for n in range(room // 13)}]
         backend.upsert(name, np.array([1, 2]), np.ones((2, DIM), np.float32), columns)
         assert list(backend.fetch(name, np.array([1, 2])).columns) == columns
 

@@ -54,7 +54,10 @@ def delete(
         if not (dry_run or yes or json_only or keys):
             typer.confirm(f"Delete {count:,} products of {collection!r}?", abort=True, err=True)
         if not dry_run:
-            count = there.drop() or count if everything else there.delete(keys or None, where=where)
+            if everything:
+                there.drop()
+            else:
+                count = there.delete(keys or None, where=where)
     if json_only:
         render.as_json({"deleted": 0 if dry_run else count, "found": count})
     else:

@@ -37,7 +37,8 @@ class _Factory:
     def open(self, url: str, options: BackendOptions) -> VectorBackend:
         from embedkit.backends.milvus.connect import connect
 
-        return connect(parse_url(url), options)
+        backend: VectorBackend = connect(parse_url(url), options)
+        return backend
 
 
 FACTORY = _Factory()
