@@ -177,7 +177,7 @@ class Collection:
         if text is not None:
             if not text.strip():
                 raise BadInput("The text to search by is empty")
-            chosen = _view_for(row, "text", view if image is None else None)
+            chosen = self._text_view(row, view if image is None else None)
             queries.append(self._query(chosen, self._encoder(chosen).encode([text])[0], shares.get("text", 1.0)))
         if product is not None:
             queries.append(self._product_query(row, product, view, shares.get("product", 1.0)))
@@ -343,6 +343,17 @@ class Collection:
         if fetched is None or not len(fetched.ids):
             raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")
         return self._query(chosen, fetched.vectors[0].astype(np.float32), weight)
+
+    def _text_view(self, row: CollectionRow, name: str | None) -> ViewRow:
+        """The view that words ask: one of titles, or one of pictures whose encoder reads text too (CLIP)."""
+        chosen = _named_view(row, name) if name else next((view for view in row.views if view.modality == "text"), None)
+        candidates = [chosen] if chosen else list(row.views)
+        for view in candidates:
+            if view.modality == "text" or "text" in self._encoder(view).spec.modalities:
+                return view
+        if name:
+            raise BadInput(f"The view {name!r} of {row.name!r} holds pictures, and its encoder reads no text")
+        raise BadInput(f"{row.name!r} has no view of texts; it has {', '.join(view.name for view in row.views)}")
 
     def _picture_bytes(self, image: str | Path | bytes | Image) -> bytes | Image:
         return self._resources.read(str(image)) if isinstance(image, str | Path) else image

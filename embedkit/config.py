@@ -98,6 +98,7 @@ class Settings(BaseSettings):
     collections: dict[str, CollectionSettings] = Field(default_factory=dict)
 
     def model_post_init(self, context: Any, /) -> None:
+        del context
         home = self.home.as_posix()
         if not self.backend:
             object.__setattr__(self, "backend", f"milvus:///{home}/milvus.db")
@@ -179,15 +180,18 @@ def _explain(error: ValidationError, path: Path) -> str:
     return f"The setting {where!r} (in {place}) is not valid: {first['msg']}"
 
 
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "backend_options": BackendSettings,
+    "fetch": FetchSettings,
+    "ingest": IngestSettings,
+    "collections": CollectionSettings,
+}
+
+
 def _known_names(steps: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Settings
     for step in steps:
-        sub: type[BaseModel] | None = {
-            "backend_options": BackendSettings,
-            "fetch": FetchSettings,
-            "ingest": IngestSettings,
-            "collections": CollectionSettings,
-        }.get(str(step))
+        sub = _SECTIONS.get(str(step))
         if sub is not None:
             model = sub
     return list(model.model_fields)

@@ -1,4 +1,4 @@
-"""The portable filter: one small tree, a text form and a Python form.
+r"""The portable filter: one small tree, a text form and a Python form.
 
 Text form::
 
@@ -80,6 +80,8 @@ class _Logic:
 
 @dataclass(frozen=True)
 class Compare(_Logic):
+    """``path op value``."""
+
     path: Path
     op: CompareOp
     value: Value
@@ -87,33 +89,45 @@ class Compare(_Logic):
 
 @dataclass(frozen=True)
 class In(_Logic):
+    """``path in [values]``."""
+
     path: Path
     values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
 class Like(_Logic):
+    """``path like pattern``."""
+
     path: Path
     pattern: str
 
 
 @dataclass(frozen=True)
 class IsNull(_Logic):
+    """``path is null``."""
+
     path: Path
 
 
 @dataclass(frozen=True)
 class And(_Logic):
+    """All parts hold."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
 class Or(_Logic):
+    """At least one part holds."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True)
 class Not(_Logic):
+    """The part does not hold."""
+
     part: Filter
 
 

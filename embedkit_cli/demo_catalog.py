@@ -78,7 +78,7 @@ def _name(symbol: str) -> str:
     """The name of an emoji: as the emoji package has it, else the names of its characters."""
     import emoji
 
-    known = emoji.demojize(symbol, delimiters=("", ""), language="en")
+    known: str = emoji.demojize(symbol, delimiters=("", ""), language="en")
     if known and known.isascii():
         return known.replace("_", " ").strip()
     names = [unicodedata.name(char, "").lower() for char in symbol]

@@ -39,6 +39,7 @@ def main() -> None:
         if os.environ.get("EMBEDKIT_DEBUG"):
             raise
         error_line(
-            f"{type(error).__name__}: {error}. This is a fault of embedkit; run again with EMBEDKIT_DEBUG=1 and report it"
+            f"{type(error).__name__}: {error}. This is a fault of embedkit; "
+            "run again with EMBEDKIT_DEBUG=1 and report it"
         )
         sys.exit(1)

@@ -47,7 +47,8 @@ def _answer(answer: Answer, read: Callable[[Product], bytes | None]) -> str:
     tiles = "".join(_tile(hit, _picture(read, hit.product)) for hit in answer.hits)
     asked = ""
     if answer.picture is not None and "://" not in answer.picture:
-        asked = f'<figure class="asked">{_image(_thumbnail(Path(answer.picture).read_bytes()))}<figcaption>asked</figcaption></figure>'
+        shown = _image(_thumbnail(Path(answer.picture).read_bytes()))
+        asked = f'<figure class="asked">{shown}<figcaption>asked</figcaption></figure>'
     return (
         f"<section><h2>{html.escape(answer.question)}</h2><div>{asked}{tiles or '<p>nothing found</p>'}</div></section>"
     )

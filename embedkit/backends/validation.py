@@ -111,12 +111,14 @@ def checked_columns(columns: Sequence[Attributes] | None, n: int, able: Capabili
     for row, text in enumerate(texts):
         if len(text) * 4 > able.max_columns_bytes and len(text.encode()) > able.max_columns_bytes:
             raise BadInput(
-                f"the columns of row {row} take {len(text.encode())} bytes; {able.name!r} holds at most {able.max_columns_bytes}"
+                f"the columns of row {row} take {len(text.encode())} bytes; "
+                f"{able.name!r} holds at most {able.max_columns_bytes}"
             )
     return texts
 
 
 def checked_k(k: int, able: Capabilities) -> int:
+    """A number of hits the backend can give. Raises BadInput."""
     if not 1 <= k <= able.max_k:
         raise BadInput(f"k={k} is outside 1 to {able.max_k}, the range of {able.name!r}")
     return k

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedkit import plugins
 from embedkit.encoders.builtin import effnet_lite0_folder, minilm_folder
 from embedkit.encoders.choose import open_folder
@@ -57,7 +59,7 @@ def _write(encoder: Any, folder: Path) -> None:
     if not isinstance(encoder, TorchImageEncoder):
         raise ConfigError(f"{encoder.spec.name!r} cannot be exported; image encoders that run in torch can")
     probe = encoder.encode(probe_pixels(encoder.recipe.size))
-    manifest = Manifest(encoder.spec, encoder.recipe.as_dict(), pack(probe), encoder.spec.name)
+    manifest = Manifest(encoder.spec, encoder.recipe.as_dict(), pack(np.asarray(probe, np.float32)), encoder.spec.name)
     (folder / MANIFEST).write_text(manifest.as_json(), encoding="utf-8")
     (folder / CARD).write_text(_card(encoder), encoding="utf-8")
     _weights(encoder, folder / WEIGHTS)

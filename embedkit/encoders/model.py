@@ -11,7 +11,7 @@ import numpy as np
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.runtimes.contract import Session
-from embedkit.errors import BadInput, DataCorrupt, UnsupportedByBackend
+from embedkit.errors import BadInput, DataCorrupt
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,7 +72,8 @@ class TextEncoder(Encoder):
         self._inputs = tuple(recipe["inputs"])
 
     def prepare(self, picture: bytes | Image) -> ByteArray:
-        raise UnsupportedByBackend(self.spec.name, "encode pictures; it takes text")
+        del picture
+        raise BadInput(f"The encoder {self.spec.name!r} takes text, not pictures")
 
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
         vectors = np.empty((len(batch), self.spec.dim), np.float32)

@@ -14,7 +14,7 @@ from embedkit.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NAMES", "AveragePool", "GeM", "MaxPool", "NetVLAD", "RMAC", "make_pooling"]
+__all__ = ["NAMES", "RMAC", "AveragePool", "GeM", "MaxPool", "NetVLAD", "make_pooling"]
 
 NAMES = ("avg", "max", "gem", "rmac")
 

@@ -77,7 +77,9 @@ class Preprocess:
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
         """Raises ConfigError when a field is missing, unknown or bad."""
         try:
-            plain = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+            plain: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+            }
             return cls(**plain)
         except TypeError as error:
             raise ConfigError(f"the preprocessing recipe does not fit: {error}") from error

@@ -29,7 +29,8 @@ def probe_pixels(size: tuple[int, int]) -> ByteArray:
     coarse = rng.integers(0, 256, (_PROBES, 8, 8, 3)).astype(np.float64)
     rows = np.linspace(0, 7, size[0])[None, :, None, None]
     columns = np.linspace(0, 7, size[1])[None, None, :, None]
-    return np.rint(_between(_between(coarse, rows, 1), columns, 2)).astype(np.uint8)
+    pixels: ByteArray = np.rint(_between(_between(coarse, rows, 1), columns, 2)).astype(np.uint8)
+    return pixels
 
 
 def _between(values: Any, at: Any, axis: int) -> Any:

@@ -52,7 +52,7 @@ class TorchImageEncoder(Encoder):
     def __init__(self, spec: EncoderSpec, recipe: Preprocess, model: PixelModel, *, threads: int = 0) -> None:
         self.spec = spec
         self.recipe = recipe
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(memory_format=torch.channels_last)
         torch.set_num_threads(threads or os.cpu_count() or 1)
 
     def prepare(self, picture: bytes | Image) -> ByteArray:

@@ -82,7 +82,8 @@ def _trunk(network: nn.Module, spec: SpecText) -> nn.Module:
     parts = [(name, child) for name, child in network.named_children() if name not in _HEADS]
     if not parts or not any(name in _HEADS for name, _ in network.named_children()) or hasattr(network, "encoder"):
         raise ConfigError(
-            f"{spec.argument!r} of torchvision has no feature map to pool; choose a convolutional network such as resnet50"
+            f"{spec.argument!r} of torchvision has no feature map to pool; "
+            "choose a convolutional network such as resnet50"
         )
     return nn.Sequential(*(child for _, child in parts))
 

@@ -87,7 +87,7 @@ class Committer:
                 self._write(batch)
         except Stopped:
             return
-        except BaseException as error:  # handed to the thread that called ingest, which raises it
+        except BaseException as error:  # noqa: BLE001  handed to the thread that called ingest, which raises it
             self._stop.set(error)
 
     def _write(self, batch: Batch) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -188,7 +189,7 @@ class _Run:
                 pass
             except KeyboardInterrupt:
                 interrupted = True
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  raised again below, after the clean-up
                 self.stop.set(error)
             self.stop.set()
             self._join(threads, tell=False)

@@ -80,7 +80,7 @@ class Reader:
             self._slots.end()
         except Stopped:
             return
-        except BaseException as error:  # handed to the thread that called ingest, which raises it
+        except BaseException as error:  # noqa: BLE001  handed to the thread that called ingest, which raises it
             self._stop.set(error)
 
     def _chunk(self, chunk: list[Record | RecordError]) -> None:
@@ -188,7 +188,7 @@ def _then(
     def finish() -> None:
         try:
             result.set_result(work(first))
-        except BaseException as error:  # kept for the thread that asks for the result
+        except BaseException as error:  # noqa: BLE001  kept for the thread that asks for the result
             result.set_exception(error)
 
     def start(_: Future[FetchedImage]) -> None:

@@ -64,7 +64,8 @@ class Collections(Session):
         if others:
             hint += f"; the same name is at {', '.join(others[:3])}"
         raise CollectionNotFound(
-            f"There is no collection {name!r} at {backend_url} ({hint}); make it with: embedkit ingest CATALOG -c {name}"
+            f"There is no collection {name!r} at {backend_url} ({hint}); "
+            f"make it with: embedkit ingest CATALOG -c {name}"
         )
 
     def collections(self, backend_url: str | None = None) -> tuple[CollectionRow, ...]:

@@ -111,6 +111,8 @@ class FailureWrite:
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
+    """A record that could not be ingested: where it stands, at which stage it failed, why, how often."""
+
     key: str
     locator: str
     stage: str
@@ -123,6 +125,8 @@ class FailureRow:
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
+    """Records of a run, by what became of them."""
+
     seen: int = 0
     encoded: int = 0
     updated: int = 0

@@ -18,7 +18,7 @@ _PART = 5_000  # values in one statement; SQLite takes 32,766, PostgreSQL 65,535
 
 
 def now() -> datetime:
-    """This moment in UTC."""
+    """The time, in UTC."""
     return datetime.now(timezone.utc)
 
 

@@ -51,7 +51,8 @@ class MilvusProcess:
             probe.settimeout(1)
             if probe.connect_ex(("127.0.0.1", self.port)) != 0:
                 return False
-        code = f"from pymilvus import MilvusClient; MilvusClient('http://127.0.0.1:{self.port}', timeout=5).list_collections()"
+        uri = f"http://127.0.0.1:{self.port}"
+        code = f"from pymilvus import MilvusClient; MilvusClient({uri!r}, timeout=5).list_collections()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
         return done.returncode == 0
 

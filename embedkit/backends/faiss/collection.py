@@ -158,7 +158,7 @@ class FaissCollection:
     def _append(self, state: _State, vectors: FloatArray) -> None:
         handle = os.open(self.folder / f"vectors-{state.generation}.f32", os.O_RDWR)
         try:
-            data, at = memoryview(np.ascontiguousarray(vectors)).cast("B"), state.size * self.spec.dim * 4
+            data, at = np.ascontiguousarray(vectors).data.cast("B"), state.size * self.spec.dim * 4
             while data:
                 written = os.pwrite(handle, data, at)
                 data, at = data[written:], at + written

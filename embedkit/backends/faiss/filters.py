@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from embedkit.matching import compile_like, value_at
 
 __all__ = ["ColumnCache"]
 
-Mask = npt.NDArray[np.bool_]
+Mask: TypeAlias = npt.NDArray[np.bool_]
 
 _NULL, _NUMBER, _TEXT, _TRUE, _FALSE, _OTHER = range(6)
 _BEYOND = float(np.nextafter(float(MAX_INT), np.inf))
@@ -67,6 +67,14 @@ def _as_float(value: float) -> float:
     return float(value)
 
 
+def _all(masks: list[Mask]) -> Mask:
+    return cast("Mask", np.logical_and.reduce(masks))
+
+
+def _any(masks: list[Mask]) -> Mask:
+    return cast("Mask", np.logical_or.reduce(masks))
+
+
 class ColumnCache:
     """Values of the attribute paths that filters have asked for."""
 
@@ -99,9 +107,9 @@ class ColumnCache:
     def mask(self, node: Filter, size: int) -> Mask:
         """The positions below `size` that a filter admits; means what `embedkit.matching.matches` means."""
         if isinstance(node, And):
-            return np.logical_and.reduce([self.mask(part, size) for part in node.parts])
+            return _all([self.mask(part, size) for part in node.parts])
         if isinstance(node, Or):
-            return np.logical_or.reduce([self.mask(part, size) for part in node.parts])
+            return _any([self.mask(part, size) for part in node.parts])
         if isinstance(node, Not):
             return ~self.mask(node.part, size)
         column = self._columns[node.path]
@@ -111,7 +119,7 @@ class ColumnCache:
             return column.texts_where(lambda text: compile_like(node.pattern).fullmatch(text) is not None, size)
         if isinstance(node, In):
             masks = [_equal(column, value, size) for value in node.values]
-            return np.logical_or.reduce(masks) if masks else np.zeros(size, np.bool_)
+            return _any(masks) if masks else np.zeros(size, np.bool_)
         return _compare(column, node, size)
 
 

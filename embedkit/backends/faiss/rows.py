@@ -126,7 +126,8 @@ class RowFile:
             "CREATE TABLE packed (position INTEGER PRIMARY KEY, id INTEGER NOT NULL UNIQUE, columns TEXT NOT NULL)"
         )
         self._db.execute(
-            "INSERT INTO packed SELECT row_number() OVER (ORDER BY position) - 1, id, columns FROM rows ORDER BY position"
+            "INSERT INTO packed SELECT row_number() OVER (ORDER BY position) - 1, id, columns "
+            "FROM rows ORDER BY position"
         )
         self._db.execute("DROP TABLE rows")
         self._db.execute("ALTER TABLE packed RENAME TO rows")

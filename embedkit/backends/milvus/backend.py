@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray, VectorArray
 
 __all__ = ["MilvusBackend"]
+
+_Page: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `list`, so not inside the class
 
 _CHUNK = 2_000  # rows of one request; a message holds 64 MiB, and a row up to 200 kB
 _PAGE = 10_000
@@ -188,7 +190,7 @@ class MilvusBackend(VectorBackend):
         ]
         return f"id in {ids}" if ids else None
 
-    def _pages(self, name: str, expression: str, fields: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    def _pages(self, name: str, expression: str, fields: Sequence[str]) -> Iterator[_Page]:
         with translated(self.url, name):
             pages = self._client.query_iterator(
                 name,

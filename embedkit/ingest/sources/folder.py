@@ -167,7 +167,7 @@ def _mark(entry: os.DirEntry[str]) -> str:
 
 
 def _shown(path: str) -> str:
-    """A path for people and for databases: bytes that are no UTF-8 show as ``\\xNN``."""
+    """A path for people and for databases: bytes that are no UTF-8 show as backslash escapes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

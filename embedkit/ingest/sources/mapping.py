@@ -73,7 +73,8 @@ class ColumnMapping:
             )
         if strict and not (found["key"] or found["image"]):
             raise BadSource(
-                f"{table} has no column that names each product (it has {', '.join(columns)}); name one: --map key=COLUMN"
+                f"{table} has no column that names each product (it has {', '.join(columns)}); "
+                "name one: --map key=COLUMN"
             )
         return Columns(found["key"], found["image"], found["title"], self.attributes)
 

@@ -193,7 +193,8 @@ class _Parquet(_Table):
 
     def _rows(self, start: int) -> Iterator[tuple[int, dict[str, Any] | str]]:
         with self._open() as file:
-            groups, first = [], 0
+            groups: list[int] = []
+            first = 0
             for group in range(file.metadata.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
                 if groups or first + size > start:
