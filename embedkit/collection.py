@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.kit import Resources
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
+    from embedkit.resources import Resources
     from embedkit.search.query import Query
 
 __all__ = ["Collection", "Status", "check_name"]

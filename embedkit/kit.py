@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from embedkit import plugins
 from embedkit.collection import Collection, check_name
 from embedkit.config import Settings, load_settings
-from embedkit.urls import redact
+from embedkit.resources import Resources
 
 if TYPE_CHECKING:
-    from embedkit.backends.contract import Capabilities, VectorBackend
-    from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
-    from embedkit.metadata.store import MetadataStore
+    from embedkit.backends.contract import Capabilities
+    from embedkit.encoders.contract import EncoderSpec
 
 __all__ = [
     "BackendInfo",
     "CollectionInfo",
     "EncoderInfo",
     "Kit",
-    "Resources",
     "connect",
     "describe_encoder",
     "export_encoder",
@@ -61,83 +58,6 @@ class EncoderInfo:
     summary: str
     extra: str
     installed: bool
-
-
-class Resources:
-    """What the collections of a kit share, each opened on first use: store, backend, encoders."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.backend_url = redact(settings.backend)
-        self._lock = threading.RLock()
-        self._store: MetadataStore | None = None
-        self._backend: VectorBackend | None = None
-        self._encoders: dict[str, Encoder] = {}
-
-    @property
-    def store(self) -> MetadataStore:
-        with self._lock:
-            if self._store is None:
-                from embedkit.metadata.store import open_store
-
-                self._store = open_store(self.settings.store)
-            return self._store
-
-    @property
-    def backend(self) -> VectorBackend:
-        with self._lock:
-            if self._backend is None:
-                from embedkit.backends.contract import BackendOptions
-                from embedkit.backends.open import open_backend
-
-                given = self.settings.backend_options
-                options = BackendOptions(
-                    timeout=given.timeout,
-                    user=given.user,
-                    password=given.password.get_secret_value() if given.password else None,
-                    token=given.token.get_secret_value() if given.token else None,
-                    tls=given.tls,
-                    tls_ca=given.tls_ca,
-                    tls_cert=given.tls_cert,
-                    tls_key=given.tls_key,
-                    tls_server_name=given.tls_server_name,
-                )
-                self._backend = open_backend(self.settings.backend, options)
-            return self._backend
-
-    def encoder(self, spec: str) -> Encoder:
-        """The encoder of a spec string, loaded once."""
-        with self._lock:
-            if spec not in self._encoders:
-                from embedkit.encoders.load import load_encoder
-
-                runtime = cast("RuntimeName", self.settings.runtime)
-                self._encoders[spec] = load_encoder(spec, runtime=runtime, cache_dir=self.settings.cache_dir)
-            return self._encoders[spec]
-
-    def read(self, uri: str) -> bytes:
-        """The bytes of a picture, wherever it lies. Raises BadImage, FetchFailed, FetchTimeout."""
-        from contextlib import closing
-
-        from embedkit.errors import BadImage
-        from embedkit.ingest.fetch import Fetcher, is_remote
-
-        with closing(Fetcher(self.settings.fetch)) as fetcher:
-            fetched = fetcher.submit(uri).result() if is_remote(uri) else fetcher.read_local(uri)
-        if fetched.data is None:
-            raise BadImage(f"{redact(uri)}: the host sent no picture")
-        return fetched.data
-
-    def close(self) -> None:
-        with self._lock:
-            for encoder in self._encoders.values():
-                encoder.close()
-            self._encoders.clear()
-            if self._backend is not None:
-                self._backend.close()
-            if self._store is not None:
-                self._store.close()
-            self._backend = self._store = None
 
 
 class Kit:

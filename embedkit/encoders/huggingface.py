@@ -61,8 +61,8 @@ def _load(transformers: Any, spec: SpecText) -> tuple[Any, Any, Any]:
         )
     except (OSError, ValueError, ImportError) as error:
         raise FetchFailed(
-            f"The model {spec.argument!r} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); check the name "
-            "and the network, give a folder, or use an encoder that needs none: effnet-lite0 or minilm"
+            f"The model {spec.argument!r} cannot be loaded ({str(error).strip().splitlines()[0][:200]}); "
+            "check the name and the network, give a folder, or use an encoder that needs none: effnet-lite0 or minilm"
         ) from error
     return model, tokenizer, processor
 
@@ -82,15 +82,15 @@ class HuggingFaceEncoder(Encoder):
         self._pooling = spec.choice("pooling", "mean" if processor is None else "cls", ("cls", "mean"))
         self._recipe = _recipe_of(processor) if processor is not None else None
         torch.set_num_threads(threads or os.cpu_count() or 1)
-        modalities: tuple[Modality, ...] = tuple(
-            name
-            for name, part in (("image", processor), ("text", self._tokenizer))
-            if part is not None  # type: ignore[misc]
-        )
+        modalities: list[Modality] = []
+        if processor is not None:
+            modalities.append("image")
+        if self._tokenizer is not None:
+            modalities.append("text")
         recipe = {**(self._recipe.as_dict() if self._recipe else {}), "pooling": self._pooling}
         self.spec = EncoderSpec(
             name=spec.text,
-            modalities=modalities,
+            modalities=tuple(modalities),
             dim=self._probe_dim(),
             fingerprint=state_fingerprint(self._model, recipe),
             input_size=self._recipe.size if self._recipe else None,
