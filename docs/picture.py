@@ -11,10 +11,10 @@ import embedkit
 
 TILE, GAP, HOME = 132, 14, Path(".embedkit/demo")
 QUESTIONS = (
-    ("image →", {"image": str(HOME / "catalog/pictures/1F34E.png")}),
-    ("“a boat on the water” →", {"text": "a boat on the water"}),
-    ("image →", {"image": str(HOME / "catalog/pictures/1F98A.png")}),
-    ("“something to write with” →", {"text": "something to write with"}),
+    ("image", {"image": str(HOME / "catalog/pictures/1F34E.png")}),
+    ("“a boat on the water”", {"text": "a boat on the water"}),
+    ("image", {"image": str(HOME / "catalog/pictures/1F98A.png")}),
+    ("“something to write with”", {"text": "something to write with"}),
 )
 
 

@@ -57,7 +57,9 @@ def backends_page() -> str:
         "indexes": [", ".join(one.capabilities.index_families) if one.capabilities else "" for one in every],
         "most dimensions": [f"{one.capabilities.max_dim:,}" if one.capabilities else "" for one in every],
         "most hits": [f"{one.capabilities.max_k:,}" if one.capabilities else "" for one in every],
-        "largest columns of a row": [f"{one.capabilities.max_columns_bytes:,} B" if one.capabilities else "" for one in every],
+        "largest columns of a row": [
+            f"{one.capabilities.max_columns_bytes:,} B" if one.capabilities else "" for one in every
+        ],
         "alias switch": [_yes(one.capabilities and one.capabilities.alias_switch) for one in every],
         "survives a restart": [_yes(one.capabilities and one.capabilities.durable) for one in every],
     }

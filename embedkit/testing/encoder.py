@@ -1,0 +1,92 @@
+"""The contract of an encoder, as tests: subclass it and set `spec`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from embedkit.encoders.contract import Encoder, RuntimeName
+from embedkit.encoders.load import load_encoder
+from embedkit.errors import BadImage, BadInput
+
+__all__ = ["EncoderContract"]
+
+_TEXTS = ("a red canvas shoe", "Grüße aus Köln – 東京", "x", "", "word " * 2_000)
+
+
+class EncoderContract:
+    """Holds for every encoder that embedkit loads."""
+
+    spec: str
+    runtime: RuntimeName = "auto"
+
+    @pytest.fixture(scope="class")
+    def encoder(self) -> Iterator[Encoder]:
+        encoder = load_encoder(self.spec, runtime=self.runtime)
+        yield encoder
+        encoder.close()
+
+    @staticmethod
+    def _batch(encoder: Encoder) -> object:
+        if "text" in encoder.spec.modalities:
+            return list(_TEXTS)
+        return np.stack([encoder.prepare(_picture(seed)) for seed in range(5)])
+
+    def test_vectors_are_as_the_spec_says(self, encoder: Encoder) -> None:
+        vectors = encoder.encode(self._batch(encoder))  # type: ignore[arg-type]
+        assert vectors.dtype == np.float32
+        assert vectors.shape == (5, encoder.spec.dim)
+        assert np.isfinite(vectors).all()
+        if encoder.spec.normalized:
+            np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4)
+
+    def test_an_empty_batch_gives_no_rows(self, encoder: Encoder) -> None:
+        size = encoder.spec.input_size
+        empty = np.empty((0, *size, 3), np.uint8) if size else []
+        assert encoder.encode(empty).shape == (0, encoder.spec.dim)
+
+    def test_a_row_does_not_depend_on_its_batch(self, encoder: Encoder) -> None:
+        batch = self._batch(encoder)
+        together = encoder.encode(batch)  # type: ignore[arg-type]
+        for row in range(5):
+            alone = encoder.encode(batch[row : row + 1])[0]  # type: ignore[index]
+            assert float(alone @ together[row]) > 0.9999 * float(np.linalg.norm(alone) * np.linalg.norm(together[row]))
+
+    def test_threads_do_not_disturb_each_other(self, encoder: Encoder) -> None:
+        batch = self._batch(encoder)
+        once = encoder.encode(batch)  # type: ignore[arg-type]
+        with ThreadPoolExecutor(4) as pool:
+            for again in pool.map(lambda _: encoder.encode(batch), range(8)):  # type: ignore[arg-type]
+                np.testing.assert_allclose(again, once, atol=1e-5)
+
+    def test_it_is_identified(self, encoder: Encoder) -> None:
+        again = load_encoder(self.spec, runtime=self.runtime) if "weights=none" not in self.spec else None
+        if again is not None:
+            assert again.spec == encoder.spec
+            again.close()
+        assert len(encoder.spec.fingerprint) >= 32
+        assert encoder.concurrency >= 1
+
+    def test_pictures_are_prepared_or_refused(self, encoder: Encoder) -> None:
+        if "image" not in encoder.spec.modalities:
+            with pytest.raises(BadInput):
+                encoder.prepare(_picture(0))
+            return
+        out = io.BytesIO()
+        _picture(1).save(out, "PNG")
+        prepared = encoder.prepare(out.getvalue())
+        assert prepared.dtype == np.uint8
+        assert prepared.shape == (*(encoder.spec.input_size or ()), 3)
+        np.testing.assert_array_equal(prepared, encoder.prepare(_picture(1)))
+        with pytest.raises(BadImage):
+            encoder.prepare(b"no picture")
+
+
+def _picture(seed: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
