@@ -19,6 +19,7 @@ QUESTIONS = (
 
 
 def main() -> None:
+    """Ask the demo collection and draw the answers."""
     font = ImageFont.load_default(17)
     sheet = Image.new("RGB", (7 * (TILE + GAP) + 2 * GAP, len(QUESTIONS) * (TILE + GAP) + GAP), "white")
     pen = ImageDraw.Draw(sheet)
@@ -37,6 +38,7 @@ def main() -> None:
 
 
 def tile(sheet: Image.Image, data: bytes, left: int, top: int, *, outline: str) -> None:
+    """Paste one picture in a frame."""
     picture = Image.open(io.BytesIO(data)).convert("RGB").resize((TILE - 10, TILE - 10))
     sheet.paste(picture, (left + 5, top + 5))
     ImageDraw.Draw(sheet).rounded_rectangle((left, top, left + TILE, top + TILE), 12, outline=outline, width=3)

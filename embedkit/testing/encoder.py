@@ -25,7 +25,7 @@ class EncoderContract:
     spec: str
     runtime: RuntimeName = "auto"
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def encoder(self) -> Iterator[Encoder]:
         encoder = load_encoder(self.spec, runtime=self.runtime)
         yield encoder

@@ -1,0 +1,266 @@
+"""What an ingest promises: nothing lost, nothing twice, nothing stopped by one bad record."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import embedkit
+from embedkit.errors import (
+    BadSource,
+    CollectionNotFound,
+    ConfigError,
+    DimensionMismatch,
+    EncoderMismatch,
+    FilterError,
+    ProductNotFound,
+)
+from tests.conftest import picture, read_table, write_table
+
+
+def test_a_catalog_becomes_searchable(products, catalog):
+    report = products.ingest(catalog)
+    assert (report.seen, report.encoded, report.failed) == (24, 24, 0)
+    assert products.search(image=catalog / "img" / "05.png")[0].key == "p05"
+    assert products.search(text="blue shoe 8")[0].key == "p08"
+    best = products.search(product="p05", k=3)
+    assert len(best) == 3
+    assert "p05" not in [hit.key for hit in best]
+    assert all(a.score >= b.score for a, b in itertools.pairwise(best))
+    cheap = products.search(text="shoe", where="price < 30 and brand == 'acme'", k=24)
+    assert {hit.key for hit in cheap} == {"p00", "p02", "p04"}
+    both = products.search(image=catalog / "img" / "05.png", text="blue shoe 8", weights={"image": 1.0, "text": 0.01})
+    assert both[0].key == "p05"
+    assert products.verify().ok
+
+
+def test_the_second_run_skips_everything(products, catalog):
+    products.ingest(catalog)
+    report = products.ingest(catalog)
+    assert (report.encoded, report.updated, report.skipped) == (0, 0, 24)
+
+
+def test_only_what_changed_is_done_again(products, catalog):
+    products.ingest(catalog)
+    before = products.search(image=catalog / "img" / "03.png", k=1)[0].vector_id
+    rows = read_table(catalog)
+    rows[3]["price"] = 1_000
+    rows[4]["title"] = "a violet hat"
+    picture(99).save(catalog / "img" / "05.png")
+    write_table(catalog, rows)
+    report = products.ingest(catalog)
+    assert (report.encoded, report.updated, report.skipped) == (2, 1, 21)
+    found = products.search(image=catalog / "img" / "03.png", where="price == 1000")
+    assert [hit.key for hit in found] == ["p03"]
+    assert found[0].vector_id == before
+    assert products.search(text="violet hat", k=1)[0].key == "p04"
+    assert products.search(image=picture(99), k=1)[0].key == "p05"
+    assert products.count() == 24
+    assert products.verify().ok
+
+
+def test_two_products_with_one_picture_are_two_products(products, catalog):
+    shutil.copy(catalog / "img" / "01.png", catalog / "img" / "02.png")
+    report = products.ingest(catalog)
+    assert (report.encoded, report.duplicates) == (24, 2)
+    assert {hit.key for hit in products.search(image=catalog / "img" / "01.png", k=2)} == {"p01", "p02"}
+    assert [keys for _, keys in products.duplicates()] == [("p01", "p02")]
+
+
+def test_prune_deletes_what_the_catalog_no_longer_holds(products, catalog):
+    products.ingest(catalog)
+    write_table(catalog, read_table(catalog)[:20])
+    assert products.ingest(catalog).deleted == 0
+    assert products.ingest(catalog, prune=True).deleted == 4
+    assert products.count() == 20
+    assert products.verify().ok
+
+
+def test_delete_by_key_and_by_filter(products, catalog):
+    products.ingest(catalog)
+    assert products.delete(["p01", "p02", "nothing"]) == 2
+    assert products.delete(where="brand == 'zeta'") == 11
+    assert products.count() == products.count(where="brand == 'acme'") == 11
+    with pytest.raises(ProductNotFound, match="p01"):
+        products.get("p01")
+    assert products.verify().ok
+    assert products.ingest(catalog).encoded == 13
+
+
+BAD = {
+    "zero.png": b"",
+    "text.jpg": b"this is no picture",
+    "page.png": b"<html></html>",
+}
+
+
+def test_bad_records_become_failures_and_stop_nothing(products, catalog):
+    rows = read_table(catalog)
+    for name, data in BAD.items():
+        (catalog / "img" / name).write_bytes(data)
+        rows.append({"key": name, "image": f"img/{name}", "title": "x"})
+    good = (catalog / "img" / "01.png").read_bytes()
+    (catalog / "img" / "cut.png").write_bytes(good[: len(good) // 2])
+    Image.new("1", (30_000, 30_000)).save(catalog / "img" / "bomb.png")
+    rows += [
+        {"key": "cut", "image": "img/cut.png"},
+        {"key": "bomb", "image": "img/bomb.png"},
+        {"key": "gone", "image": "img/gone.png"},
+        {"key": "folder", "image": "img"},
+        {"key": "p00", "image": "img/01.png", "title": "the same key again"},
+        {"key": "large", "image": "img/01.png", "blob": "x" * 10_000_000},
+        {"key": "", "image": "img/01.png"},
+        {"key": "neither"},
+        {"key": "nan", "image": "img/02.png", "price": float("nan")},
+    ]
+    write_table(catalog, rows)
+    with (catalog / "products.jsonl").open("a") as table:
+        table.write("{broken json\n[1, 2]\n")
+    report = products.ingest(catalog)
+    assert report.encoded == 25
+    assert report.failed == len(rows) - 25 + 2
+    why = {row.key: row.error for row in products.failures()}
+    for key, reason in {
+        "zero.png": "empty",
+        "text.jpg": "known format",
+        "page.png": "web page",
+        "cut": "truncated|cannot be decoded",
+        "bomb": "too many pixels",
+        "gone": "no such file",
+        "folder": "directory",
+        "p00": "came before",
+        "large": "10,0",
+        "neither": "neither a picture nor a title",
+    }.items():
+        assert re.search(reason, why[key]), (key, why[key])
+    assert products.get("nan").attributes["price"] is None
+    assert products.get("p00").title == "red shoe 0"
+    assert products.verify().ok
+
+
+def test_mended_records_are_tried_again(products, catalog):
+    (catalog / "img" / "03.png").write_bytes(b"broken")
+    assert products.ingest(catalog).failed == 1
+    picture(3).save(catalog / "img" / "03.png")
+    report = products.ingest(retry_failed=True)
+    assert (report.encoded, report.failed) == (1, 0)
+    assert products.failures() == []
+    assert products.count() == 24
+
+
+def test_a_product_whose_new_picture_is_broken_keeps_its_old_one(products, catalog):
+    products.ingest(catalog)
+    (catalog / "img" / "03.png").write_bytes(b"broken")
+    report = products.ingest(catalog, prune=True)
+    assert (report.failed, report.deleted) == (1, 0)
+    assert products.search(image=picture(3), k=1)[0].key == "p03"
+
+
+def test_a_folder_of_pictures_needs_no_table(products, tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / "shoes" / "red").mkdir(parents=True)
+    for number in range(3):
+        picture(number).save(folder / "shoes" / "red" / f"canvas_shoe-{number}.jpg")
+    (folder / "shoes" / "red" / "canvas_shoe-1.json").write_text('{"title": "Golden boot", "price": 12}')
+    (folder / "shoes" / "loop").symlink_to("..")
+    (folder / "locked").mkdir()
+    bad_name = os.fsencode(folder) + b"/b\xffd.jpg"
+    with open(bad_name, "wb") as file:
+        file.write((folder / "shoes" / "red" / "canvas_shoe-0.jpg").read_bytes())
+    report = products.ingest(folder)
+    assert (report.encoded, report.failed) == (3, 2)
+    assert products.search(text="golden boot", where="category == 'shoes/red' and price == 12", k=1)[0].score > 0.99
+    reasons = " ".join(row.error for row in products.failures())
+    assert "UTF-8" in reasons
+    assert "contains itself" in reasons
+
+
+def test_a_dry_run_writes_nothing(products, catalog):
+    (catalog / "img" / "03.png").write_bytes(b"broken")
+    report = products.ingest(catalog, dry_run=True)
+    assert (report.seen, report.failed, report.dry_run) == (24, 1, True)
+    with pytest.raises(CollectionNotFound):
+        products.count()
+
+
+def test_the_caller_is_told_what_is_wrong(products, catalog, tmp_path):
+    with pytest.raises(BadSource, match="nowhere"):
+        products.ingest(tmp_path / "nowhere")
+    with pytest.raises(BadSource, match="--map image="):
+        products.ingest(catalog / "products.jsonl", map={"image": "photo"})
+    with pytest.raises(ConfigError, match="image"):
+        products.ingest(catalog, map={"imgae": "img"})
+    products.ingest(catalog)
+    with pytest.raises(DimensionMismatch, match="1280"):
+        products.search(vector=np.ones(7))
+    with pytest.raises(FilterError):
+        products.search(text="x", where="price <")
+    with pytest.raises(EncoderMismatch, match="effnet-lite0"):
+        products.ingest(catalog, encoder={"image": "effnet-lite0(size=128)", "title": "minilm"})
+
+
+def test_the_disk_fills_and_nothing_is_lost(products, catalog, monkeypatch):
+    """The write of the vectors fails as the system call does on a full disk; the next run goes on."""
+    import errno
+
+    from embedkit.errors import DiskFull
+
+    products.ingest(catalog, limit=10)
+    real, calls = os.pwrite, []
+
+    def full(handle, data, at):
+        calls.append(at)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(DiskFull, match="free some space"):
+            products.ingest(catalog)
+    assert calls
+    assert os.pwrite is real
+    products.ingest(catalog)
+    assert products.count() == 24
+    assert products.verify().ok
+
+
+def test_an_ingest_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp_path, faiss_url):
+    """kill -9 at random moments; then one run to the end gives the state of an unbroken run."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(150):
+        picture(number).save(folder / f"{number:03}.png")
+    home = tmp_path / "home"
+    script = (
+        "import embedkit, sys\n"
+        f"kit = embedkit.connect(backend={faiss_url!r}, home={str(home)!r})\n"
+        f"kit.collection('products').ingest({str(folder)!r})\n"
+    )
+    environment = {**os.environ, "EMBEDKIT_INGEST__BATCH_SIZE": "4"}
+    chance = np.random.default_rng(5)
+    killed = 0
+    for _ in range(6):
+        process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+        time.sleep(0.9 + float(chance.random()))
+        killed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert killed
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    with embedkit.connect(backend=faiss_url, home=home) as kit:
+        there = kit.collection("products")
+        report = there.verify()
+        assert report.ok, report
+        assert there.count() == 150
+        assert {view: check.count for view, check in report.views.items()} == {"image": 150, "title": 150}
+        for number in (0, 77, 149):
+            assert there.search(image=folder / f"{number:03}.png", k=1)[0].key == f"{number:03}.png"
