@@ -1,0 +1,139 @@
+"""The metadata store: one behaviour on SQLite and PostgreSQL, migrations that fit the models."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import uuid
+
+import alembic.autogenerate
+import alembic.migration
+import alembic.script
+import pytest
+import sqlalchemy as sa
+
+import embedkit
+from embedkit.errors import StoreBusy, StoreError
+from embedkit.metadata import engine
+from embedkit.metadata.models import Base
+from embedkit.metadata.store import open_store
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/embedkit.db"
+        return
+    server = sa.make_url(request.getfixturevalue("postgres_url"))
+    name = f"t_{uuid.uuid4().hex[:8]}"
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+def test_a_catalog_goes_in_and_out_on_either_database(store_url, catalog, tmp_path, faiss_url, monkeypatch):
+    monkeypatch.setenv("EMBEDKIT_STORE", store_url)
+    with embedkit.connect(backend=faiss_url, home=tmp_path / "h") as kit:
+        there = kit.collection("products")
+        assert there.ingest(catalog).encoded == 24
+        assert there.ingest(catalog).skipped == 24
+        assert there.search(text="blue shoe 8", where="price < 1000", k=1)[0].key == "p08"
+        assert there.delete(where="brand == 'acme'") == 12
+        assert there.count() == 12
+        assert there.verify().ok
+        assert [info.name for info in kit.collections()] == ["products"]
+        there.drop()
+        assert kit.collections() == ()
+
+
+def test_migrations_make_exactly_the_models(store_url):
+    open_store(store_url).close()
+    database = sa.create_engine(store_url)
+    with database.connect() as connection:
+        context = alembic.migration.MigrationContext.configure(connection)
+        assert context.get_current_revision() == engine.HEAD
+        differences = alembic.autogenerate.compare_metadata(context, Base.metadata)
+    database.dispose()
+    assert differences == []
+
+
+def test_the_newest_migration_is_the_one_the_code_expects():
+    script = alembic.script.ScriptDirectory("embedkit/metadata/migrations")
+    assert script.get_current_head() == engine.HEAD
+
+
+def test_a_store_of_a_newer_embedkit_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path}/e.db"
+    open_store(url).close()
+    with sqlite3.connect(tmp_path / "e.db") as db:
+        db.execute("UPDATE alembic_version SET version_num = '9999'")
+    db.close()
+    with pytest.raises(StoreError, match="newer"):
+        open_store(url)
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path):
+    (tmp_path / "e.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(StoreError, match=r"e\.db"):
+        open_store(f"sqlite:///{tmp_path}/e.db")
+
+
+def test_a_locked_store_is_busy_not_broken(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.2, raising=True)
+    url = f"sqlite:///{tmp_path}/e.db"
+    store = open_store(url)
+    other = sqlite3.connect(tmp_path / "e.db")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy):
+        store.create_collection("p", backend_url="faiss:///x", views=[])
+    other.rollback()
+    other.close()
+    store.create_collection("p", backend_url="faiss:///x", views=[])
+    store.close()
+
+
+def test_many_threads_write_and_read_one_store(store_url):
+    from embedkit.metadata.rows import ProductWrite, RunCounts
+
+    store = open_store(store_url)
+    row = store.create_collection("p", backend_url="faiss:///x", views=[])
+    run = store.start_run(row.id, source="x", source_fingerprint=None)
+    errors = []
+
+    def work(worker):
+        try:
+            for batch in range(5):
+                writes = [
+                    ProductWrite(f"{worker}-{batch}-{n}", "t", None, {}, vectors={"v": ("h", "f")}) for n in range(10)
+                ]
+                store.begin(row.id, writes)
+                store.commit(row.id, run_id=run.id, writes=writes, offset=0, counts=RunCounts())
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert store.count_products(row.id) == 200
+    ids = [i for page in store.scan_vector_ids(row.id, "v") for i in page]
+    assert len(set(ids)) == 200
+    store.close()
+
+
+def test_opening_a_store_that_is_up_to_date_loads_no_migrations(tmp_path):
+    url = f"sqlite:///{tmp_path}/e.db"
+    open_store(url).close()
+    code = (
+        "import sys; from embedkit.metadata.store import open_store; "
+        f"open_store({url!r}).close(); sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,162 @@
+"""Catalogs of every kind, read alike; bad rows keep their place and say why."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedkit.errors import BadSource, ConfigError, UnknownName
+from embedkit.ingest.sources.contract import RecordError
+from embedkit.ingest.sources.mapping import ColumnMapping
+from embedkit.ingest.sources.open import open_source
+from embedkit.testing.source import SourceContract
+from embedkit.types import Record
+
+ROWS = [
+    {"sku": f"s{n}", "photo": f"{n}.png", "name": f"shoe {n}", "price": n + 0.5, "sold": n % 2 == 0} for n in range(7)
+]
+MAPPING = ColumnMapping.from_dict({"key": "sku", "image": "photo", "title": "name"})
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    path = tmp_path / "t.csv"
+    lines = [",".join(map(str, row.values())) for row in ROWS]
+    path.write_text("sku,photo,name,price,sold\n" + "\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def jsonl_file(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    return path
+
+
+@pytest.fixture
+def parquet_file(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), path, row_group_size=2)
+    return path
+
+
+@pytest.fixture
+def database(tmp_path):
+    path = tmp_path / "t.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE p (sku TEXT, photo TEXT, name TEXT, price REAL, sold BOOLEAN)")
+        db.executemany("INSERT INTO p VALUES (:sku, :photo, :name, :price, :sold)", ROWS)
+    db.close()
+    return f"sqlite:///{path}"
+
+
+class TestCsv(SourceContract):
+    @pytest.fixture
+    def source(self, csv_file):
+        return open_source(str(csv_file), mapping=MAPPING)
+
+
+class TestJsonLines(SourceContract):
+    @pytest.fixture
+    def source(self, jsonl_file):
+        return open_source(str(jsonl_file), mapping=MAPPING)
+
+
+class TestParquet(SourceContract):
+    @pytest.fixture
+    def source(self, parquet_file):
+        return open_source(str(parquet_file), mapping=MAPPING)
+
+
+class TestSql(SourceContract):
+    @pytest.fixture
+    def source(self, database):
+        source = open_source(database, mapping=MAPPING, query="SELECT * FROM p ORDER BY sku")
+        yield source
+        source.close()
+
+
+class TestFolder(SourceContract):
+    @pytest.fixture
+    def source(self, tmp_path):
+        for name in ("b/2.jpg", "a/1.png", "a/.hidden.png", "3.webp", "notes.md"):
+            path = tmp_path / "tree" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+        return open_source(str(tmp_path / "tree"))
+
+    def test_keys_are_paths_and_folders_are_categories(self, source):
+        found = {record.key: record.attributes.get("category") for record in source.records()}
+        assert found == {"3.webp": None, "a/1.png": "a", "b/2.jpg": "b"}
+
+
+def test_every_table_gives_the_same_records(csv_file, jsonl_file, parquet_file):
+    def plain(path):
+        records = open_source(str(path), mapping=MAPPING).records()
+        return [(r.key, r.image, r.title, dict(r.attributes)) for r in records]
+
+    assert plain(csv_file) == plain(jsonl_file) == plain(parquet_file)
+    key, image, title, attributes = plain(csv_file)[1]
+    assert (key, title, attributes) == ("s1", "shoe 1", {"price": 1.5, "sold": False})
+    assert image == f"{csv_file.parent}/1.png"
+
+
+def test_cells_become_numbers_only_where_json_would(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('id;title;a;b;c;d;e\nx;t;007;1e3;NaN;"a;b";-2\n')
+    record = next(iter(open_source(str(path)).records()))
+    assert record.attributes == {"a": "007", "b": 1000.0, "c": None, "d": "a;b", "e": -2}
+
+
+def test_bad_rows_keep_their_place(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"id,title\n1,one\n2\n3,thr\xffee\n,none\n5,five\n")
+    entries = list(open_source(str(path)).records())
+    kinds = [type(entry) for entry in entries]
+    assert kinds == [Record, RecordError, RecordError, RecordError, Record]
+    assert entries[1].locator == "t.csv row 2"
+    assert "2 columns" in entries[1].reason
+    assert "UTF-8" in entries[2].reason
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("a,b\n1,2\n", "t.csv", "--map image=COLUMN"),
+        ("", "t.csv", "is empty"),
+        ("id,id\n1,2\n", "t.csv", "two columns"),
+        ("no parquet", "t.parquet", "cannot be read"),
+        ("x", "t.docx", "known kind"),
+    ],
+)
+def test_a_bad_table_is_refused_with_the_next_step(tmp_path, text, kind, message):
+    (tmp_path / kind).write_text(text)
+    with pytest.raises(BadSource, match=message):
+        open_source(str(tmp_path / kind))
+
+
+def test_a_missing_column_is_named_with_the_nearest(csv_file):
+    with pytest.raises(BadSource, match=r"'photos'.*did you mean photo\?.*--map image=COLUMN"):
+        open_source(str(csv_file), mapping=ColumnMapping.from_dict({"image": "photos"}))
+    with pytest.raises(ConfigError, match="title"):
+        ColumnMapping.from_dict({"titel": "x"})
+    with pytest.raises(UnknownName):
+        open_source(str(csv_file), kind="cvs")
+
+
+def test_a_database_needs_a_query_that_works(database):
+    with pytest.raises(BadSource, match="--query"):
+        open_source(database)
+    source = open_source(database, query="SELECT nothing FROM nowhere")
+    with pytest.raises(BadSource, match="nowhere"):
+        list(source.records())
+    source.close()
+    secret = open_source("postgresql+psycopg://me:secret@127.0.0.1:1/x", query="SELECT 1")
+    with pytest.raises(BadSource) as caught:
+        list(secret.records())
+    secret.close()
+    assert "secret" not in str(caught.value)
