@@ -17,7 +17,7 @@ from embedkit.urls import redact
 __all__ = ["HEAD", "open_engine"]
 
 HEAD = "0001"  # the newest migration; a test holds it to the files
-_BUSY_SECONDS = 30
+BUSY_SECONDS = 30.0
 _MIGRATION_LOCK = 0x656D6265  # any number, the same for every embedkit
 
 
@@ -33,7 +33,7 @@ def open_engine(url: str) -> sa.Engine:
     options: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
         _make_folder(parsed, safe)
-        options["connect_args"] = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
+        options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
     try:
         engine = sa.create_engine(
             parsed,
@@ -94,7 +94,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
     del record
     connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where the driver guesses
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.conftest import picture, read_table, write_table
 
 
 class _Handler(BaseHTTPRequestHandler):
-    asked: Counter[str] = Counter()
+    asked: ClassVar[Counter[str]] = Counter()
     not_modified = 0
 
     def do_GET(self):

@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 import embedkit
-from embedkit.errors import StoreBusy, StoreError
+from embedkit.errors import DataCorrupt, StoreBusy, StoreError
 from embedkit.metadata import engine
 from embedkit.metadata.models import Base
 from embedkit.metadata.store import open_store
@@ -80,7 +80,7 @@ def test_a_store_of_a_newer_embedkit_is_refused(tmp_path):
 
 def test_a_file_that_is_no_store_is_refused(tmp_path):
     (tmp_path / "e.db").write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError, match=r"e\.db"):
+    with pytest.raises(DataCorrupt, match=r"e\.db"):
         open_store(f"sqlite:///{tmp_path}/e.db")
 
 
@@ -114,7 +114,7 @@ def test_many_threads_write_and_read_one_store(store_url):
                 ]
                 store.begin(row.id, writes)
                 store.commit(row.id, run_id=run.id, writes=writes, offset=0, counts=RunCounts())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a thread must hand its error over
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]

@@ -151,7 +151,7 @@ def test_a_missing_column_is_named_with_the_nearest(csv_file):
 def test_a_database_needs_a_query_that_works(database):
     with pytest.raises(BadSource, match="--query"):
         open_source(database)
-    source = open_source(database, query="SELECT nothing FROM nowhere")
+    source = open_source(database, query="SELECT a FROM nowhere")
     with pytest.raises(BadSource, match="nowhere"):
         list(source.records())
     source.close()
