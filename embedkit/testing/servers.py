@@ -36,7 +36,11 @@ class MilvusProcess:
         log = self.folder / "server.log"
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [*command, "--proxy-port", str(self.port)], stdout=out, stderr=out, start_new_session=True
+                [*command, "--proxy-port", str(self.port)],
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                env={**os.environ, "METRICS_PORT": str(_free_port())},
             )
         deadline = time.monotonic() + _START
         while time.monotonic() < deadline and self._process.poll() is None:

@@ -77,7 +77,8 @@ def test_lite_belongs_to_one_process_at_a_time(tmp_path, catalog):
     import sys
 
     url = f"milvus:///{tmp_path}/lite.db"
-    code = f"import embedkit; embedkit.connect(backend={url!r}, home={str(tmp_path)!r}).collection('p').ingest({str(catalog)!r})"
+    opened = f"embedkit.connect(backend={url!r}, home={str(tmp_path)!r})"
+    code = f"import embedkit; {opened}.collection('p').ingest({str(catalog)!r})"
     with embedkit.connect(backend=url, home=tmp_path) as kit:
         kit.collection("p").ingest(catalog)
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -25,9 +25,9 @@ def connect(url: BackendUrl, options: BackendOptions) -> Any:
     plugins.require("pymilvus", "milvus", needed_for="The backend 'milvus'")
     from pymilvus import MilvusClient
 
-    # pymilvus logs every error with its stack before raising it; here they are translated and raised once.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
-    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)  # Lite answers some optional calls with a stack trace
+    # These log every error with its stack before raising it; here it is translated and raised once.
+    for name in ("pymilvus", "milvus_lite", "grpc._server"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with translated(url.safe):
         if url.host is None:
             return MilvusBackend(url.safe, _open_lite(url.local_path, MilvusClient), LITE, options.timeout)
@@ -39,19 +39,19 @@ def _open_lite(path: Path, client: Any) -> Any:
     plugins.require("milvus_lite", "milvus", needed_for="An embedded Milvus", package="milvus-lite")
     if path.suffix != ".db":
         raise ConfigError(f"An embedded Milvus lives in a path that ends in .db, and {str(path)!r} does not")
+    from pymilvus.exceptions import MilvusException
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_room(path, error) from error
     try:
         return client(str(path))
-    except Exception as error:
-        text = str(error)
-        if "lock" in text.lower() or "another process" in text.lower() or "in use" in text.lower():
-            raise BackendUnavailable(
-                f"The embedded Milvus {path} is open in another process; wait for it to end, or use a Milvus server"
-            ) from error
-        raise
+    except MilvusException as error:
+        raise BackendUnavailable(
+            f"The embedded Milvus {str(path)!r} cannot be opened ({error.message}); if it is open in another process, "
+            "wait for that to end, or use a Milvus server"
+        ) from error
 
 
 def _no_room(path: Path, error: OSError) -> Exception:
