@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from embedkit import plugins
+from embedkit.backends.url import parse_url
 from embedkit.collection import Collection, check_name
 from embedkit.config import Settings, load_settings
 from embedkit.resources import Resources
@@ -97,9 +98,12 @@ class Kit:
 def connect(config: str | Path | None = None, *, backend: str | None = None, home: str | Path | None = None) -> Kit:
     """Open a kit from a config file, ``EMBEDKIT_…`` variables and arguments.
 
-    Without any, everything lies under ``./.embedkit``. Nothing is opened until it is needed. Raises ConfigError.
+    Without any, everything lies under ``./.embedkit``. Nothing is opened until it is needed. Raises ConfigError,
+    UnknownName (no such backend).
     """
-    return Kit(load_settings(config, backend=backend, home=home))
+    settings = load_settings(config, backend=backend, home=home)
+    plugins.find("backends", parse_url(settings.backend).scheme)
+    return Kit(settings)
 
 
 def list_backends() -> tuple[BackendInfo, ...]:

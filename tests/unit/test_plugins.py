@@ -24,7 +24,7 @@ def test_an_unknown_name_lists_the_nearest():
 
 def test_third_parties_register_by_entry_point_but_take_no_name(monkeypatch):
     points = [EntryPoint("mine", "tests.conftest:picture", "embedkit.encoders")]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: points)
     plugins._table.cache_clear()
     assert plugins.load("encoders", "mine").__name__ == "picture"
     points.append(EntryPoint("minilm", "somewhere:else", "embedkit.encoders"))
