@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +14,9 @@ from PIL import Image
 from embedkit.encoders.contract import Encoder, RuntimeName
 from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadImage, BadInput
+
+if TYPE_CHECKING:
+    from embedkit.types import ByteArray
 
 __all__ = ["EncoderContract"]
 
@@ -47,7 +51,7 @@ class EncoderContract:
 
     def test_an_empty_batch_gives_no_rows(self, encoder: Encoder) -> None:
         size = encoder.spec.input_size
-        empty = np.empty((0, *size, 3), np.uint8) if size else []
+        empty: ByteArray | list[str] = np.empty((0, *size, 3), np.uint8) if size else []
         assert encoder.encode(empty).shape == (0, encoder.spec.dim)
 
     def test_a_row_does_not_depend_on_its_batch(self, encoder: Encoder) -> None:
