@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from embedkit.errors import BadRecord
+from embedkit.ingest.target import columns_of
 from embedkit.metadata.rows import FailureWrite, KnownProduct, ProductWrite, ViewRow
 from embedkit.types import Record
 
@@ -81,12 +82,13 @@ def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, b
             raise BadRecord(f"{record.locator}: the {name} holds characters that are not valid text")
     attributes, cleaned = _without_nan(dict(record.attributes))
     try:
-        size = len(json.dumps(attributes, ensure_ascii=False).encode())
+        columns = columns_of(record.key, record.title, attributes)
+        size = len(json.dumps(columns, ensure_ascii=False).encode())
     except (TypeError, ValueError, UnicodeEncodeError) as error:
         raise BadRecord(f"{record.locator}: the attributes are not plain JSON: {error}") from error
     if size > max_attributes_bytes:
         raise BadRecord(
-            f"{record.locator}: the attributes take {size:,} bytes of JSON, more than {max_attributes_bytes:,}; "
+            f"{record.locator}: its title and attributes take {size:,} bytes of JSON, more than {max_attributes_bytes:,}; "
             "leave the large ones out with a column mapping"
         )
     title = record.title.strip() if record.title else None

@@ -172,7 +172,9 @@ class _Run:
                 fetcher=fetcher,
                 slots=slots,
                 stop=self.stop,
-                max_attributes_bytes=self.settings.max_attributes_bytes,
+                max_attributes_bytes=min(
+                    self.settings.max_attributes_bytes, self.target.backend.capabilities.max_columns_bytes
+                ),
             )
             self.committer = self._committer()
             threads = [threading.Thread(target=self.reader.run, args=(records,), name="embedkit-reader", daemon=True)]
