@@ -64,9 +64,7 @@ class IngestSettings(_Section):
 
     batch_size: int = Field(32, ge=1, le=1024, description="pictures encoded and committed together")
     decode_threads: int = Field(0, ge=0, le=256, description="0: as many as cores")
-    max_attributes_bytes: int = Field(
-        60_000, ge=100, le=65_000, description="largest JSON of a product; a backend may hold less"
-    )
+    max_attributes_bytes: int = Field(60_000, ge=100, le=65_000, description="largest JSON of a product")
 
 
 class CollectionSettings(_Section):

@@ -88,8 +88,8 @@ def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, b
         raise BadRecord(f"{record.locator}: the attributes are not plain JSON: {error}") from error
     if size > max_attributes_bytes:
         raise BadRecord(
-            f"{record.locator}: its title and attributes take {size:,} bytes of JSON, more than {max_attributes_bytes:,}; "
-            "leave the large ones out with a column mapping"
+            f"{record.locator}: its title and attributes take {size:,} bytes of JSON, more than "
+            f"{max_attributes_bytes:,}; leave the large ones out with a column mapping"
         )
     title = record.title.strip() if record.title else None
     if not record.image and not title:
