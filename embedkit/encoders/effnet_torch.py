@@ -96,7 +96,7 @@ def load_weights(network: EfficientNetLite0, weights: dict[str, Any]) -> None:
 
 def build(folder: Path, spec: SpecText) -> Encoder:
     """The encoder of the builtin spec, run by torch."""
-    from embedkit.encoders.builtin import effnet_weights
+    from embedkit.encoders.effnet_weights import effnet_weights
     from embedkit.encoders.pth import read_pth
 
     network = EfficientNetLite0()

@@ -12,7 +12,7 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional as F
 
-from embedkit.encoders.builtin import effnet_weights
+from embedkit.encoders.effnet_weights import effnet_weights
 from embedkit.encoders.poolings import NAMES, make_pooling
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.probe import pack, probe_pixels

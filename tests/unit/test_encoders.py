@@ -9,7 +9,7 @@ import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 
-from embedkit.encoders.builtin import effnet_weights
+from embedkit.encoders.effnet_weights import effnet_weights
 from embedkit.encoders.export import export_encoder
 from embedkit.encoders.load import describe_encoder, load_encoder
 from embedkit.encoders.poolings import RMAC, GeM, NetVLAD

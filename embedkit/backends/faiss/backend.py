@@ -19,9 +19,9 @@ from embedkit.backends.contract import (
     SearchResult,
     VectorBackend,
 )
+from embedkit.backends.faiss.capabilities import CAPABILITIES
 from embedkit.backends.faiss.collection import FaissCollection
 from embedkit.backends.faiss.errors import not_found, translated
-from embedkit.backends.faiss.factory import CAPABILITIES
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,

@@ -5,24 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedkit.backends.contract import BackendOptions, Capabilities
+from embedkit.backends.faiss.capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
 
-__all__ = ["CAPABILITIES", "FACTORY"]
-
-CAPABILITIES = Capabilities(
-    name="faiss",
-    metrics=("cosine", "ip", "l2"),
-    vector_kinds=("float",),
-    index_families=("flat", "hnsw", "ivf"),
-    alias_switch=True,
-    many_processes=True,
-    emulated={
-        "delete": "a tombstone at once, the space back by compaction in the background",
-        "filter": "columns kept in typed arrays beside the vectors, evaluated before the search",
-    },
-)
+__all__ = ["FACTORY"]
 
 
 class _Factory:

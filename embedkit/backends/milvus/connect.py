@@ -8,7 +8,7 @@ from typing import Any
 
 from embedkit import plugins
 from embedkit.backends.contract import BackendOptions
-from embedkit.backends.milvus.factory import LITE, SERVER
+from embedkit.backends.milvus.capabilities import LITE, SERVER
 from embedkit.backends.url import BackendUrl
 from embedkit.errors import BackendUnavailable, ConfigError, DiskFull
 

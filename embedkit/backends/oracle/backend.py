@@ -18,8 +18,8 @@ from embedkit.backends.contract import (
     SearchResult,
     VectorBackend,
 )
+from embedkit.backends.oracle.capabilities import CAPABILITIES
 from embedkit.backends.oracle.errors import not_found
-from embedkit.backends.oracle.factory import CAPABILITIES
 from embedkit.backends.oracle.filters import matches
 from embedkit.backends.validation import (
     check_filter,

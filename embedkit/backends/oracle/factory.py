@@ -5,20 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedkit.backends.contract import BackendOptions, Capabilities
+from embedkit.backends.oracle.capabilities import CAPABILITIES
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
 
 __all__ = ["FACTORY"]
-
-CAPABILITIES = Capabilities(
-    name="oracle",
-    metrics=("cosine", "ip", "l2"),
-    vector_kinds=("float",),
-    index_families=("flat",),
-    alias_switch=True,
-    durable=False,
-)
 
 
 class _Factory:
