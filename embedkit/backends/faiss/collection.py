@@ -25,7 +25,7 @@ from embedkit.backends.faiss import kernel
 from embedkit.backends.faiss.errors import not_found, translated
 from embedkit.backends.faiss.filters import ColumnCache
 from embedkit.backends.faiss.rows import RowFile
-from embedkit.errors import EmbedkitError
+from embedkit.errors import BackendUnavailable, EmbedkitError
 from embedkit.filters import Filter
 
 if TYPE_CHECKING:
@@ -257,23 +257,29 @@ class FaissCollection:
     # -- index and compaction ------------------------------------------------------------------
 
     def build_index(self, spec: IndexSpec) -> None:
+        """Searches and writes go on meanwhile; rows that come later are scanned exactly beside the index."""
         with self._lock, translated(self.folder):
-            self._wait()
             if self._now().dead:
                 self._compact()
             state = self._now()
-            name, index = "", None
+            vectors = self._vectors(state)
+        name, index = "", None
+        with translated(self.folder):
             if spec.family != "flat":
-                index = kernel.build(spec, self._vectors(state), self.spec.metric)
+                index = kernel.build(spec, vectors, self.spec.metric)
                 name = f"index-{state.generation}-{state.size}-{os.urandom(4).hex()}.faiss"
                 kernel.write_index(index, self.folder / name)
+        with self._lock, translated(self.folder):
             with self._rows.writing():
-                if self._now_in_transaction().generation != state.generation:
-                    return  # another process has compacted: its positions are not ours
+                now = self._now_in_transaction()
+                if now.generation != state.generation:
+                    raise BackendUnavailable(
+                        f"{self.folder}: it was compacted while the index was built; build it again"
+                    )
                 self._rows.set("index_file", name)
                 self._rows.set("index", spec)
             self.spec = replace(self.spec, index=spec)
-            self._state = replace(self._now(), index=index, index_file=name, covered=index.ntotal if index else 0)
+            self._state = replace(now, index=index, index_file=name, covered=index.ntotal if index else 0)
             self._sweep()
 
     def _compact_if_wasteful(self) -> None:
@@ -287,16 +293,12 @@ class FaissCollection:
             with self._lock, translated(self.folder):
                 spec = self.spec.index
                 self._compact()
-                self._compacting = None
-                if spec.family != "flat":
-                    self.build_index(spec)
+            if spec.family != "flat":
+                self.build_index(spec)
         except EmbedkitError as error:
             _log.warning("The compaction of %s was put off: %s", self.folder, error)
         finally:
             self._compacting = None
-
-    def _wait(self) -> None:
-        self._compacting = None
 
     def _compact(self) -> None:
         """Write the live rows into a new file, close the gaps in the positions, drop the index."""
