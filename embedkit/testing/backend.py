@@ -107,7 +107,8 @@ class BackendContract:
         assert backend.describe(name) == spec
         assert name in backend.list()
         assert backend.count(name) == 0
-        assert len(backend.search(name, np.ones((2, DIM), np.float32), 5).ids) == 2
+        for where in (None, F("price") < 5):
+            assert backend.search(name, np.ones((2, DIM), np.float32), 5, where).ids.shape == (2, 0)
         with pytest.raises(CollectionExists, match=name):
             backend.create(spec)
         backend.drop(name)

@@ -1,15 +1,18 @@
-"""One collection: append-only vectors in a mapped file, rows in SQLite, an optional index.
+"""One collection: append-only files of vectors and ids, rows in SQLite, an optional index.
 
-Writing: the vectors go behind the last committed row, then one SQLite transaction makes them count.
-A crash in between leaves bytes behind the end, which the next write covers. Positions are never
-handed out and never reused, except by compaction, which writes a new file (a new *generation*).
+Writing: vectors and ids go behind the last row that counts, then one SQLite transaction makes them count.
+Positions are never handed out and never reused, except by compaction, which writes new files (a new *generation*).
+
+Two locks, so that a search never waits for a write: `_writing` is held by writes, `_lock` for the moment in which
+the committed state is read. Each has its own connection to the row file. A file lock lets one process at a time
+build an index or compact.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
-import mmap
 import os
 import shutil
 import threading
@@ -23,9 +26,10 @@ import numpy as np
 from embedkit.backends.contract import CollectionSpec, Fetched, IndexSpec, SearchParams, SearchResult
 from embedkit.backends.faiss import kernel
 from embedkit.backends.faiss.errors import not_found, translated
+from embedkit.backends.faiss.files import Generation
 from embedkit.backends.faiss.filters import ColumnCache
-from embedkit.backends.faiss.rows import RowFile
-from embedkit.errors import BackendUnavailable, EmbedkitError
+from embedkit.backends.faiss.rows import Meta, RowFile
+from embedkit.errors import EmbedkitError
 from embedkit.filters import Filter
 
 if TYPE_CHECKING:
@@ -35,24 +39,40 @@ __all__ = ["FaissCollection"]
 
 _log = logging.getLogger(__name__)
 _WASTE = 0.25  # share of dead rows that starts a compaction
-_WASTE_ROWS = 10_000
+_BESIDE = 0.5  # share of rows beside the index that starts its building anew
+_SOME = 10_000  # rows below which neither is worth it
+_RENEWED = 1_000  # changed rows up to which the columns in memory are mended one by one
+_TRIES = 3  # another process may sweep a generation away between the reading of its name and its opening
 
 
 @dataclass(frozen=True)
 class _State:
-    """What the committed rows are. `ids`: by position, -1 where dead. `covered`: rows in `index`."""
+    """What the committed rows are. `ids`: by position, -1 where dead; `alive`: where they are not, None if all are.
+
+    `vectors` may hold rows behind the last one that counts. `seen`: the last numbers of the logs of dead and of
+    changed rows that this state knows.
+    """
 
     ids: IdArray
-    dead: int
+    vectors: FloatArray
+    alive: kernel.Mask | None
     generation: int
-    columns_version: int
     index: Any
     index_file: str
-    covered: int
+    seen: tuple[int, int]
 
     @property
     def size(self) -> int:
         return len(self.ids)
+
+    @property
+    def live(self) -> int:
+        return self.size if self.alive is None else int(np.count_nonzero(self.alive))
+
+    @property
+    def covered(self) -> int:
+        """Rows that the index knows."""
+        return self.index.ntotal if self.index is not None else 0
 
 
 class FaissCollection:
@@ -63,280 +83,289 @@ class FaissCollection:
             raise not_found(folder.name)
         self.folder = folder
         self._lock = threading.RLock()
+        self._writing = threading.RLock()
         self._cache = ColumnCache()
-        self._compacting: threading.Thread | None = None
+        self._upkeep: threading.Thread | None = None
         with translated(folder):
-            self._rows = RowFile(folder / "rows.sqlite")
-            self.spec = self._rows.spec(folder.name)
-            self._map: FloatArray = np.empty((0, self.spec.dim), np.float32)
-            self._mapped_generation = -1
-            self._ids_room = np.empty(0, np.int64)
+            self._reader = RowFile(folder / "rows.sqlite")
+            self._writer = RowFile(folder / "rows.sqlite")
+            self.spec = self._reader.spec(folder.name)
+            self._room = np.empty(0, np.int64)
+            self._made: tuple[str, Any] = ("", None)
             self._version = -1
             self._state: _State | None = None
-            self._now()
+        self.count()
 
     @staticmethod
     def create(folder: Path, spec: CollectionSpec) -> None:
-        """Lay out the files of an empty collection; the row file comes last and makes it exist."""
+        """Lay out the files of an empty collection; the folder's move makes it exist."""
         draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         with translated(folder):
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            (draft / "vectors-0.f32").touch()
+            Generation(draft, 0, spec.dim).create()
             rows = RowFile(draft / "rows.sqlite")
             rows.create(replace(spec, index=IndexSpec()))
             rows.close()
             os.replace(draft, folder)
 
+    def _generation(self, number: int) -> Generation:
+        return Generation(self.folder, number, self.spec.dim)
+
     # -- what is there -------------------------------------------------------------------------
 
-    def _now(self) -> _State:
-        """The committed state, read again when another process has changed it."""
-        version = self._rows.data_version()
-        if self._state is None or version != self._version:
-            with self._rows.reading():
-                meta = self._rows.meta()
-                ids = self._rows.ids_by_position(int(meta["next"]))
-            self._adopt(meta, ids)
-            self._version = version
-        return self._state  # type: ignore[return-value]
+    @contextlib.contextmanager
+    def _look(self) -> Iterator[_State]:
+        """The committed state, and one consistent view of the row file while it is used. Not to be nested."""
+        with self._lock, translated(self.folder):
+            for trial in range(_TRIES):
+                self._reader.begin()
+                try:
+                    state = self._now()
+                    break
+                except BaseException as error:
+                    self._reader.end()
+                    if not isinstance(error, FileNotFoundError) or trial == _TRIES - 1:
+                        raise
+            try:
+                yield state
+            finally:
+                self._reader.end()
 
-    def _adopt(self, meta: dict[str, str], ids: IdArray) -> None:
-        old = self._state
-        if old and (old.generation, old.columns_version) != (int(meta["generation"]), int(meta["columns_version"])):
+    def _now(self) -> _State:
+        """What has been written since the last look is read, and no more."""
+        version = self._reader.data_version()
+        if self._state is None or version != self._version:
+            self._state, self._version = self._refreshed(self._reader.meta()), version
+        return self._state
+
+    def _refreshed(self, meta: Meta) -> _State:
+        old = self._state if self._state and self._state.generation == meta.generation else None
+        if old is None:
             self._cache.clear()
-        index = old.index if old and old.index_file == meta["index_file"] else self._load_index(meta["index_file"])
-        self._ids_room = ids
-        self.spec = replace(self.spec, index=IndexSpec.parse(meta["index"]))
-        self._state = _State(
-            ids=ids,
-            dead=int((ids < 0).sum()),
-            generation=int(meta["generation"]),
-            columns_version=int(meta["columns_version"]),
-            index=index,
-            index_file=meta["index_file"],
-            covered=index.ntotal if index is not None else 0,
+            self._room = np.empty(0, np.int64)
+        files = self._generation(meta.generation)
+        dead = self._reader.dead(old.seen[0] if old else 0)
+        ids = self._with_tail(old.ids if old else self._room, files, meta.size)
+        if len(dead.positions):  # searches that run keep the old table
+            ids = ids.copy()
+            ids[dead.positions] = -1
+        alive = ids >= 0
+        vectors = old.vectors if old and len(old.vectors) >= meta.size else files.map()
+        index = self._index(meta.index_file)
+        changed = self._renew_columns(old, ids)
+        self.spec = replace(self.spec, index=meta.index)
+        return _State(
+            ids, vectors, None if alive.all() else alive, meta.generation, index, meta.index_file, (dead.last, changed)
         )
 
-    def _load_index(self, name: str) -> Any:
-        return kernel.read_index(self.folder / name) if name else None
+    def _index(self, name: str) -> Any:
+        if self._state is not None and self._state.index_file == name:
+            return self._state.index
+        made, self._made = self._made, ("", None)
+        return made[1] if made[0] == name else kernel.read_index(self.folder / name)
 
-    def _vectors(self, state: _State) -> FloatArray:
-        """The mapped rows ``(size, dim)``."""
-        if self._mapped_generation != state.generation or len(self._map) < state.size:
-            row = 4 * self.spec.dim
-            with (self.folder / f"vectors-{state.generation}.f32").open("rb") as file:
-                length = os.fstat(file.fileno()).st_size // row
-                if length == 0:
-                    self._map = np.empty((0, self.spec.dim), np.float32)
-                else:
-                    view = mmap.mmap(file.fileno(), length * row, access=mmap.ACCESS_READ)
-                    self._map = np.frombuffer(view, np.float32).reshape(length, self.spec.dim)
-            self._mapped_generation = state.generation
-        return self._map[: state.size]
+    def _with_tail(self, ids: IdArray, files: Generation, size: int) -> IdArray:
+        """The id table with the rows that have come since; it grows in place where there is room."""
+        known = len(ids)
+        if size == known:
+            return ids
+        if size > len(self._room) or ids.base is not self._room:
+            room = np.empty(max(1_024, size + size // 2), np.int64)
+            room[:known] = ids
+            self._room = room
+        self._room[known:size] = files.ids(known, size)
+        return self._room[:size]
+
+    def _renew_columns(self, old: _State | None, ids: IdArray) -> int:
+        """Bring the columns in memory up to date; the last number of the log of changes."""
+        changed = self._reader.changed(old.seen[1] if old else 0)
+        if old is None or not len(changed.positions):
+            if not changed.complete:
+                self._cache.clear()
+            return changed.last
+        here = ids[changed.positions]
+        if len(here) > _RENEWED:
+            self._cache.clear()
+        else:
+            self._cache.put(self._reader.find(np.unique(here[here >= 0])).values())
+        return changed.last
 
     # -- writing -------------------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[Meta]:
+        """The one write transaction there is, and the state it starts from."""
+        with self._writing, translated(self.folder), self._writer.writing():
+            yield self._writer.meta()
+
     def upsert(self, ids: IdArray, vectors: FloatArray, columns: Sequence[str]) -> None:
-        with self._lock, translated(self.folder):
-            with self._rows.writing():
-                state = self._now_in_transaction()
-                start = state.size
-                self._append(state, vectors)
-                dead = self._rows.insert(start, ids, columns)
-            self._state = replace(state, ids=self._grown(state, ids, dead), dead=state.dead + len(dead))
-        self._compact_if_wasteful()
-
-    def _now_in_transaction(self) -> _State:
-        """As `_now`, under the write lock, so that no other process can come between."""
-        if self._state is None or self._rows.data_version() != self._version:
-            meta = self._rows.meta()
-            self._adopt(meta, self._rows.ids_by_position(int(meta["next"])))
-            self._version = self._rows.data_version()
-        return self._state  # type: ignore[return-value]
-
-    def _append(self, state: _State, vectors: FloatArray) -> None:
-        handle = os.open(self.folder / f"vectors-{state.generation}.f32", os.O_RDWR)
-        try:
-            data, at = np.ascontiguousarray(vectors).data.cast("B"), state.size * self.spec.dim * 4
-            while data:
-                written = os.pwrite(handle, data, at)
-                data, at = data[written:], at + written
-            os.fdatasync(handle)
-        finally:
-            os.close(handle)
-
-    def _grown(self, state: _State, ids: IdArray, dead: Sequence[int]) -> IdArray:
-        """The id table with new rows; searches that run keep the old view, so dead rows need a copy."""
-        size = state.size + len(ids)
-        if dead or size > len(self._ids_room) or state.ids.base is not self._ids_room:
-            room = np.empty(max(size, 1024, len(ids) + 3 * state.size // 2), np.int64)
-            room[: state.size] = state.ids
-            room[list(dead)] = -1
-            self._ids_room = room
-        self._ids_room[state.size : size] = ids
-        return self._ids_room[:size]
+        with self._write() as meta:
+            self._generation(meta.generation).append(meta.size, ids, vectors)
+            self._writer.insert(meta.size, ids, columns)
+        self._upkeep_if_due()
 
     def update_columns(self, ids: IdArray, columns: Sequence[str]) -> None:
-        with self._lock, translated(self.folder):
-            with self._rows.writing():
-                state = self._now_in_transaction()
-                self._rows.update(ids, columns)
-            self._state = replace(state, columns_version=state.columns_version + 1)
-            self._cache.clear()
+        with self._write():
+            self._writer.update(ids, columns)
 
     def delete(self, ids: IdArray) -> None:
-        with self._lock, translated(self.folder):
-            with self._rows.writing():
-                state = self._now_in_transaction()
-                dead = self._rows.remove(ids)
-            if dead:
-                table = state.ids.copy()
-                table[dead] = -1
-                self._state = replace(state, ids=table, dead=state.dead + len(dead))
-        self._compact_if_wasteful()
+        with self._write():
+            self._writer.remove(ids)
+        self._upkeep_if_due()
 
     def flush(self) -> None:
-        with self._lock, translated(self.folder):
-            self._rows.checkpoint()
+        with self._writing, translated(self.folder):
+            self._writer.checkpoint()
 
     # -- reading -------------------------------------------------------------------------------
 
     def search(self, queries: FloatArray, k: int, where: Filter | None, params: SearchParams | None) -> SearchResult:
-        with self._lock, translated(self.folder):
-            state = self._now()
-            vectors = self._vectors(state)
+        with self._look() as state:
             mask = self._mask(state, where)
-        metric = self.spec.metric
+        metric, vectors, covered = self.spec.metric, state.vectors[: state.size], state.covered
         if state.index is None:
             found = kernel.scan(vectors, queries, k, metric, mask)
         else:
-            covered = state.covered
-            tail = None if mask is None else mask[covered:]
-            found = kernel.merge(
-                [
-                    kernel.search_index(state.index, queries, k, None if mask is None else mask[:covered], params),
-                    kernel.scan(vectors[covered:], queries, k, metric, tail, covered),
-                ],
-                k,
-                metric,
-            )
-        return _answer(found, state.ids, metric, min(k, state.size - state.dead))
+            head, tail = (None, None) if mask is None else (mask[:covered], mask[covered:])
+            parts = [kernel.search_index(state.index, queries, k, head, params)]
+            parts.append(kernel.scan(vectors[covered:], queries, k, metric, tail, covered))
+            found = kernel.merge(parts, k, metric)
+        return _answer(found, state.ids, metric, min(k, len(vectors) if mask is None else int(np.count_nonzero(mask))))
 
     def _mask(self, state: _State, where: Filter | None) -> kernel.Mask | None:
-        alive = state.ids >= 0 if state.dead else None
         if where is None:
-            return alive
+            return state.alive
         start = self._cache.missing(where, state.size)
         if start is not None:
-            self._cache.load(where, self._rows.columns_from(start), state.size)
+            self._cache.load(where, self._columns_from(state, start), state.size)
         mask = self._cache.mask(where, state.size)
-        return mask if alive is None else mask & alive
+        return mask if state.alive is None else mask & state.alive
+
+    def _columns_from(self, state: _State, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position, columns) of live rows: of the last ones by their ids, or of all."""
+        if start < state.size // 2:
+            yield from self._reader.every()
+            return
+        tail = state.ids[start:]
+        yield from self._reader.find(tail[tail >= 0]).values()
 
     def fetch(self, ids: IdArray) -> Fetched:
-        with self._lock, translated(self.folder):
-            state = self._now()
-            found = self._rows.find(ids)
+        with self._look() as state:
+            found = self._reader.find(ids)
             present = [i for i in ids.tolist() if i in found]
-            positions = np.array([found[i][0] for i in present], np.int64)
-            rows = self._vectors(state)[positions] if present else np.empty((0, self.spec.dim), np.float32)
+            rows = state.vectors[np.array([found[i][0] for i in present], np.int64)]
             return Fetched(np.array(present, np.int64), rows, tuple(found[i][1] for i in present))
 
     def scan_ids(self, batch: int) -> Iterator[IdArray]:
-        with self._lock, translated(self.folder):
-            ids = self._now().ids
+        with self._look() as state:
+            ids = state.ids
         alive = ids[ids >= 0]
         for start in range(0, len(alive), batch):
-            yield alive[start : start + batch].copy()
+            yield alive[start : start + batch]
 
     def count(self) -> int:
-        with self._lock, translated(self.folder):
-            state = self._now()
-            return state.size - state.dead
+        with self._look() as state:
+            return state.live
 
     # -- index and compaction ------------------------------------------------------------------
 
+    @contextlib.contextmanager
+    def _alone(self, *, wait: bool) -> Iterator[bool]:
+        """Whether no other thread or process builds or compacts here meanwhile."""
+        with translated(self.folder), (self.folder / "upkeep.lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
     def build_index(self, spec: IndexSpec) -> None:
         """Searches and writes go on meanwhile; rows that come later are scanned exactly beside the index."""
-        with self._lock, translated(self.folder):
-            if self._now().dead:
-                self._compact()
-            state = self._now()
-            vectors = self._vectors(state)
-        name, index = "", None
+        with self._alone(wait=True):
+            self._build(spec)
+
+    def _build(self, spec: IndexSpec) -> None:
+        """Called when `_alone`. Dead rows are left behind on the way."""
+        with self._look() as state:
+            pass
+        if state.alive is not None:
+            self._renew(state, spec)
+            return
+        name = self._built(spec, state.vectors[: state.size])
+        with self._write():
+            self._writer.set_index(spec, name)
+        self._sweep()
+
+    def _built(self, spec: IndexSpec, vectors: FloatArray) -> str:
+        """Build an index over the first rows into a file; its name, '' for no index."""
         with translated(self.folder):
-            if spec.family != "flat":
-                index = kernel.build(spec, vectors, self.spec.metric)
-                name = f"index-{state.generation}-{state.size}-{os.urandom(4).hex()}.faiss"
-                kernel.write_index(index, self.folder / name)
-        with self._lock, translated(self.folder):
-            with self._rows.writing():
-                now = self._now_in_transaction()
-                if now.generation != state.generation:
-                    raise BackendUnavailable(
-                        f"{self.folder}: it was compacted while the index was built; build it again"
-                    )
-                self._rows.set("index_file", name)
-                self._rows.set("index", spec)
-            self.spec = replace(self.spec, index=spec)
-            self._state = replace(now, index=index, index_file=name, covered=index.ntotal if index else 0)
-            self._sweep()
+            index = kernel.build(spec, vectors, self.spec.metric)
+            if index is None:
+                return ""
+            name = f"index-{os.urandom(6).hex()}.faiss"
+            kernel.write_index(index, self.folder / name)
+        self._made = (name, index)
+        return name
 
-    def _compact_if_wasteful(self) -> None:
-        state = self._state
-        if state and state.dead > max(_WASTE_ROWS, _WASTE * state.size) and not self._compacting:
-            self._compacting = threading.Thread(target=self._compact_behind, name="faiss-compact", daemon=True)
-            self._compacting.start()
+    def _upkeep_if_due(self) -> None:
+        """Start to compact, or to build the index anew, behind the caller's back."""
+        with self._look() as state:
+            dead = state.size - state.live
+            beside = 0 if self.spec.index.family == "flat" else state.size - state.covered
+        due = dead > max(_SOME, _WASTE * state.size) or beside > max(_SOME, _BESIDE * state.size)
+        if due and not self._upkeep:
+            self._upkeep = threading.Thread(target=self._keep_up, name="faiss-upkeep", daemon=True)
+            self._upkeep.start()
 
-    def _compact_behind(self) -> None:
+    def _keep_up(self) -> None:
         try:
-            with self._lock, translated(self.folder):
-                spec = self.spec.index
-                self._compact()
-            if spec.family != "flat":
-                self.build_index(spec)
+            with self._alone(wait=False) as alone:
+                if alone:
+                    self._build(self.spec.index)
         except EmbedkitError as error:
-            _log.warning("The compaction of %s was put off: %s", self.folder, error)
+            _log.warning("The upkeep of %s was put off: %s", self.folder, error)
         finally:
-            self._compacting = None
+            self._upkeep = None
 
-    def _compact(self) -> None:
-        """Write the live rows into a new file, close the gaps in the positions, drop the index."""
-        with self._rows.writing():
-            state = self._now_in_transaction()
-            vectors = self._vectors(state)
-            alive = np.flatnonzero(state.ids >= 0)
-            generation = state.generation + 1
-            with (self.folder / f"vectors-{generation}.f32").open("wb") as file:
-                for start in range(0, len(alive), 65_536):
-                    file.write(np.ascontiguousarray(vectors[alive[start : start + 65_536]]).data)
-                file.flush()
-                os.fdatasync(file.fileno())
-            self._rows.renumber()
-            for name, value in {
-                "generation": generation,
-                "next": len(alive),
-                "index_file": "",
-                "index": "flat",
-            }.items():
-                self._rows.set(name, value)
-            meta = self._rows.meta()
-        self._adopt(meta, state.ids[alive].copy())
+    def _renew(self, state: _State, spec: IndexSpec) -> None:
+        """A new generation without the dead rows, and its index. Called when `_alone`.
+
+        Writes wait only while the positions are renumbered, and what they brought since `state` is carried over.
+        """
+        files = self._generation(state.generation + 1)
+        kept = np.flatnonzero(state.ids >= 0)
+        with translated(self.folder):
+            files.copy(state.vectors, kept)
+            vectors = files.map()
+        name = self._built(spec, vectors)
+        with self._write():
+            with self._look() as now:
+                ids = np.concatenate([now.ids[kept], now.ids[state.size :]])
+            files.write_ids(ids)
+            files.append(len(kept), ids[len(kept) :], now.vectors[state.size : now.size])
+            self._writer.renew(files.number, ids)
+            self._writer.set_index(spec, name)
         self._sweep()
 
     def _sweep(self) -> None:
-        """Remove files that no committed state names."""
-        state = self._now()
-        wanted = {f"vectors-{state.generation}.f32", state.index_file}
-        for path in [*self.folder.glob("vectors-*.f32"), *self.folder.glob("index-*")]:
+        """Remove files that the committed state does not name. Called when `_alone`."""
+        with self._look() as state:
+            wanted = {*self._generation(state.generation).names, state.index_file}
+        for path in (path for kind in ("vectors-*", "ids-*", "index-*") for path in self.folder.glob(kind)):
             if path.name not in wanted:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
     def close(self) -> None:
-        with self._lock:
-            self._map = np.empty((0, self.spec.dim), np.float32)
-            self._rows.close()
+        thread = self._upkeep
+        if thread is not None:
+            thread.join()
+        with self._writing, self._lock:
+            self._state = None
+            self._reader.close()
+            self._writer.close()
 
 
 def _answer(found: kernel.Found, ids: IdArray, metric: str, k: int) -> SearchResult:

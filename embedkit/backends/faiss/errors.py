@@ -33,7 +33,9 @@ def translated(place: Path) -> Iterator[None]:
             raise _full(place, error) from error
         if "locked" in text or "busy" in text:
             raise BackendUnavailable(f"{place}: another process is writing to it ({error}); try again") from error
-        raise DataCorrupt(f"{place}: the row file cannot be read ({error}); ingest again with --reset") from error
+        raise DataCorrupt(
+            f"{place}: the row file cannot be read ({error}); delete the folder and ingest again"
+        ) from error
     except OSError as error:
         if error.errno in _FULL:
             raise _full(place, error) from error

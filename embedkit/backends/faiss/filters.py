@@ -88,9 +88,8 @@ class ColumnCache:
 
     def missing(self, node: Filter, size: int) -> int | None:
         """The first position whose values are not here yet, None if all are."""
-        starts = [self._seen.get(path, 0) for path in filter_paths(node)]
-        start = min(starts, default=size)
-        return start if start < size else None
+        start = min(self._seen.get(path, -1) for path in filter_paths(node))
+        return max(0, start) if start < size else None
 
     def load(self, node: Filter, rows: Iterable[tuple[int, dict[str, Any]]], size: int) -> None:
         """Take in the rows from `missing` on; afterwards `size` positions are known."""
@@ -103,6 +102,13 @@ class ColumnCache:
                 for path, column in columns.items():
                     column.put(position, value_at(attributes, path))
         self._seen.update(dict.fromkeys(paths, size))
+
+    def put(self, rows: Iterable[tuple[int, dict[str, Any]]]) -> None:
+        """Take in new columns of positions that are here already."""
+        for position, attributes in rows:
+            for path, column in self._columns.items():
+                if position < self._seen[path]:
+                    column.put(position, value_at(attributes, path))
 
     def mask(self, node: Filter, size: int) -> Mask:
         """The positions below `size` that a filter admits; means what `embedkit.matching.matches` means."""

@@ -103,7 +103,8 @@ def merge(parts: Sequence[Found], k: int, metric: str) -> Found:
     return Found(np.take_along_axis(values, best, axis=1), np.take_along_axis(positions, best, axis=1))
 
 
-_PARAMS = {
+_PARAMS: dict[str, dict[str, tuple[int, int, int]]] = {
+    "flat": {},
     "hnsw": {"m": (16, 2, 128), "ef_construction": (200, 8, 4_096)},
     "ivf": {"nlist": (0, 0, 1_000_000)},
 }
@@ -113,7 +114,9 @@ def _params(spec: IndexSpec) -> dict[str, int]:
     known = _PARAMS[spec.family]
     for name, value in spec.params.items():
         if name not in known:
-            raise ConfigError(f"The index {spec.family!r} has no parameter {name!r}; known: {', '.join(known)}")
+            raise ConfigError(
+                f"The index {spec.family!r} has no parameter {name!r}; known: {', '.join(known) or 'none'}"
+            )
         low, high = known[name][1:]
         if not isinstance(value, int) or not low <= value <= high:
             raise ConfigError(f"{name}={value} of the index {spec.family!r} is not a whole number of {low} to {high}")
@@ -121,22 +124,24 @@ def _params(spec: IndexSpec) -> dict[str, int]:
 
 
 def build(spec: IndexSpec, vectors: FloatArray, metric: str) -> Any:
-    """A FAISS index over every row; labels are positions. Raises ConfigError for a bad parameter."""
+    """A FAISS index over every row, whose labels are positions; None for ``flat`` and where there are no rows.
+
+    Raises ConfigError for a bad parameter.
+    """
     params = _params(spec)
+    if spec.family == "flat" or not len(vectors):
+        return None
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     dim = vectors.shape[1]
     if spec.family == "hnsw":
         index = faiss.IndexHNSWFlat(dim, params["m"], kind)
         index.hnsw.efConstruction = params["ef_construction"]
     else:
-        lists = min(params["nlist"] or max(1, round(4 * len(vectors) ** 0.5)), max(1, len(vectors)))
-        quantizer = faiss.IndexFlat(dim, kind)
-        index = faiss.IndexIVFFlat(quantizer, dim, lists, kind)
+        lists = min(params["nlist"] or max(1, round(4 * len(vectors) ** 0.5)), len(vectors))
+        index = faiss.IndexIVFFlat(faiss.IndexFlat(dim, kind), dim, lists, kind)
         index.cp.min_points_per_centroid = 1
-        if len(vectors):
-            index.train(_sample(vectors, 256 * lists))
-    if len(vectors):
-        index.add(np.ascontiguousarray(vectors))
+        index.train(_sample(vectors, 256 * lists))
+    index.add(np.ascontiguousarray(vectors))
     return index
 
 
@@ -173,6 +178,6 @@ def write_index(index: Any, path: Path) -> None:
 def read_index(path: Path) -> Any:
     """Raises DataCorrupt."""
     try:
-        return faiss.downcast_index(faiss.read_index(str(path)))
+        return faiss.read_index(str(path))  # already of its own class; `downcast_index` would not keep it alive
     except RuntimeError as error:
         raise DataCorrupt(f"{path}: FAISS cannot read the index; build it again") from error

@@ -1,0 +1,213 @@
+"""The files of the FAISS backend: seen by every process, compacted behind one's back, never half-written."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
+from embedkit.backends.faiss import collection as faiss_collection
+from embedkit.backends.open import open_backend
+from embedkit.errors import DataCorrupt
+from embedkit.filters import F
+from embedkit.testing.compare import assert_same_answer
+
+DIM = 16
+
+
+def vectors_of(count, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"faiss:///{tmp_path}/faiss"
+
+
+@pytest.fixture
+def backend(url):
+    opened = open_backend(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Compaction and index building start with a handful of rows."""
+    monkeypatch.setattr(faiss_collection, "_SOME", 20)
+
+
+def settle(backend, name="c"):
+    """Wait until no upkeep is under way."""
+    deadline = time.monotonic() + 30
+    while backend._get(name)._upkeep and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_connections_stay_in_step_through_any_order_of_writes(url, eager, seed):
+    """Each writes in turn, with compactions and index builds between; after every step both answer like the oracle."""
+    ours, oracle = [open_backend(url), open_backend(url)], open_backend("oracle://x")
+    chance, ids, vectors = random.Random(seed), 5 + 3 * np.arange(120), vectors_of(120)
+    for one in (ours[0], oracle):
+        one.create(CollectionSpec("c", DIM))
+    for step in range(80):
+        rows = np.array(chance.sample(range(120), chance.randint(1, 40)))
+        action = chance.choice(("upsert", "upsert", "upsert", "delete", "update", "build"))
+        for one in (ours[step % 2], oracle):
+            if action == "upsert":
+                one.upsert("c", ids[rows], vectors[rows] + np.float32(step / 9), [{"n": step} for _ in rows])
+            elif action == "delete":
+                one.delete("c", ids[rows])
+            elif action == "update":
+                one.update_columns("c", ids[rows], [{"n": -step} for _ in rows])
+            elif one is not oracle:
+                one.build_index("c", IndexSpec.parse(chance.choice(("flat", "ivf(nlist=2)"))))
+        for one in ours:
+            assert one.count("c") == oracle.count("c")
+            for where in (None, F("n") < 0, F("n") >= step - 3):
+                found = one.search("c", vectors[:4], 30, where, SearchParams(nprobe=2))
+                assert_same_answer(found, oracle.search("c", vectors[:4], 30, where))
+    for one in (*ours, oracle):
+        one.close()
+
+
+def test_a_compaction_gives_the_space_back_and_no_search_notices(backend, eager, tmp_path):
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    ids, vectors = np.arange(4_000), vectors_of(4_000)
+    backend.upsert("c", ids, vectors)
+    backend.build_index("c", IndexSpec.parse("hnsw(m=16)"))
+    wrong, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            found = backend.search("c", vectors[3_000:3_010], 1).ids[:, 0].tolist()
+            if found != list(range(3_000, 3_010)):
+                wrong.append(found)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for start in range(0, 2_000, 200):
+        backend.delete("c", ids[start : start + 200])
+        backend.upsert("c", ids[start : start + 20], vectors[start : start + 20] + 9)
+    settle(backend)
+    stop.set()
+    asking.join()
+    backend.build_index("c", IndexSpec.parse("hnsw(m=16)"))
+    assert wrong == []
+    assert backend.count("c") == 2_200
+    files = {path.name.partition("-")[0]: path for path in (tmp_path / "faiss" / "c").glob("*-*") if path.is_file()}
+    assert files["vectors"].stat().st_size == 2_200 * DIM * 4
+    assert files["ids"].stat().st_size == 2_200 * 8
+    assert sorted(i for page in backend.scan_ids("c", 100) for i in page.tolist()) == [
+        *(i for start in range(0, 2_000, 200) for i in range(start, start + 20)),
+        *range(2_000, 4_000),
+    ]
+
+
+def test_writes_during_a_compaction_are_carried_over(backend, monkeypatch):
+    """The copy is held up; meanwhile rows come, go and are replaced."""
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    vectors = vectors_of(400)
+    backend.upsert("c", np.arange(300), vectors[:300])
+    backend.delete("c", np.arange(0, 300, 3))
+    there, copying, go_on = backend._get("c"), threading.Event(), threading.Event()
+    copy = faiss_collection.Generation.copy
+
+    def slow_copy(self, *arguments):
+        copy(self, *arguments)
+        copying.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(faiss_collection.Generation, "copy", slow_copy)
+    building = threading.Thread(target=there.build_index, args=(IndexSpec("flat"),))
+    building.start()
+    assert copying.wait(10)
+    backend.upsert("c", np.arange(300, 400), vectors[300:])
+    backend.delete("c", np.array([1, 2, 301]))
+    backend.upsert("c", np.array([4]), vectors[:1])
+    go_on.set()
+    building.join()
+    left = sorted({*range(400)} - {*range(0, 300, 3)} - {1, 2, 301})
+    assert sorted(i for page in backend.scan_ids("c") for i in page.tolist()) == left
+    assert backend.search("c", vectors[:1], 1).ids.tolist() == [[4]]
+    assert backend.search("c", vectors[302:303], 1).ids.tolist() == [[302]]
+    assert backend._get("c")._state.generation == 1
+
+
+def test_a_process_killed_while_it_compacts_and_builds_loses_nothing(url, tmp_path):
+    code = f"""
+import numpy as np
+from embedkit.backends.contract import IndexSpec
+from embedkit.backends.faiss import collection
+from embedkit.backends.open import open_backend
+collection._SOME = 50
+backend = open_backend({url!r})
+vectors = np.random.default_rng(0).standard_normal((3000, {DIM})).astype(np.float32)
+print("ready", flush=True)
+while True:
+    backend.upsert("c", np.arange(1000), vectors[:1000])
+    backend.build_index("c", IndexSpec.parse("ivf(nlist=8)"))
+"""
+    first = open_backend(url)
+    first.create(CollectionSpec("c", DIM, "l2"))
+    first.upsert("c", np.arange(3_000), vectors_of(3_000), [{"n": n} for n in range(3_000)])
+    first.close()
+    chance = random.Random(1)
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(chance.uniform(0.01, 0.4))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        again = open_backend(url)
+        assert sorted(i for page in again.scan_ids("c") for i in page.tolist()) == list(range(3_000))
+        found = again.search("c", vectors_of(3_000)[::100], 1, params=SearchParams(nprobe=8)).ids[:, 0]
+        assert found.tolist() == list(range(0, 3_000, 100))
+        again.close()
+
+
+def test_an_index_keeps_up_with_what_is_written(backend, eager):
+    backend.create(CollectionSpec("c", DIM, "l2", index=IndexSpec.parse("hnsw(m=8)")))
+    vectors = vectors_of(2_000)
+    for start in range(0, 2_000, 100):
+        backend.upsert("c", np.arange(start, start + 100), vectors[start : start + 100])
+    settle(backend)
+    assert backend.describe("c").index == IndexSpec.parse("hnsw(m=8)")
+    assert backend._get("c")._state.covered >= 1_000
+    found = backend.search("c", vectors[::20], 1, params=SearchParams(ef=200)).ids[:, 0]
+    assert np.mean(found == np.arange(0, 2_000, 20)) > 0.97
+
+
+def test_bytes_behind_the_last_committed_row_do_not_count(backend, tmp_path):
+    """What a crash between the write of the vectors and the commit leaves behind."""
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(3), vectors_of(3))
+    for name in ("vectors-0.f32", "ids-0.i64"):
+        with (tmp_path / "faiss" / "c" / name).open("ab") as file:
+            file.write(os.urandom(37))
+    backend.upsert("c", np.array([9]), vectors_of(1, seed=5))
+    assert backend.count("c") == 4
+    assert backend.search("c", vectors_of(1, seed=5), 1).ids.tolist() == [[9]]
+
+
+def test_a_layout_of_another_version_is_refused(backend, url, tmp_path):
+    import sqlite3
+
+    backend.create(CollectionSpec("c", DIM))
+    with sqlite3.connect(tmp_path / "faiss" / "c" / "rows.sqlite") as rows:
+        rows.execute("UPDATE meta SET value = '99' WHERE name = 'layout'")
+    rows.close()
+    other = open_backend(url)
+    with pytest.raises(DataCorrupt, match="layout 99"):
+        other.count("c")
+    other.close()
