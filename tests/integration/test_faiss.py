@@ -52,14 +52,14 @@ def settle(backend, name="c"):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_two_connections_stay_in_step_through_any_order_of_writes(url, eager, seed):
     """Each writes in turn, with compactions and index builds between; after every step both answer like the oracle."""
     ours, oracle = [open_backend(url), open_backend(url)], open_backend("oracle://x")
     chance, ids, vectors = random.Random(seed), 5 + 3 * np.arange(120), vectors_of(120)
     for one in (ours[0], oracle):
         one.create(CollectionSpec("c", DIM))
-    for step in range(80):
+    for step in range(40):
         rows = np.array(chance.sample(range(120), chance.randint(1, 40)))
         action = chance.choice(("upsert", "upsert", "upsert", "delete", "update", "build"))
         for one in (ours[step % 2], oracle):

@@ -311,18 +311,20 @@ class FaissCollection:
 
     def _upkeep_if_due(self) -> None:
         """Start to compact, or to build the index anew, behind the caller's back."""
+        if not self._upkeep and self._due():
+            self._upkeep = threading.Thread(target=self._keep_up, name="faiss-upkeep", daemon=True)
+            self._upkeep.start()
+
+    def _due(self) -> bool:
         with self._look() as state:
             dead = state.size - state.live
             beside = 0 if self.spec.index.family == "flat" else state.size - state.covered
-        due = dead > max(_SOME, _WASTE * state.size) or beside > max(_SOME, _BESIDE * state.size)
-        if due and not self._upkeep:
-            self._upkeep = threading.Thread(target=self._keep_up, name="faiss-upkeep", daemon=True)
-            self._upkeep.start()
+        return dead > max(_SOME, _WASTE * state.size) or beside > max(_SOME, _BESIDE * state.size)
 
     def _keep_up(self) -> None:
         try:
             with self._alone(wait=False) as alone:
-                if alone:
+                while alone and self._due():
                     self._build(self.spec.index)
         except EmbedkitError as error:
             _log.warning("The upkeep of %s was put off: %s", self.folder, error)
