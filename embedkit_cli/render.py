@@ -45,6 +45,8 @@ def fields(rows: Iterable[tuple[str, object]]) -> None:
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """A table; on a pipe, plain tab-separated lines."""
     if not sys.stdout.isatty():
+        if title:
+            typer.echo(title)
         for row in [columns, *rows]:
             typer.echo("\t".join(str(cell) for cell in row))
         return

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _FRUIT = "1F34E"  # red apple
+_ANIMALS, _FOOD = "group == 'Animals & Nature'", "group == 'Food & Drink' and price < 80"
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +38,7 @@ def demo(
     ] = None,
     json_only: AsJson = False,
 ) -> None:
-    """Draw 4,495 emoji, ingest them, search by picture, by words and by both, and write a page of the answers."""
+    """Draw 4,495 emoji, ingest them, search by picture, by words, with filters, and write a page of the answers."""
     import embedkit
 
     catalog = home / "catalog"
@@ -81,10 +82,11 @@ def _answers(collection: Collection, catalog: Path) -> list[tuple[str, str | Non
     asked: list[tuple[str, str | None, dict[str, Any]]] = [
         (f"the picture “{name}”", picture, {"image": picture}),
         ("the words “a boat on the water”", None, {"text": "a boat on the water"}),
+        (f"the words “at home in the sea”, {_ANIMALS}", None, {"text": "at home in the sea", "where": _ANIMALS}),
         (
-            f"the picture “{name}” and the word “green”, price < 60",
+            f"the picture “{name}” and the word “green”, {_FOOD}",
             picture,
-            {"image": picture, "text": "green", "where": "price < 60"},
+            {"image": picture, "text": "green", "where": _FOOD},
         ),
     ]
     found = []
