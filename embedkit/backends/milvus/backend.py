@@ -1,7 +1,7 @@
 """The Milvus backend, for Lite and for servers from 2.3 on.
 
 A collection has the fields ``id`` INT64, ``vector`` FLOAT_VECTOR, ``columns`` JSON (as given) and
-``typed`` JSON (what filters are evaluated on, see `filters`). A search sees what this process has
+dynamic ones (what filters are evaluated on, see `filters`). A search sees what this process has
 written; counting and listing also see what every other process has.
 """
 
@@ -26,7 +26,7 @@ from embedkit.backends.contract import (
     VectorBackend,
 )
 from embedkit.backends.milvus.errors import not_found, translated
-from embedkit.backends.milvus.filters import FIELD, push, typed
+from embedkit.backends.milvus.filters import push, typed
 from embedkit.backends.milvus.schema import create_collection, index_arguments, spec_of
 from embedkit.backends.validation import (
     check_filter,
@@ -118,7 +118,7 @@ class MilvusBackend(VectorBackend):
 
     def _write(self, name: str, ids: IdArray, vectors: FloatArray, columns: Sequence[Attributes]) -> None:
         triples = zip(ids.tolist(), vectors, columns, strict=True)
-        rows = [{"id": i, "vector": vector, "columns": row, FIELD: typed(row)} for i, vector, row in triples]
+        rows = [{"id": i, "vector": vector, "columns": row, **typed(row)} for i, vector, row in triples]
         self._written = time.monotonic()
         with translated(self.url, name):
             for start in range(0, len(rows), _CHUNK):

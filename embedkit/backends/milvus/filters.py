@@ -1,10 +1,11 @@
 """From the portable filter to a Milvus expression over typed names.
 
 Milvus and Milvus Lite disagree about JSON: whether true equals 1, what a missing value does under
-``not``. So every row has a second JSON field, ``typed``, where a name says what its value is:
+``not``. So every row has dynamic fields beside its columns, where a name says what its value is:
 ``{"price": 12, "brand": "acme", "sizes": {"eu": 42}}`` becomes
-``{"n:price": 12.0, "t:brand": "acme", "x:sizes": 1.0, "o:sizes": {"n:eu": 42.0}}``.
-Then a comparison meets one type only, and ``exists`` says the rest.
+``{"n:price": 12.0, "t:brand": "acme", "x:sizes": 1.0, "n:sizes>eu": 42.0}``.
+Then a comparison meets one type only, and ``exists`` says the rest. They are dynamic fields, and flat, because
+Lite evaluates those by column, where the path into a JSON field costs it a walk of the expression for every row.
 """
 
 from __future__ import annotations
@@ -17,33 +18,36 @@ from typing import Any
 
 from embedkit.filters import MAX_INT, And, Compare, Filter, In, IsNull, Like, Not, Or, Path, Value
 
-__all__ = ["FIELD", "Pushed", "push", "typed"]
+__all__ = ["Pushed", "push", "typed"]
 
-FIELD = "typed"
 _OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _TAGS = ("n", "t", "b", "x")
 _PLAIN_NAME = re.compile(r"[\w .:/-]+")
+_STEP = ">"  # no plain name holds it
 _BEYOND = float(MAX_INT) + 2.0
 
 
-def typed(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The copy of the columns that filters are evaluated on.
+def typed(columns: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """The dynamic fields that filters are evaluated on. Names that no expression can hold are left out.
 
     >>> typed({"a": 1, "b": None, "c": {"d": True}})
-    {'n:a': 1.0, 'x:c': 1.0, 'o:c': {'b:d': 1.0}}
+    {'n:a': 1.0, 'x:c': 1.0, 'b:c>d': 1.0}
     """
     out: dict[str, Any] = {}
     for name, value in columns.items():
+        if value is None or not _PLAIN_NAME.fullmatch(name):
+            continue
+        path = above + name
         if isinstance(value, bool):
-            out[f"b:{name}"] = float(value)
+            out[f"b:{path}"] = float(value)
         elif isinstance(value, int | float):
-            out[f"n:{name}"] = _number(value)
+            out[f"n:{path}"] = _number(value)
         elif isinstance(value, str):
-            out[f"t:{name}"] = value
-        elif value is not None:
-            out[f"x:{name}"] = 1.0
+            out[f"t:{path}"] = value
+        else:
+            out[f"x:{path}"] = 1.0
             if isinstance(value, Mapping):
-                out[f"o:{name}"] = typed(value)
+                out.update(typed(value, f"{path}{_STEP}"))
     return out
 
 
@@ -106,8 +110,7 @@ def _any_of(parts: list[Pushed]) -> Pushed:
 
 
 def _name(path: Path, tag: str) -> str:
-    steps = [f"o:{step}" for step in path[:-1]] + [f"{tag}:{path[-1]}"]
-    return FIELD + "".join(f'["{step}"]' for step in steps)
+    return f'$meta["{tag}:{_STEP.join(path)}"]'
 
 
 def _exists(path: Path, tag: str, *, negated: bool) -> Pushed:
@@ -135,7 +138,7 @@ def _compare(path: Path, op: str, value: Value, *, negated: bool) -> Pushed:
     tag, text = literal
     name = _name(path, tag)
     if not negated:
-        return Pushed(f"(exists {name}) and ({name} {op} {text})", True)
+        return Pushed(f"{name} {op} {text}", True)
     return Pushed(f"(not (exists {name})) or ({name} {_OPPOSITE[op]} {text})", True)
 
 
@@ -156,4 +159,4 @@ def _like(node: Like, *, negated: bool) -> Pushed:
     name = _name(node.path, "t")
     if negated:
         return Pushed(f"(not (exists {name})) or (not ({name} like {literal[1]}))", True)
-    return Pushed(f"(exists {name}) and ({name} like {literal[1]})", True)
+    return Pushed(f"{name} like {literal[1]}", True)

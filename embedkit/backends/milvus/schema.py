@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec
-from embedkit.backends.milvus.filters import FIELD
 from embedkit.errors import ConfigError, DataCorrupt
 
 __all__ = ["create_collection", "index_arguments", "spec_of"]
@@ -39,11 +38,10 @@ def create_collection(client: Any, spec: CollectionSpec, index: dict[str, Any], 
     """Make the collection with its index, loaded."""
     from pymilvus import DataType
 
-    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=spec.dim)
     schema.add_field("columns", DataType.JSON)
-    schema.add_field(FIELD, DataType.JSON)
     params = client.prepare_index_params()
     params.add_index("vector", **index)
     client.create_collection(
@@ -58,7 +56,7 @@ def spec_of(client: Any, name: str, timeout: float) -> CollectionSpec:
     """
     described = client.describe_collection(name, timeout=timeout)
     fields = {field["name"]: field for field in described["fields"]}
-    if not {"id", "vector", "columns", FIELD} <= fields.keys():
+    if not ({"id", "vector", "columns"} <= fields.keys() and described.get("enable_dynamic_field")):
         raise DataCorrupt(
             f"The Milvus collection {name!r} was not made by embedkit (it has the fields {', '.join(fields)}); "
             "choose another collection name"
