@@ -35,7 +35,8 @@ class TextRecipe:
     lower: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_tokens < 1 or not self.inputs or not set(self.inputs) <= set(TOKEN_INPUTS):
+        known = self.padding in ("longest", "full") and set(self.inputs) <= set(TOKEN_INPUTS)
+        if not known or self.max_tokens < 1 or not self.inputs:
             raise ConfigError(f"{self} is no recipe for texts")
 
     def as_dict(self) -> dict[str, Any]:

@@ -81,6 +81,13 @@ def test_words_ask_the_titles_unless_the_pictures_are_named(products, folder, ra
     np.testing.assert_allclose([hit.score for hit in hits], scores[:3], atol=1e-3)
 
 
+def test_one_encoder_for_pictures_and_titles(products, folder, catalog):
+    """The view `title` then holds titles, in the space of the pictures."""
+    products.ingest(catalog, encoder={"image": str(folder), "title": str(folder)})
+    assert products.search(text="blue shoe 8", k=1)[0].score == pytest.approx(1.0, abs=1e-4)
+    assert products.search(image=catalog / "img" / "07.png", k=1)[0].key == "p07"
+
+
 def test_torch_and_the_exported_folder_share_a_collection(products, original, folder, catalog):
     """One fingerprint: filled by one, brought up to date by the other."""
     products.ingest(catalog, encoder={"image": original})

@@ -43,14 +43,11 @@ def load_parts(transformers: Any, spec: SpecText) -> Parts:
     try:
         with _quiet(transformers):
             model, pooled = _model(transformers, spec)
-        config: Any = model.config
-        joint = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
-        seeing = joint or hasattr(config, "num_channels") or hasattr(config, "image_size")
-        reading = joint or not seeing
-        tokenizer = _tokenizer(transformers, spec) if reading else None
-        processor = (
-            transformers.AutoImageProcessor.from_pretrained(spec.argument, **_revision(spec)) if seeing else None
-        )
+            config: Any = model.config
+            joint = hasattr(model, "get_text_features") and hasattr(model, "get_image_features")
+            seeing = joint or hasattr(config, "num_channels") or hasattr(config, "image_size")
+            tokenizer = _tokenizer(transformers, spec) if joint or not seeing else None
+            processor = _processor(transformers, spec) if seeing else None
     except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
         raise _not_loaded(spec, error) from error
     return Parts(model, tokenizer, processor, pooled)
@@ -116,6 +113,10 @@ def _tokenizer(transformers: Any, spec: SpecText) -> Any:
             return transformers.PreTrainedTokenizerFast.from_pretrained(spec.argument, **_revision(spec))
         except (OSError, ValueError, ImportError, TypeError):
             raise OSError(str(error)) from error
+
+
+def _processor(transformers: Any, spec: SpecText) -> Any:
+    return transformers.AutoImageProcessor.from_pretrained(spec.argument, **_revision(spec))
 
 
 def _not_loaded(spec: SpecText, error: Exception) -> FetchFailed:
