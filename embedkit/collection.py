@@ -270,11 +270,10 @@ class Collection:
             made = self._resources.encoder(spec).spec
             if made.kind != "float":
                 raise ConfigError(f"The encoder {spec!r} makes binary codes, which a collection cannot hold yet")
-            modality: Modality = "image" if "image" in made.modalities else "text"
             views.append(
                 ViewRow(
                     name=name,
-                    modality=modality,
+                    modality=_modality_of(name, made.modalities),
                     encoder=spec,
                     fingerprint=made.fingerprint,
                     dim=made.dim,
@@ -382,6 +381,11 @@ def _checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]
         if not np.isfinite(value) or value < 0:
             raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
     return weights or {}
+
+
+def _modality_of(view: str, takes: Sequence[Modality]) -> Modality:
+    """What a view holds: of an encoder that takes both, titles in the view ``title``, else pictures."""
+    return "text" if "image" not in takes or (view == "title" and "text" in takes) else "image"
 
 
 def _named_view(row: CollectionRow, name: str) -> ViewRow:

@@ -37,6 +37,16 @@ def _one_model_cache(tmp_path_factory):
         yield
 
 
+WITHOUT_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in ('torch', 'torchvision', 'transformers'):
+            raise ModuleNotFoundError(f'refused: {name}', name=name)
+sys.meta_path.insert(0, Refuse())
+"""  # the start of a script in which every import of the `train` extra is refused
+
+
 def picture(seed: int, size: tuple[int, int] = (96, 64)) -> Image.Image:
     """A smooth coloured pattern; another one for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)

@@ -25,7 +25,7 @@ from embedkit.errors import ConfigError
 
 __all__ = ["effnet_lite0", "effnet_lite0_folder", "minilm", "minilm_folder"]
 
-_GRAPH = 2  # counts changes of the graph or of the recipe, so that no stale folder is taken from the cache
+_GRAPH = 3  # counts changes of the graph or of the recipe, so that no stale folder is taken from the cache
 
 
 def effnet_lite0(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_dir: Path | None) -> Encoder:

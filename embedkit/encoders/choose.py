@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from embedkit.encoders.contract import Encoder, RuntimeName
-from embedkit.encoders.folder import ONNX, TOKENIZER, Manifest, read_manifest
-from embedkit.encoders.model import ImageEncoder, TextEncoder
+from embedkit.encoders.folder import ONNX, TEXT_ONNX, TOKENIZER, Manifest, read_manifest
+from embedkit.encoders.model import BatchTextEncoder, ImageEncoder, JointEncoder, TextEncoder
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.probe import AGREEMENT, PROBE_TEXTS, agreement, probe_pixels, unpack
 from embedkit.encoders.runtimes.contract import Session
 from embedkit.encoders.runtimes.onnx import OnnxSession
-from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.encoders.text_recipe import TextRecipe, Tokens
+from embedkit.errors import ConfigError, DataCorrupt, EmbedkitError
+
+if TYPE_CHECKING:
+    from embedkit.types import ByteArray
 
 __all__ = ["open_folder"]
 
@@ -23,7 +29,8 @@ _log = logging.getLogger(__name__)
 def open_folder(folder: Path, *, name: str = "", runtime: RuntimeName = "auto", threads: int = 0) -> Encoder:
     """Load a model folder without torch. `name`: the spec string that leads here.
 
-    ``auto`` takes OpenVINO where it is installed and agrees with the stored probe, else ONNX Runtime.
+    ``auto`` takes OpenVINO for pictures where it is installed and agrees with the stored probe, else ONNX
+    Runtime; texts always run in ONNX Runtime.
     Raises ConfigError, DataCorrupt, MissingExtra.
     """
     manifest = read_manifest(folder, name=name)
@@ -36,7 +43,7 @@ def open_folder(folder: Path, *, name: str = "", runtime: RuntimeName = "auto", 
         )
     if runtime == "auto":
         return _fastest(manifest, folder, threads)
-    return _checked(manifest, folder, _session(runtime, model, threads))
+    return _opened(manifest, folder, runtime, runtime, threads)
 
 
 def _session(runtime: str, model: Path, threads: int) -> Session:
@@ -49,31 +56,57 @@ def _session(runtime: str, model: Path, threads: int) -> Session:
 
 def _fastest(manifest: Manifest, folder: Path, threads: int) -> Encoder:
     # Texts are short: there ONNX Runtime is as fast, and int8 kernels differ between the two.
-    if manifest.spec.modalities == ("image",) and find_spec("openvino") is not None:
+    if "image" in manifest.spec.modalities and find_spec("openvino") is not None:
         try:
-            return _checked(manifest, folder, _session("openvino", folder / ONNX, threads))
+            return _opened(manifest, folder, "openvino", "onnx", threads)
         except DataCorrupt as error:
             _log.warning("%s Using ONNX Runtime instead.", error)
-    return _checked(manifest, folder, _session("onnx", folder / ONNX, threads))
+    return _opened(manifest, folder, "onnx", "onnx", threads)
 
 
-def _build(manifest: Manifest, folder: Path, session: Session) -> Encoder:
-    if manifest.spec.modalities == ("text",):
-        return TextEncoder(manifest.spec, dict(manifest.preprocess), folder / TOKENIZER, session)
-    return ImageEncoder(manifest.spec, Preprocess.from_dict(manifest.preprocess), session)
+def _opened(manifest: Manifest, folder: Path, for_pictures: str, for_texts: str, threads: int) -> Encoder:
+    """The encoder in the runtimes asked for, its vectors of the probe held to the stored ones."""
+    spec = manifest.spec
+    if "image" not in spec.modalities:
+        texts = _text_encoder(manifest, manifest.preprocess, folder, _session(for_texts, folder / ONNX, threads))
+        return _checked(texts, PROBE_TEXTS, manifest.probe, folder)
+    recipe = Preprocess.from_dict(manifest.preprocess)
+    pictures = ImageEncoder(spec, recipe, _session(for_pictures, folder / ONNX, threads))
+    _checked(pictures, probe_pixels(recipe.size), manifest.probe, folder)
+    if manifest.text is None:
+        return pictures
+    try:
+        texts = _text_encoder(manifest, manifest.text, folder, _session(for_texts, folder / TEXT_ONNX, threads))
+        return JointEncoder(spec, pictures, _checked(texts, PROBE_TEXTS, manifest.text_probe, folder))
+    except EmbedkitError:
+        pictures.close()
+        raise
 
 
-def _checked(manifest: Manifest, folder: Path, session: Session) -> Encoder:
+def _text_encoder(manifest: Manifest, recipe: Mapping[str, Any], folder: Path, session: Session) -> Encoder:
+    if "pooling" in recipe:  # the graph ends at the tokens
+        return TextEncoder(manifest.spec, dict(recipe), folder / TOKENIZER, session)
+    return BatchTextEncoder(manifest.spec, Tokens(folder / TOKENIZER, TextRecipe.from_dict(recipe)), session)
+
+
+def _checked(
+    encoder: Encoder, probe: ByteArray | Sequence[str], stored: Mapping[str, Any] | None, folder: Path
+) -> Encoder:
     """The encoder, after its vectors of the probe were compared with the stored ones."""
-    encoder = _build(manifest, folder, session)
-    if manifest.probe is not None:
-        size = manifest.spec.input_size
-        probe = probe_pixels(size) if size else PROBE_TEXTS
-        found = agreement(encoder.encode(probe), unpack(manifest.probe))
+    if stored is not None:
+        try:
+            vectors = encoder.encode(probe)
+        except Exception as error:  # a runtime raises what it likes
+            encoder.close()
+            reason = str(error).strip().splitlines()[0]
+            raise DataCorrupt(
+                f"{folder}: {encoder.runtime} cannot run the model ({reason}); export it again"
+            ) from error
+        found = agreement(vectors, unpack(stored))
         if found < AGREEMENT:
             encoder.close()
             raise DataCorrupt(
-                f"{folder}: {session.name} gives other vectors than the model was exported with "
+                f"{folder}: {encoder.runtime} gives other vectors than the model was exported with "
                 f"(cosine {found:.4f}, not {AGREEMENT}); use another runtime, or export the model again"
             )
     return encoder

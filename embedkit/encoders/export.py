@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,18 @@ import numpy as np
 from embedkit import plugins
 from embedkit.encoders.builtin import effnet_lite0_folder, minilm_folder
 from embedkit.encoders.choose import open_folder
-from embedkit.encoders.folder import CARD, MANIFEST, ONNX, WEIGHTS, Manifest, write_folder
+from embedkit.encoders.contract import Encoder, EncoderSpec
+from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TEXT_ONNX, TOKENIZER, WEIGHTS, Manifest, write_folder
 from embedkit.encoders.load import load_encoder, model_folder_of
-from embedkit.encoders.probe import pack, probe_pixels
+from embedkit.encoders.model import JointEncoder
+from embedkit.encoders.probe import PROBE_TEXTS, pack, probe_pixels
 from embedkit.encoders.spec_text import parse_spec
 from embedkit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from embedkit.encoders.hf.texts import TorchTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
 __all__ = ["export_encoder"]
@@ -54,16 +60,31 @@ def _builtin_folder(text: str, cache_dir: Path | None) -> Path | None:
 
 def _write(encoder: Any, folder: Path) -> None:
     plugins.require("torch", "train", needed_for="Exporting an encoder")
+    from embedkit.encoders.hf.texts import TorchTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
-    if not isinstance(encoder, TorchImageEncoder):
-        raise ConfigError(f"{encoder.spec.name!r} cannot be exported; image encoders that run in torch can")
-    probe = encoder.encode(probe_pixels(encoder.recipe.size))
-    manifest = Manifest(encoder.spec, encoder.recipe.as_dict(), pack(np.asarray(probe, np.float32)), encoder.spec.name)
+    pictures, texts = (encoder.pictures, encoder.texts) if isinstance(encoder, JointEncoder) else (encoder, encoder)
+    recipe = probe = text = text_probe = None
+    if isinstance(texts, TorchTextEncoder):
+        text, text_probe = texts.recipe.as_dict(), _probe(texts, PROBE_TEXTS)
+        texts.write_tokenizer(folder / TOKENIZER)
+        _text_graph(texts, folder / (ONNX if texts is encoder else TEXT_ONNX))
+    if isinstance(pictures, TorchImageEncoder):
+        recipe, probe = pictures.recipe.as_dict(), _probe(pictures, probe_pixels(pictures.recipe.size))
+        _picture_graph(pictures, folder / ONNX)
+        if pictures is encoder:
+            _weights(pictures, folder / WEIGHTS)
+    if recipe is None:  # texts alone: their recipe is the recipe
+        recipe, probe, text, text_probe = text, text_probe, None, None
+    if recipe is None:
+        raise ConfigError(f"{encoder.spec.name!r} cannot be exported; encoders that run in torch can")
+    manifest = Manifest(encoder.spec, recipe, probe, encoder.spec.name, text=text, text_probe=text_probe)
     (folder / MANIFEST).write_text(manifest.as_json(), encoding="utf-8")
-    (folder / CARD).write_text(_card(encoder), encoding="utf-8")
-    _weights(encoder, folder / WEIGHTS)
-    _onnx(encoder, folder / ONNX)
+    (folder / CARD).write_text(_card(encoder.spec), encoding="utf-8")
+
+
+def _probe(encoder: Encoder, probe: Any) -> dict[str, Any]:
+    return pack(np.asarray(encoder.encode(probe), np.float32))
 
 
 def _weights(encoder: TorchImageEncoder, path: Path) -> None:
@@ -73,30 +94,48 @@ def _weights(encoder: TorchImageEncoder, path: Path) -> None:
     save_file(state, str(path))
 
 
-def _onnx(encoder: TorchImageEncoder, path: Path) -> None:
+def _picture_graph(encoder: TorchImageEncoder, path: Path) -> None:
     import torch
 
     pixels = torch.from_numpy(probe_pixels(encoder.recipe.size))
+    _graph(encoder.model, {"pixels": pixels}, {0: "n"}, path)
+
+
+def _text_graph(encoder: TorchTextEncoder, path: Path) -> None:
+    # Other shapes than the probe's, so that the probe shows a graph that learned the shape by heart.
+    tokens = encoder.tokens(["four words of text", "two words"])
+    axes = {0: "n"} if encoder.recipe.padding == "full" else {0: "n", 1: "length"}
+    _graph(encoder.tower, dict(zip(encoder.recipe.inputs, tokens, strict=True)), axes, path)
+
+
+def _graph(model: nn.Module, inputs: Mapping[str, Tensor], axes: Mapping[int, str], path: Path) -> None:
+    """Write the ONNX graph; `axes`: which axes of the inputs vary."""
+    import torch
+
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # the exporter warns about itself being the old one; the new one needs more packages
+        # The exporter warns about itself being the old one; the new one needs more packages.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
-            encoder.model,
-            (pixels,),
+            model,
+            tuple(inputs.values()),
             str(path),
-            input_names=["pixels"],
+            input_names=list(inputs),
             output_names=["vectors"],
-            dynamic_axes={"pixels": {0: "n"}, "vectors": {0: "n"}},
+            dynamic_axes={**{name: dict(axes) for name in inputs}, "vectors": {0: "n"}},
             opset_version=_OPSET,
             dynamo=False,
         )
 
 
-def _card(encoder: TorchImageEncoder) -> str:
-    lines = "".join(f"| {name} | {value} |\n" for name, value in asdict(encoder.spec).items())
+def _card(spec: EncoderSpec) -> str:
+    lines = "".join(f"| {name} | {value} |\n" for name, value in asdict(spec).items())
+    ways = {
+        "image": "uint8 RGB pixels go into `model.onnx`",
+        "text": f"texts through `{TOKENIZER}` into `{TEXT_ONNX if 'image' in spec.modalities else ONNX}`",
+    }
+    given = ", ".join(ways[modality] for modality in spec.modalities)
     return (
-        f"# {encoder.spec.name}\n\nAn embedkit model folder, exported from `{encoder.spec.name}`.\n\n"
+        f"# {spec.name}\n\nAn embedkit model folder, exported from `{spec.name}`.\n\n"
         f"| field | value |\n|---|---|\n{lines}\n"
-        "Runs in ONNX Runtime and OpenVINO; the pixels go in as uint8 RGB, unit vectors come out.\n"
+        f"Runs in ONNX Runtime and OpenVINO; {given}; unit vectors come out.\n"
     )

@@ -1,5 +1,8 @@
 """The model folder: ``encoder.json``, ``model.onnx`` and/or ``model.safetensors``, ``README.md``.
 
+A text encoder has ``tokenizer.json`` beside them. One that takes both has two graphs in one space:
+``model.onnx`` for pictures, ``text.onnx`` with ``tokenizer.json`` for texts.
+
 A folder is written beside its place and moved there whole, so that a half-written one is never seen.
 """
 
@@ -18,14 +21,16 @@ from typing import Any
 from embedkit.encoders.contract import EncoderSpec
 from embedkit.errors import ConfigError, DataCorrupt
 
-__all__ = ["CARD", "MANIFEST", "ONNX", "TOKENIZER", "WEIGHTS", "Manifest", "read_manifest", "write_folder"]
+__all__ = ["CARD", "MANIFEST", "ONNX", "TEXT_ONNX", "TOKENIZER", "WEIGHTS", "Manifest", "read_manifest", "write_folder"]
 
 MANIFEST = "encoder.json"
 ONNX = "model.onnx"
+TEXT_ONNX = "text.onnx"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
 CARD = "README.md"
-_VERSION = 1
+_VERSION = 2
+_READABLE = (1, 2)  # 1 knew neither encoders of two modalities nor texts that are pooled in the graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Manifest:
     """What ``encoder.json`` holds. `preprocess`: the recipe for pictures or texts; `probe`: packed vectors.
 
     `source`: the spec string that the folder was made from; `training`: recipe and metrics, if it was trained.
+    `text`, `text_probe`: the recipe and the vectors for texts, of an encoder that takes pictures and texts.
     """
 
     spec: EncoderSpec
@@ -40,6 +46,8 @@ class Manifest:
     probe: Mapping[str, Any] | None = None
     source: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
+    text: Mapping[str, Any] | None = None
+    text_probe: Mapping[str, Any] | None = None
 
     def as_json(self) -> str:
         spec = self.spec
@@ -56,6 +64,8 @@ class Manifest:
             "preprocess": dict(self.preprocess),
             "training": dict(self.training),
             "probe": self.probe,
+            "text": dict(self.text) if self.text is not None else None,
+            "text_probe": self.text_probe,
         }
         return json.dumps(values, indent=1, ensure_ascii=False) + "\n"
 
@@ -67,9 +77,9 @@ def read_manifest(folder: Path, *, name: str = "") -> Manifest:
         raise ConfigError(f"{str(folder)!r} is no model folder: it has no {MANIFEST}; write one with: embedkit export")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != _VERSION:
+        if values["format"] not in _READABLE:
             raise ConfigError(
-                f"{path}: the format {values['format']!r} is not {_VERSION}; use the embedkit that wrote it"
+                f"{path}: the format {values['format']!r} is not {_VERSION} or older; use the embedkit that wrote it"
             )
         size = values["input_size"]
         spec = EncoderSpec(
@@ -81,7 +91,15 @@ def read_manifest(folder: Path, *, name: str = "") -> Manifest:
             normalized=bool(values["normalized"]),
             input_size=(int(size[0]), int(size[1])) if size else None,
         )
-        return Manifest(spec, values["preprocess"], values["probe"], values["source"], values["training"])
+        return Manifest(
+            spec,
+            values["preprocess"],
+            values["probe"],
+            values["source"],
+            values["training"],
+            values.get("text"),
+            values.get("text_probe"),
+        )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataCorrupt(f"{path}: it cannot be read ({error}); export the model again") from error
 

@@ -11,6 +11,7 @@ import numpy as np
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.runtimes.contract import Session
+from embedkit.encoders.text_recipe import Tokens
 from embedkit.errors import BadInput, DataCorrupt
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from embedkit.types import ByteArray, FloatArray, VectorArray
 
-__all__ = ["ImageEncoder", "TextEncoder"]
+__all__ = ["BatchTextEncoder", "ImageEncoder", "JointEncoder", "TextEncoder"]
 
 
 class ImageEncoder(Encoder):
@@ -90,3 +91,46 @@ class TextEncoder(Encoder):
 
     def close(self) -> None:
         self._session.close()
+
+
+class BatchTextEncoder(Encoder):
+    """Texts through a session that takes tokens and gives vectors: pooling and scaling are in the graph."""
+
+    def __init__(self, spec: EncoderSpec, tokens: Tokens, session: Session) -> None:
+        self.spec = spec
+        self.runtime = session.name
+        self.concurrency = session.concurrency
+        self._tokens = tokens
+        self._session = session
+
+    def prepare(self, picture: bytes | Image) -> ByteArray:
+        del picture
+        raise BadInput(f"The encoder {self.spec.name!r} takes text, not pictures")
+
+    def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        if not len(batch):
+            return np.empty((0, self.spec.dim), np.float32)
+        return self._session.run(self._tokens([str(text) for text in batch]))
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class JointEncoder(Encoder):
+    """Pictures and texts into one space, as CLIP does: one encoder for each, in whatever runtimes they run."""
+
+    def __init__(self, spec: EncoderSpec, pictures: Encoder, texts: Encoder) -> None:
+        self.spec = spec
+        self.runtime = pictures.runtime
+        self.concurrency = pictures.concurrency
+        self.pictures, self.texts = pictures, texts
+
+    def prepare(self, picture: bytes | Image) -> ByteArray:
+        return self.pictures.prepare(picture)
+
+    def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        return self.pictures.encode(batch) if isinstance(batch, np.ndarray) else self.texts.encode(batch)
+
+    def close(self) -> None:
+        self.pictures.close()
+        self.texts.close()

@@ -19,7 +19,7 @@ __all__ = ["FITS", "Fit", "Preprocess"]
 
 Fit = Literal["crop", "pad", "squash"]
 FITS: tuple[Fit, ...] = get_args(Fit)
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_FILTERS = {kind.name.lower(): kind for kind in Image.Resampling}
 _WHITE = (255, 255, 255)
 
 
@@ -28,7 +28,8 @@ class Preprocess:
     """The recipe, stored with the model and part of its fingerprint.
 
     `size`: (height, width). `fit`: ``crop`` cuts the middle out, ``pad`` adds white, ``squash`` distorts.
-    `keep`: the share of the shorter side that ``crop`` keeps (0.875 is the usual 224 of 256).
+    `keep`: the share of the scaled picture's shorter side that is kept (0.875 is the usual 224 of 256); the
+    cut falls on whole pixels of the scaled picture, as in torchvision and transformers.
     `mean`, `std`: of the RGB values scaled to 0..1; the model itself subtracts and divides.
     """
 
@@ -51,15 +52,23 @@ class Preprocess:
         if self.fit == "pad":
             image = self._padded(image)
         else:
-            box = self._centre(image.size) if self.fit == "crop" else None
-            image = image.resize((width, height), _FILTERS[self.interpolation], box=box, reducing_gap=2.0)
+            image = image.resize(
+                (width, height), _FILTERS[self.interpolation], box=self._cut(image.size), reducing_gap=2.0
+            )
         return np.asarray(image)
 
-    def _centre(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
-        scale = self.keep * min(size[0] / self.size[1], size[1] / self.size[0])
-        width, height = self.size[1] * scale, self.size[0] * scale
-        left, top = (size[0] - width) / 2, (size[1] - height) / 2
-        return left, top, left + width, top + height
+    def _cut(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """The part of a picture of `size` (width, height) that becomes the result: left, top, right, bottom."""
+        (height, width), (wide, high) = self.size, size
+        scaled = (round(width / self.keep), round(height / self.keep))
+        if self.fit == "crop":
+            if wide * scaled[1] < high * scaled[0]:
+                scaled = (scaled[0], max(scaled[1], high * scaled[0] // wide))
+            else:
+                scaled = (max(scaled[0], wide * scaled[1] // high), scaled[1])
+        left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+        across, down = wide / scaled[0], high / scaled[1]
+        return left * across, top * down, min(wide, (left + width) * across), min(high, (top + height) * down)
 
     def _padded(self, image: Image.Image) -> Image.Image:
         height, width = self.size

@@ -94,7 +94,9 @@ def export(
     import embedkit
 
     folder = embedkit.export_encoder(encoder, out, overwrite=overwrite)
+    made = embedkit.describe_encoder(str(folder))
     if json_only:
-        render.as_json({"folder": str(folder), **asdict(embedkit.describe_encoder(str(folder)))})
+        render.as_json({"folder": str(folder), **asdict(made)})
     else:
-        render.note(f"Written: {folder}. Use it with: embedkit ingest CATALOG --encoder image={folder}")
+        view = "image" if "image" in made.modalities else "title"
+        render.note(f"Written: {folder}. Use it with: embedkit ingest CATALOG --encoder {view}={folder}")

@@ -9,6 +9,7 @@ import zipfile
 import pytest
 
 import embedkit
+from tests.conftest import WITHOUT_TORCH
 
 HEAVY = (
     "torch",
@@ -37,13 +38,7 @@ def test_heavy_packages_wait_until_they_are_needed(code):
 
 def test_ingest_and_search_run_without_torch(catalog, tmp_path):
     """A finder refuses every import of the `train` extra; the whole main job must not notice."""
-    code = f"""
-import sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in ('torch', 'torchvision', 'transformers'):
-            raise ModuleNotFoundError(f'refused: {{name}}', name=name)
-sys.meta_path.insert(0, Refuse())
+    code = f"""{WITHOUT_TORCH}
 import embedkit
 with embedkit.connect(backend='faiss:///{tmp_path}/f', home={str(tmp_path)!r}) as kit:
     products = kit.collection('products')

@@ -1,0 +1,1 @@
+"""What a Hugging Face folder says, in embedkit's words: weights, pixels, texts, sentence files, towers."""
