@@ -30,6 +30,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 from embedkit.errors import FilterError
@@ -382,6 +383,7 @@ class _Parser:
             raise self.fail(error.reason, token) from None
 
 
+@lru_cache(256)
 def parse_filter(text: str) -> Filter:
     """Parse the text form.
 

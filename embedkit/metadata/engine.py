@@ -25,7 +25,8 @@ def open_engine(url: str) -> sa.Engine:
     """An engine on a database whose tables are up to date.
 
     Transactions of a connection with the execution option ``write=True`` take SQLite's write lock
-    at their start, so that two writers wait for each other instead of failing half-way.
+    at their start, so that two writers wait for each other instead of failing half-way; without it there
+    is no transaction, and every statement sees the newest commit.
     Raises ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError.
     """
     parsed = _parsed(url)
@@ -103,8 +104,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    write = connection.get_execution_options().get("write", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+    if connection.get_execution_options().get("write", False):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _migrate(engine: sa.Engine, safe: str) -> None:

@@ -34,7 +34,8 @@ class Session:
     def __init__(self, engine: sa.Engine, url: str) -> None:
         self._engine = engine
         self.url = url
-        self._reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        alone = engine.dialect.name == "sqlite"  # there a connection begins nothing unless it is to write
+        self._reader = engine if alone else engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writer = engine.execution_options(write=True)
 
     @contextmanager

@@ -44,14 +44,16 @@ def _pool() -> ThreadPoolExecutor:
 
 def scan(vectors: FloatArray, queries: FloatArray, k: int, metric: str, mask: Mask | None, offset: int = 0) -> Found:
     """The exact k best of the rows where `mask` holds; `offset` is the position of the first row."""
+    work = vectors.size
     if mask is not None:
         admitted = np.flatnonzero(mask)
+        work = len(admitted) * vectors.shape[1]
         if len(admitted) <= max(1_000, _FEW * len(mask)):
             found = _knn(np.ascontiguousarray(vectors[admitted]), queries, k, metric, None)
             positions = np.where(found.positions >= 0, admitted[found.positions] + offset if len(admitted) else -1, -1)
             return Found(found.values, positions.astype(np.int64))
     threads = os.cpu_count() or 1
-    if len(queries) >= threads or vectors.size < _SPLIT or threads == 1:
+    if len(queries) >= threads or work < _SPLIT or threads == 1:
         return _shifted(_knn(vectors, queries, k, metric, mask), offset)
     edges = np.linspace(0, len(vectors), threads + 1).astype(int)
     parts = _pool().map(
