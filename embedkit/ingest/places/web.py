@@ -15,17 +15,17 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import httpx
 
+from embedkit.ingest.http import AGAIN
 from embedkit.ingest.places.contract import Entry, Place
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["AGAIN", "WebPlace"]
+__all__ = ["WebPlace"]
 
-AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses after which asking again may help
 _TIMEOUT = 30.0  # seconds for a connection, and between two pieces of an answer
 _TRIES = 4
-_BUFFER = 4 << 20
+_FIRST, _LARGEST = 64 << 10, 4 << 20  # bytes of a piece; reading on and on makes pieces larger
 T = TypeVar("T")
 
 
@@ -69,7 +69,7 @@ class WebPlace(Place):
         head = self._head(path)
         if head.copy is not None:
             return open(head.copy, "rb")
-        return io.BufferedReader(_Ranges(self._client, path, head), _BUFFER)
+        return io.BufferedReader(_Ranges(self._client, path, head))
 
     def uri(self, path: str) -> str:
         return path
@@ -106,11 +106,12 @@ class WebPlace(Place):
 
 
 class _Ranges(io.RawIOBase):
-    """Reads from any offset, one request a piece."""
+    """Reads from any offset, one request a piece; keeps the last piece."""
 
     def __init__(self, client: httpx.Client, url: str, head: _Head) -> None:
         self._client, self._url, self._head = client, url, head
         self._at = 0
+        self._piece, self._start, self._size = b"", 0, _FIRST
 
     def readable(self) -> bool:
         return True
@@ -128,15 +129,24 @@ class _Ranges(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer)
-        end = min(self._at + len(view), self._head.size)
-        if end <= self._at:
-            return 0
-        data = _again(lambda: self._piece(self._at, end))
+        offset = self._at - self._start
+        if not 0 <= offset < len(self._piece):
+            if self._at >= self._head.size:
+                return 0
+            offset = 0
+            self._read_piece(len(view))
+        data = self._piece[offset : offset + len(view)]
         view[: len(data)] = data
         self._at += len(data)
         return len(data)
 
-    def _piece(self, start: int, end: int) -> bytes:
+    def _read_piece(self, wanted: int) -> None:
+        goes_on = self._piece and self._at == self._start + len(self._piece)
+        self._size = min(2 * self._size, _LARGEST) if goes_on else _FIRST
+        end = min(self._at + max(wanted, self._size), self._head.size)
+        self._piece, self._start = _again(lambda: self._asked(self._at, end)), self._at
+
+    def _asked(self, start: int, end: int) -> bytes:
         headers = {"Range": f"bytes={start}-{end - 1}"}
         etag = self._head.etag
         if etag and not etag.startswith("W/"):

@@ -57,9 +57,10 @@ def _kind_of(text: str) -> str:
         return known
     if path is None and not is_web(text) and (inside is None or not PurePosixPath(name).suffix):
         return "folder"
+    lists = " (a web server lists no folders)" if is_web(text) else ""
     raise BadSource(
-        f"{redact(text)!r} is no catalog of a known kind; give a folder, an archive (.zip, .tar, .tar.gz), a table "
-        f"({', '.join(TABLE_KINDS)}), a database URL, or say which with --kind"
+        f"{redact(text)!r} is no catalog of a known kind{lists}; give a folder, an archive (.zip, .tar, .tar.gz), "
+        f"a table ({', '.join(TABLE_KINDS)}), a database URL, or say which with --kind"
     )
 
 
