@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,15 @@ __all__ = ["AGAIN", "HttpLoop"]
 AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses after which asking again may help
 _LONGEST_PAUSE = 60.0  # seconds; a host that asks for more is left alone until the next run
 _MOST_REDIRECTS = 10
+_CONNECTIONS = 4  # of one client
+
+
+@dataclass(slots=True)
+class _Client:
+    """A client with its pool, and how many requests it has under way."""
+
+    session: httpx.AsyncClient
+    busy: int = 0
 
 
 class HttpLoop:
@@ -42,7 +52,8 @@ class HttpLoop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch-http", daemon=True)
         self._thread.start()
-        self._client: httpx.AsyncClient | None = None
+        self._clients: list[_Client] = []
+        self._tls: ssl.SSLContext | None = None
         self._all = asyncio.Semaphore(settings.concurrency)
         self._hosts: dict[tuple[str, int | None], asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(settings.per_host)
@@ -60,30 +71,36 @@ class HttpLoop:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._client is not None:
-                await self._client.aclose()
+            for client in self._clients:
+                await client.session.aclose()
 
         asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
 
-    def _session(self) -> httpx.AsyncClient:
+    def _client(self) -> _Client:
+        """The first client with a free connection: a pool looks at all its connections for every request,
+        squared, so that a few small ones are several times as fast as a large one.
+        """
         import httpx
 
-        if self._client is None:
-            limits = httpx.Limits(max_connections=self._settings.concurrency, max_keepalive_connections=64)
-            self._client = httpx.AsyncClient(
+        free = next((client for client in self._clients if client.busy < _CONNECTIONS), None)
+        if free is None:
+            self._tls = self._tls or httpx.create_ssl_context()
+            session = httpx.AsyncClient(
                 http2=True,
+                verify=self._tls,
                 timeout=self._settings.timeout,
-                limits=limits,
+                limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
                 headers={
                     "User-Agent": "embedkit",
                     "Accept": "image/*,*/*;q=0.5",
                     "Accept-Encoding": "identity",  # pictures are compressed already
                 },
             )
-        return self._client
+            self._clients.append(free := _Client(session))
+        return free
 
     async def _fetch(self, uri: str, validator: str | None) -> FetchedImage:
         wait = 0.5
@@ -104,7 +121,9 @@ class HttpLoop:
 
         left = self._settings.timeout
         try:
-            request: httpx.Request | None = self._session().build_request("GET", uri, headers=_conditional(validator))
+            request: httpx.Request | None = self._client().session.build_request(
+                "GET", uri, headers=_conditional(validator)
+            )
             for _ in range(_MOST_REDIRECTS + 1):
                 if request is None:
                     raise FetchFailed(f"{redact(uri)}: the host redirects to nowhere")
@@ -134,7 +153,13 @@ class HttpLoop:
         self, request: httpx.Request, uri: str, validator: str | None
     ) -> tuple[httpx.Request | None, FetchedImage | None]:
         """The picture, or the request to which the host redirects; httpx takes credentials out of that one."""
-        answer = await self._session().send(request, stream=True)
+        client = self._client()
+        client.busy += 1
+        try:
+            answer = await client.session.send(request, stream=True)
+        except BaseException:
+            client.busy -= 1
+            raise
         try:
             if answer.has_redirect_location:
                 return answer.next_request, None
@@ -143,6 +168,7 @@ class HttpLoop:
             _check_status(uri, answer.status_code, answer.headers.get("Retry-After"))
             return None, fetched(await self._body(uri, answer), _validator_of(answer.headers))
         finally:
+            client.busy -= 1
             await answer.aclose()
 
     async def _body(self, uri: str, answer: httpx.Response) -> bytes:

@@ -146,8 +146,13 @@ class Archive:
             if self._zip is not None:
                 with self.open(path) as stream:
                     return stream.read(limit)
-            with self._lock, self.open(path) as stream:
-                return stream.read(limit)
+            info = self._members.get(path)
+            with self._lock:
+                if isinstance(info, tarfile.TarInfo) and info.isreg() and not info.issparse():
+                    self._file.seek(info.offset_data)
+                    return self._file.read(min(info.size, limit))
+                with self.open(path) as stream:
+                    return stream.read(limit)
         except _DAMAGED as error:
             raise OSError(_member_reason(error)) from error
 

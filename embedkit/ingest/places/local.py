@@ -37,9 +37,11 @@ def open_regular(path: str) -> BinaryIO:
         if error.errno == errno.ENXIO:
             raise OSError(errno.ENXIO, _IRREGULAR) from error
         raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, _IRREGULAR)
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else _IRREGULAR)
     return os.fdopen(handle, "rb")
 
 
