@@ -218,6 +218,16 @@ def test_pictures_of_a_remote_table_lie_beside_it(memory, web, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("root", ["memory://", "memory://shop", "memory://shop/", "simplecache::memory://shop"])
+def test_the_root_of_a_file_system_and_a_chain_of_them_are_folders(memory, root):
+    memory.pipe("/shop/a/1.png", b"1")
+    (record,) = read(open_source(root))
+    assert record.key == ("shop/a/1.png" if root == "memory://" else "a/1.png")
+    fetcher = Fetcher(FetchSettings())
+    assert fetcher.submit(record.image).result(20).data == b"1"
+    fetcher.close()
+
+
 def test_a_file_url_is_decoded_and_a_path_is_not(tmp_path):
     folder = tmp_path / "a%20b#c?d ~"
     folder.mkdir()

@@ -43,6 +43,8 @@ def _outside(text: str) -> tuple[Place, str]:
     from embedkit.ingest.places.remote import RemotePlace
 
     folder, _, name = text.rstrip("/").rpartition("/")
+    if not folder:
+        return RemotePlace(text), ""
     if not folder.endswith(":/"):
         return RemotePlace(folder), name
     return (RemotePlace(f"{folder}/"), name) if folder.lower().endswith("memory:/") else (RemotePlace(text), "")
