@@ -27,6 +27,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/fetch.py
 
 $(VENV)/demo: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

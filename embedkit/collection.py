@@ -94,10 +94,10 @@ class Collection:
     ) -> IngestReport:
         """Bring the collection in line with a catalog; unchanged products are skipped.
 
-        `source`: a folder, a CSV, TSV, JSONL or Parquet file (a path or any fsspec URL), or a database
-        URL with `query`. `map`: which column is ``key``, ``image``, ``title``. `encoder`: spec string
-        by view, for a collection that does not exist yet. `prune` deletes what the catalog no longer
-        holds. `retry_failed` tries the failures of earlier runs and needs no source.
+        `source`: a folder, a zip or tar archive, a CSV, TSV, JSONL or Parquet file (a path or any fsspec
+        URL), or a database URL with `query`. `map`: which column is ``key``, ``image``, ``title``.
+        `encoder`: spec string by view, for a collection that does not exist yet. `prune` deletes what the
+        catalog no longer holds. `retry_failed` tries the failures of earlier runs and needs no source.
 
         A bad record becomes a failure (see `failures`) and never stops the run. Raises BadSource,
         ConfigError, EncoderMismatch, BackendUnavailable, DiskFull; what was committed stays, and the

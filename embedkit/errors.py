@@ -146,14 +146,14 @@ class FetchFailed(Terminal):
 
 
 class MissingExtra(Terminal):
-    """An optional package is not installed; the message holds the install line."""
+    """An optional package is not installed; the message holds the install line. `extra` '' names the package alone."""
 
     def __init__(self, package: str, extra: str, *, needed_for: str) -> None:
         self.package = package
         self.extra = extra
+        install = f"'embedkit-search[{extra}]'" if extra else package
         super().__init__(
-            f"{needed_for} needs the package {package!r}, which is not installed; "
-            f"run: pip install 'embedkit-search[{extra}]'"
+            f"{needed_for} needs the package {package!r}, which is not installed; run: pip install {install}"
         )
 
 

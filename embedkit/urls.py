@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = ["redact"]
+
+_PASSWORD = re.compile(r"(?<=://)([^/:]*):[^/]*@")
 
 
 def redact(url: str) -> str:
-    """Any URL without its password, even one that does not parse.
+    """Any URL without its password, even one that does not parse, or a chain of them.
 
     >>> redact("postgresql://me:secret@db/x")
     'postgresql://me:***@db/x'
+    >>> redact("sftp://me@corp:secret@host/x")
+    'sftp://me@corp:***@host/x'
+    >>> redact("zip://a.csv::https://me:secret@host/shop.zip")
+    'zip://a.csv::https://me:***@host/shop.zip'
     """
-    scheme, separator, rest = url.partition("://")
-    authority, slash, tail = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    if not at or ":" not in credentials:
-        return url
-    return f"{scheme}{separator}{credentials.partition(':')[0]}:***@{host}{slash}{tail}"
+    return _PASSWORD.sub(r"\1:***@", url)

@@ -78,6 +78,9 @@ def ingest(
         total = min(options.limit, total) if total is not None else options.limit
     work = _Run(target, run, start, total, settings, fetch, options)
     report = work.execute(records)
+    if report.seen == 0 and start == 0 and not report.interrupted:
+        found = f"Nothing was found in {source.name!r}: {source.empty_hint}."
+        report = replace(report, warnings=(*report.warnings, found))
     if not options.prune or report.interrupted or run is None:
         return report
     return _pruned(target, run, work, report, complete=options.limit is None)

@@ -29,7 +29,8 @@ def ingest(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="A folder of pictures, a .csv, .tsv, .jsonl or .parquet table, or a database URL with --query.",
+            help="A folder of pictures, a .zip or .tar archive, a .csv, .tsv, .jsonl or .parquet table (each a path or "
+            "a URL: https, s3 and whatever fsspec knows), or a database URL with --query.",
             show_default=False,
         ),
     ] = None,

@@ -23,10 +23,11 @@ class RecordError:
 class Source(ABC):
     """Yields records in one and the same order every time it is read unchanged.
 
-    `name`: what the user typed, without a password.
+    `name`: what the user typed, without a password. `empty_hint`: what to say when there is no record in it.
     """
 
     name: str
+    empty_hint: str = "it has no rows"
 
     @abstractmethod
     def fingerprint(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,8 +94,8 @@ class Columns:
     title: str | None
     attributes: tuple[str, ...] | None
 
-    def record(self, row: Mapping[str, Any], locator: str, base: str) -> Record:
-        """A row as a record; relative picture paths are relative to `base`. Raises ValueError saying what is wrong."""
+    def record(self, row: Mapping[str, Any], locator: str, placed: Callable[[str], str]) -> Record:
+        """A row as a record; `placed` makes an address of a picture's path. Raises ValueError saying what is wrong."""
         image = _text(row.get(self.image)) if self.image else None
         key = _text(row.get(self.key)) if self.key else image
         if key is None:
@@ -106,7 +106,7 @@ class Columns:
             attributes = {name: row[name] for name in self.attributes if name in row}
         else:
             attributes = {name: value for name, value in row.items() if name not in used}
-        return Record(key, locator, _placed(image, base), title, attributes)
+        return Record(key, locator, placed(image) if image and "://" not in image else image, title, attributes)
 
 
 def _text(value: Any) -> str | None:
@@ -117,9 +117,3 @@ def _text(value: Any) -> str | None:
         value = int(value)
     text = str(value).strip()
     return text or None
-
-
-def _placed(image: str | None, base: str) -> str | None:
-    if image is None or "://" in image or image.startswith("/"):
-        return image
-    return f"{base}/{image}" if base else image

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import urlsplit
+import os
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from embedkit import plugins
 from embedkit.errors import BadSource
+from embedkit.ingest.places.archives import archive_kind, split_archive
+from embedkit.ingest.places.local import local_path
+from embedkit.ingest.places.open import is_web
 from embedkit.ingest.sources.contract import Source
 from embedkit.ingest.sources.mapping import ColumnMapping
+from embedkit.ingest.sources.tables import TABLE_KINDS, table_suffix
 from embedkit.urls import redact
 
 __all__ = ["open_source"]
 
-_KINDS = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-_TABLES = ("products.jsonl", "products.csv", "products.parquet")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
 
 
 def open_source(
     text: str, *, mapping: ColumnMapping | None = None, kind: str | None = None, query: str | None = None
 ) -> Source:
-    """Open a catalog: a folder, a table (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``) or a database URL with `query`.
+    """Open a catalog: a folder, an archive, a table or a database URL with `query`.
 
-    A folder that holds a ``products.jsonl``, ``.csv`` or ``.parquet`` is read as that table.
-    Raises BadSource, ConfigError, UnknownName.
+    Tables (``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``), folders and archives (``.zip``, ``.tar``,
+    ``.tar.gz``…) may lie on this machine or at any fsspec URL. A folder or archive that holds a
+    ``products.jsonl``, ``.csv`` or ``.parquet`` is read as that table.
+    Raises BadSource, ConfigError, MissingExtra, UnknownName.
     """
     mapping = mapping or ColumnMapping()
     kind = kind or _kind_of(text)
-    if kind == "folder":
-        table = next((Path(text) / name for name in _TABLES if (Path(text) / name).is_file()), None)
-        if table is not None:
-            text, kind = str(table), _KINDS[table.suffix]
     if query is not None and kind != "sql":
         raise BadSource(f"{redact(text)!r} is no database, so --query does not apply; leave it out")
     source: Source = plugins.load("sources", kind)(text, mapping=mapping, query=query)
@@ -46,18 +40,32 @@ def open_source(
 
 
 def _kind_of(text: str) -> str:
-    scheme = urlsplit(text).scheme.partition("+")[0]
-    if "://" in text and scheme in _DATABASES:
+    """What the name of a catalog tells, without opening it; of a local path also whether it is a folder."""
+    scheme = urlsplit(text).scheme.partition("+")[0] if "://" in text else ""
+    if scheme in _DATABASES:
         return "sql"
-    path = Path(text)
-    if path.is_dir():
+    path = local_path(text)
+    if path is not None and os.path.isdir(path):
         return "folder"
-    if "://" not in text and not path.exists():
+    if path is not None and not os.path.lexists(path):
         raise BadSource(f"There is no catalog {text!r}; give a folder of pictures, a table or a database URL")
-    known = _KINDS.get(Path(urlsplit(text).path if "://" in text else text).suffix.lower())
-    if known is None:
-        raise BadSource(
-            f"{redact(text)!r} is no catalog of a known kind; give a folder, a table "
-            f"({', '.join(_KINDS)}), a database URL, or say which with --kind"
-        )
-    return known
+    inside = split_archive(text)
+    if inside is None and archive_kind(_name_of(text)):
+        return "folder"
+    name = _name_of(text) if inside is None else inside.member
+    if (known := TABLE_KINDS.get(table_suffix(name))) and not name.endswith("/"):
+        return known
+    if path is None and not is_web(text) and (inside is None or not PurePosixPath(name).suffix):
+        return "folder"
+    lists = " (a web server lists no folders)" if is_web(text) else ""
+    raise BadSource(
+        f"{redact(text)!r} is no catalog of a known kind{lists}; give a folder, an archive (.zip, .tar, .tar.gz), "
+        f"a table ({', '.join(TABLE_KINDS)}), a database URL, or say which with --kind"
+    )
+
+
+def _name_of(text: str) -> str:
+    path = local_path(text)
+    if path is not None:
+        return path
+    return unquote(urlsplit(text).path) if is_web(text) else text

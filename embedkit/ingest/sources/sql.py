@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from embedkit.errors import BadSource
+from embedkit.errors import BadSource, MissingExtra
+from embedkit.ingest.sources.cells import plain
 from embedkit.ingest.sources.contract import RecordError, Source
 from embedkit.ingest.sources.mapping import ColumnMapping
-from embedkit.ingest.sources.tables import plain
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
     from embedkit.types import Record
 
 __all__ = ["SqlSource", "open_source"]
+
+_PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}  # where pip knows a module by another name
 
 
 def open_source(text: str, *, mapping: ColumnMapping, query: str | None) -> Source:
@@ -38,8 +40,15 @@ class SqlSource(Source):
         self.name = redact(url)
         self._url, self._mapping, self._query = url, mapping, query
         try:
-            self._engine = sa.create_engine(url)
-        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
+            parsed = sa.make_url(url)
+            if parsed.drivername == "postgresql":
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            self._engine = sa.create_engine(parsed)
+        except ModuleNotFoundError as error:
+            package = _PACKAGES.get(error.name or "", error.name or "its driver")
+            extra = "postgres" if package == "psycopg" else ""
+            raise MissingExtra(package, extra, needed_for=f"The database {redact(url)!r}") from error
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
             raise BadSource(f"The database {redact(url)!r} cannot be opened: {error}") from error
 
     def fingerprint(self) -> str | None:
@@ -61,7 +70,7 @@ class SqlSource(Source):
                     locator = f"query row {number}"
                     try:
                         values = {name: plain(value) for name, value in row.items()}
-                        yield columns.record(values, locator, "")
+                        yield columns.record(values, locator, str)
                     except ValueError as error:
                         yield RecordError(None, locator, str(error))
         except sa.exc.SQLAlchemyError as error:

@@ -1,0 +1,90 @@
+"""Streams of bytes: guarded, decompressed, copied to disk where a reader must jump about."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import shutil
+import tempfile
+import zlib
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["COMPRESSED", "buffered", "decompressed", "spooled"]
+
+COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
+_BUFFER = 1 << 20
+
+
+def buffered(stream: BinaryIO) -> io.BufferedReader:
+    """Read ahead, with `peek`."""
+    if isinstance(stream, io.BufferedReader):
+        return stream
+    return io.BufferedReader(cast("io.RawIOBase", stream), _BUFFER)
+
+
+def decompressed(stream: BinaryIO, name: str) -> BinaryIO:
+    """The stream as it was before compression, if the name ends in one of COMPRESSED; closing it closes both."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in COMPRESSED:
+        return stream
+    return cast("BinaryIO", io.BufferedReader(_Inner(stream, suffix), _BUFFER))
+
+
+class _Inner(io.RawIOBase):
+    """A decompressor together with what it reads from, and its many errors as one OSError."""
+
+    def __init__(self, outer: BinaryIO, suffix: str) -> None:
+        self._outer = outer
+        self._inner = _decompressor(outer, suffix)
+        self._name = suffix[1:]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
+        try:
+            data = self._inner.read(len(view))
+        except OSError as error:
+            raise OSError(f"the {self._name} compression is damaged: {error}") from error
+        except (EOFError, lzma.LZMAError, ValueError, zlib.error) as error:
+            raise OSError(f"the {self._name} compression is damaged or cut off: {error}") from error
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._inner.close()
+            self._outer.close()
+        super().close()
+
+
+def _decompressor(stream: BinaryIO, suffix: str) -> BinaryIO:
+    if suffix == ".gz":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
+    if suffix == ".bz2":
+        return cast("BinaryIO", bz2.BZ2File(stream))
+    if suffix == ".xz":
+        return cast("BinaryIO", lzma.LZMAFile(stream))
+    import pyarrow
+
+    return cast("BinaryIO", pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, "r"), "zstd"))
+
+
+def spooled(stream: BinaryIO) -> BinaryIO:
+    """A copy in a file without a name, which goes when it is closed; `stream` is closed."""
+    file = tempfile.TemporaryFile(prefix="embedkit-")  # noqa: SIM115  handed to the caller
+    try:
+        with stream:
+            shutil.copyfileobj(stream, file, _BUFFER)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return cast("BinaryIO", file)

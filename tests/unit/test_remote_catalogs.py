@@ -1,0 +1,436 @@
+"""The catalog itself may lie anywhere: in a file system of fsspec, behind a web server, inside an archive."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import os
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedkit.config import FetchSettings
+from embedkit.errors import BadImage, BadSource, MissingExtra
+from embedkit.ingest.fetch import Fetcher, is_remote
+from embedkit.ingest.sources.contract import RecordError
+from embedkit.ingest.sources.open import open_source
+from embedkit.testing.source import SourceContract
+from tests.webserver import WebServer
+
+ROWS = [{"key": f"p{n:02}", "image": f"img/{n}.png", "title": f"shoe {n}", "price": n + 0.5} for n in range(12)]
+
+
+def csv_bytes(rows=ROWS):
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def jsonl_bytes(rows=ROWS):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet_bytes(rows=ROWS):
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), out, row_group_size=3)
+    return out.getvalue()
+
+
+TABLES = {"t.csv": csv_bytes(), "t.jsonl": jsonl_bytes(), "t.parquet": parquet_bytes()}
+
+
+@pytest.fixture
+def memory():
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def web():
+    with WebServer().running() as server:
+        server.files.update({f"/shop/{name}": data for name, data in TABLES.items()})
+        yield server
+
+
+def zipped(path, files, **how):
+    with zipfile.ZipFile(path, "w", **how) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tarred(path, files, mode="w"):
+    with tarfile.open(path, mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def read(source):
+    with_close = list(source.records())
+    source.close()
+    return with_close
+
+
+class TestWebCsv(SourceContract):
+    @pytest.fixture(params=["t.csv", "t.jsonl", "t.parquet"])
+    def source(self, web, request):
+        source = open_source(f"{web.url}/shop/{request.param}")
+        yield source
+        source.close()
+
+
+class TestTableWithoutRanges(SourceContract):
+    @pytest.fixture(params=["t.csv", "t.parquet"])
+    def source(self, web, request):
+        web.ranges = False
+        source = open_source(f"{web.url}/shop/{request.param}")
+        yield source
+        source.close()
+
+
+class TestTableInMemory(SourceContract):
+    @pytest.fixture(params=["t.csv", "t.jsonl", "t.parquet"])
+    def source(self, memory, request):
+        memory.pipe(f"/shop/{request.param}", TABLES[request.param])
+        source = open_source(f"memory://shop/{request.param}")
+        yield source
+        source.close()
+
+
+class TestTableInAnArchive(SourceContract):
+    @pytest.fixture(params=["t.csv", "t.jsonl", "t.parquet"])
+    def source(self, tmp_path, request):
+        place = zipped(tmp_path / "shop.zip", TABLES, compression=zipfile.ZIP_DEFLATED)
+        source = open_source(f"zip://{request.param}::{place}")
+        yield source
+        source.close()
+
+
+TREE = {
+    "3.webp": b"3",
+    "a/1.png": b"1",
+    "a/.hidden.png": b"x",
+    "b/c/2.jpg": b"2",
+    "b/c/2.txt": b"Two",
+    "notes.md": b"x",
+}
+
+
+class TestTreeInMemory(SourceContract):
+    @pytest.fixture
+    def source(self, memory):
+        for name, data in TREE.items():
+            memory.pipe(f"/shop/{name}", data)
+        return open_source("memory://shop/")
+
+
+class TestTreeInAnArchive(SourceContract):
+    @pytest.fixture(params=["shop.zip", "shop.tar", "shop.tar.gz", "shop.tgz", "shop.tar.xz"])
+    def source(self, tmp_path, request):
+        path = tmp_path / request.param
+        modes = {".gz": "w:gz", ".tgz": "w:gz", ".xz": "w:xz"}
+        source = open_source(
+            str(zipped(path, TREE) if path.suffix == ".zip" else tarred(path, TREE, modes.get(path.suffix, "w")))
+        )
+        yield source
+        source.close()
+
+
+class TestTreesEverywhere:
+    def test_a_tree_means_the_same_everywhere(self, tmp_path, memory):
+        for name, data in TREE.items():
+            path = tmp_path / "shop" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            memory.pipe(f"/shop/{name}", data)
+        places = [
+            tmp_path / "shop",
+            "memory://shop",
+            zipped(tmp_path / "x.zip", TREE),
+            tarred(tmp_path / "x.tar", TREE),
+        ]
+        found = [[(r.key, r.title, dict(r.attributes)) for r in read(open_source(str(place)))] for place in places]
+        assert found[0] == [
+            ("3.webp", "3", {}),
+            ("a/1.png", "1", {"category": "a"}),
+            ("b/c/2.jpg", "Two", {"category": "b/c"}),
+        ]
+        assert found[1:] == found[:1] * 3
+
+    def test_every_picture_of_a_tree_can_be_fetched_from_another_folder(self, tmp_path, memory, monkeypatch):
+        for name, data in TREE.items():
+            memory.pipe(f"/shop/{name}", data)
+        zipped(tmp_path / "x.zip", TREE)
+        tarred(tmp_path / "x.tar.gz", TREE, "w:gz")
+        (tmp_path / "tree").mkdir()
+        (tmp_path / "tree" / "3.webp").write_bytes(b"3")
+        monkeypatch.chdir(tmp_path)
+        uris = [next(iter(read(open_source(p)))).image for p in ("x.zip", "x.tar.gz", "tree", "memory://shop")]
+        monkeypatch.chdir("/")
+        fetcher = Fetcher(FetchSettings())
+        read_one = [fetcher.submit(u).result(20) if is_remote(u) else fetcher.read_local(u) for u in uris]
+        assert [one.data for one in read_one] == [b"3"] * 4
+        fetcher.close()
+
+
+def test_pictures_of_a_remote_table_lie_beside_it(memory, web, tmp_path):
+    rows = [
+        {"key": "a", "image": "img/1.jpg"},
+        {"key": "b", "image": "/top/2.jpg"},
+        {"key": "c", "image": "s3://b/3.jpg"},
+    ]
+    data = csv_bytes(rows)
+    memory.pipe("/shop/new/t.csv", data)
+    web.files["/shop/new/t.csv"] = data
+    path = zipped(tmp_path / "x.zip", {"new/t.csv": data})
+
+    def images(catalog):
+        return [record.image for record in read(open_source(catalog))]
+
+    assert images("memory://shop/new/t.csv") == ["memory://shop/new/img/1.jpg", "memory://top/2.jpg", "s3://b/3.jpg"]
+    assert images(f"{web.url}/shop/new/t.csv") == [
+        f"{web.url}/shop/new/img/1.jpg",
+        f"{web.url}/top/2.jpg",
+        "s3://b/3.jpg",
+    ]
+    assert images(f"zip://new/t.csv::{path}") == [
+        f"zip://new/img/1.jpg::{path}",
+        f"zip://top/2.jpg::{path}",
+        "s3://b/3.jpg",
+    ]
+
+
+@pytest.mark.parametrize("root", ["memory://", "memory://shop", "memory://shop/", "simplecache::memory://shop"])
+def test_the_root_of_a_file_system_and_a_chain_of_them_are_folders(memory, root):
+    memory.pipe("/shop/a/1.png", b"1")
+    (record,) = read(open_source(root))
+    assert record.key == ("shop/a/1.png" if root == "memory://" else "a/1.png")
+    fetcher = Fetcher(FetchSettings())
+    assert fetcher.submit(record.image).result(20).data == b"1"
+    fetcher.close()
+
+
+def test_a_file_url_is_decoded_and_a_path_is_not(tmp_path):
+    folder = tmp_path / "a%20b#c?d ~"
+    folder.mkdir()
+    (folder / "t.csv").write_bytes(csv_bytes())
+    plain = read(open_source(str(folder / "t.csv")))
+    assert plain[0].image == f"{folder}/img/0.png"
+    assert read(open_source((folder / "t.csv").as_uri())) == plain
+
+
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, bz2.compress, lzma.compress, lambda data: pa.compress(data, codec="zstd", asbytes=True)]
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_a_compressed_table_reads_like_a_plain_one(tmp_path, memory, name, pack):
+    suffix = {gzip.compress: ".gz", bz2.compress: ".bz2", lzma.compress: ".xz"}.get(pack, ".zst")
+    memory.pipe(f"/{name}", TABLES[name])
+    memory.pipe(f"/{name}{suffix}", pack(TABLES[name]))
+    plain = read(open_source(f"memory://{name}"))
+    packed = read(open_source(f"memory://{name}{suffix}"))
+    assert [(r.key, r.image, r.attributes) for r in packed] == [(r.key, r.image, r.attributes) for r in plain]
+    assert len(plain) == 12
+    (tmp_path / f"{name}{suffix}").write_bytes(pack(TABLES[name])[:-20])
+    with pytest.raises(BadSource, match=name):
+        read(open_source(str(tmp_path / f"{name}{suffix}")))
+
+
+def test_a_large_remote_csv_is_not_read_whole_to_find_its_columns(web):
+    row = b"k%d,img.png,title,%s\n"
+    web.files["/big.csv"] = b"key,image,title,text\n" + b"".join(row % (n, b"x" * 1000) for n in range(30_000))
+    source = open_source(f"{web.url}/big.csv")
+    assert web.asked["/big.csv"] <= 3
+    assert len(read(source)) == 30_000
+
+
+def test_a_parquet_on_the_web_is_read_by_pieces(web):
+    rows = [{"key": f"k{n}", "title": "t", "text": os.urandom(500).hex()} for n in range(20_000)]
+    web.files["/big.parquet"] = parquet_bytes(rows)
+    assert len(web.files["/big.parquet"]) > 8_000_000
+    source = open_source(f"{web.url}/big.parquet")
+    assert source.count() == 20_000
+    assert [record.key for record in source.records(19_998)] == ["k19998", "k19999"]
+    source.close()
+
+
+def test_a_web_server_that_is_busy_is_asked_again_and_one_that_refuses_is_named(web):
+    web.busy = 2
+    assert len(read(open_source(f"{web.url}/shop/t.csv"))) == 12
+    for path, words in (("/none.csv", "no catalog"), ("/status/403", "denied"), ("/status/500", "500")):
+        with pytest.raises(BadSource, match=words) as caught:
+            open_source(f"{web.url.replace('//', '//me:secret@')}{path}", kind="csv")
+        assert "secret" not in str(caught.value)
+    web.files["/shop/"] = b"<html>t.csv</html>"
+    with pytest.raises(BadSource, match="is no folder"):
+        open_source(f"{web.url}/shop/", kind="folder")
+    with pytest.raises(BadSource, match="a web server lists no folders"):
+        open_source(f"{web.url}/shop/")
+    with pytest.raises(BadSource, match="cannot be reached"):
+        open_source("http://127.0.0.1:9/t.csv")
+
+
+def test_a_table_that_changes_while_it_is_read_stops_the_reading(web):
+    row = b"k%d,title,%s\n"
+    web.files["/t.csv"] = b"key,title,text\n" + b"".join(row % (n, b"x" * 1000) for n in range(10_000))
+    source = open_source(f"{web.url}/t.csv")
+    records = source.records()
+    next(records)
+    web.files["/t.csv"] = web.files["/t.csv"].replace(b"k9", b"j9")
+    with pytest.raises(BadSource, match="changed while it was read"):
+        list(records)
+    source.close()
+
+
+def test_a_fingerprint_follows_the_content_and_is_none_where_nothing_tells(web, memory, tmp_path):
+    def mark(catalog):
+        source = open_source(str(catalog))
+        try:
+            return source.fingerprint()
+        finally:
+            source.close()
+
+    before = mark(f"{web.url}/shop/t.csv")
+    assert before
+    assert before == mark(f"{web.url}/shop/t.csv")
+    web.files["/shop/t.csv"] += b"new,,new,1\n"
+    assert mark(f"{web.url}/shop/t.csv") != before
+    web.ranges = False
+    web.headers["/shop/t.csv"] = {"ETag": ""}
+    assert mark(f"{web.url}/shop/t.csv") is None
+    memory.pipe("/a/1.png", b"1")
+    before = mark("memory://a")
+    memory.pipe("/a/2.png", b"1")
+    assert mark("memory://a") != before
+    first = mark(zipped(tmp_path / "x.zip", {"1.png": b"a"}))
+    assert mark(zipped(tmp_path / "x.zip", {"1.png": b"b"})) != first
+
+
+def test_a_protocol_without_its_package_says_what_to_install():
+    with pytest.raises(MissingExtra, match=r"'s3fs'.*pip install 'embedkit-search\[s3\]'"):
+        open_source("s3://bucket/t.csv")
+    with pytest.raises(MissingExtra, match=r"pip install gcsfs$"):
+        open_source("gs://bucket/shoes/")
+    with pytest.raises(BadSource, match="Protocol not known"):
+        open_source("nowhere://bucket/t.csv")
+
+
+@pytest.mark.parametrize("top", ["", "shop/"])
+def test_an_archive_with_a_products_table_is_that_table(tmp_path, top):
+    path = zipped(
+        tmp_path / "x.zip", {f"{top}products.jsonl": jsonl_bytes(), f"{top}img/1.png": b"1", "__MACOSX/x": b""}
+    )
+    records = read(open_source(str(path)))
+    assert len(records) == 12
+    assert records[1].image == f"zip://{top}img/1.png::{path}"
+    assert records[1].locator == "products.jsonl row 2"
+
+
+def test_an_archive_within_an_archive_opens(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"a/1.png": b"1"}).read_bytes()
+    path = zipped(tmp_path / "outer.zip", {"in/inner.zip": inner})
+    (record,) = read(open_source(f"zip://::zip://in/inner.zip::{path}"))
+    assert (record.key, record.image) == ("a/1.png", f"zip://a/1.png::zip://in/inner.zip::{path}")
+    fetcher = Fetcher(FetchSettings())
+    assert fetcher.read_local(record.image).data == b"1"
+    fetcher.close()
+
+
+def test_an_archive_on_the_web_opens_without_being_copied(web):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for number in range(20):
+            archive.writestr(f"{number:02}.png", os.urandom(500_000))
+    web.files["/x.zip"] = out.getvalue()
+    records = read(open_source(f"{web.url}/x.zip"))
+    assert len(records) == 20
+    assert records[0].image == f"zip://00.png::{web.url}/x.zip"
+    asked = web.asked["/x.zip"]
+    assert asked <= 4
+    fetcher = Fetcher(FetchSettings())
+    data = [fetcher.submit(record.image) for record in records]
+    assert [len(one.result(30).data) for one in data] == [500_000] * 20
+    fetcher.close()
+
+
+def test_bad_names_in_an_archive_are_failed_records(tmp_path):
+    files = {"../up.png": b"1", "/abs.png": b"1", "a/../../b.png": b"1", "x::y.png": b"1", "good.png": b"1"}
+    for path in (zipped(tmp_path / "x.zip", files), tarred(tmp_path / "x.tar", {**files, "bad\udcff.png": b"1"})):
+        entries = read(open_source(str(path)))
+        good = [entry.key for entry in entries if not isinstance(entry, RecordError)]
+        bad = {entry.locator: entry.reason for entry in entries if isinstance(entry, RecordError)}
+        assert good == ["good.png"]
+        assert "leads out" in bad["../up.png"]
+        assert "absolute" in bad["/abs.png"]
+        assert "'::'" in bad["x::y.png"]
+        assert len(bad) == (4 if path.suffix == ".zip" else 5)
+
+
+def test_a_damaged_archive_is_named_in_one_sentence(tmp_path):
+    whole = zipped(tmp_path / "x.zip", {"1.png": b"1" * 1000}).read_bytes()
+    for name, data in (("cut.zip", whole[:500]), ("no.zip", b"no"), ("no.tar", b"no" * 999), ("no.tar.gz", whole)):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(BadSource, match=name) as caught:
+            open_source(str(tmp_path / name))
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_and_encrypted_members_fail_alone(tmp_path):
+    path = zipped(tmp_path / "x.zip", {"1.png": b"1" * 1000, "2.png": b"2" * 1000})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"1" * 1000) + 500] ^= 1
+    path.write_bytes(data)
+    fetcher = Fetcher(FetchSettings(max_bytes=2_000))
+    records = read(open_source(str(path)))
+    with pytest.raises(BadImage, match="damaged"):
+        fetcher.read_local(records[0].image)
+    assert fetcher.read_local(records[1].image).data == b"2" * 1000
+    with pytest.raises(BadImage, match="not in the archive"):
+        fetcher.read_local(f"zip://none.png::{path}")
+    zipped(tmp_path / "bomb.zip", {"1.png": bytes(50_000_000)}, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(BadImage, match="max_bytes"):
+        fetcher.read_local(f"zip://1.png::{tmp_path}/bomb.zip")
+    encrypted = bytearray(zipped(tmp_path / "e.zip", {"1.png": b"1"}).read_bytes())
+    encrypted[6] |= 1
+    encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "e.zip").write_bytes(encrypted)
+    with pytest.raises(BadImage, match="without a password"):
+        fetcher.read_local(f"zip://1.png::{tmp_path}/e.zip")
+    fetcher.close()
+
+
+def test_many_threads_read_many_archives_through_a_bounded_number_of_open_files(tmp_path):
+    uris = {}
+    for number in range(20):
+        files = {f"{n}.png": f"{number}/{n}".encode() * 2_000 for n in range(10)}
+        pack = (zipped, tarred)[number % 2]
+        path = pack(tmp_path / f"{number}.{('zip', 'tar')[number % 2]}", files)
+        for name, data in files.items():
+            uris[f"{('zip', 'tar')[number % 2]}://{name}::{path}"] = data
+    before = len(os.listdir("/proc/self/fd"))
+    fetcher = Fetcher(FetchSettings())
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            read_all = list(pool.map(lambda uri: fetcher.read_local(uri).data, uris))
+            assert read_all == list(uris.values())
+    assert len(os.listdir("/proc/self/fd")) - before <= 17
+    fetcher.close()
+    assert len(os.listdir("/proc/self/fd")) <= before
