@@ -28,6 +28,7 @@ __all__ = [
     "checked_spec",
 ]
 
+_UNIT = 1e-6  # how far from 1 the length of a unit vector may be
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 
 
@@ -73,10 +74,10 @@ def _checked_vectors(spec: CollectionSpec, vectors: VectorArray, what: str) -> F
         raise BadInput(f"{what}: row {int(np.flatnonzero(~finite)[0])} holds NaN or infinity")
     if spec.metric != "cosine":
         return array
-    norms = np.linalg.norm(array, axis=1, keepdims=True)
+    norms = np.sqrt(np.einsum("nd,nd->n", array, array))
     if not norms.all():
         raise BadInput(f"{what}: row {int(np.flatnonzero(norms == 0)[0])} is all zero, which has no cosine")
-    unit: FloatArray = array if np.allclose(norms, 1.0, atol=1e-6, rtol=0) else array / norms
+    unit: FloatArray = array if np.abs(norms - 1.0).max() <= _UNIT else array / norms[:, None]
     return unit
 
 

@@ -53,12 +53,14 @@ class FaissBackend(VectorBackend):
         self._root = root
         self._lock = threading.RLock()
         self._open: dict[str, FaissCollection] = {}
+        self._alias_table: dict[str, str] = {}
+        self._alias_mark: tuple[int, int, int] | None = None
 
     def _get(self, name: str) -> FaissCollection:
         with self._lock:
             real = self._aliases().get(name, name)
             there = self._open.get(real)
-            if there is not None and (self._root / real / "rows.sqlite").exists():
+            if there is not None and there.exists():
                 return there
             if there is not None:  # another process has dropped it
                 self._open.pop(real).close()
@@ -68,14 +70,18 @@ class FaissBackend(VectorBackend):
             return self._open[real]
 
     def _aliases(self) -> dict[str, str]:
+        """Read again when the file is another one than last time; a switch puts a new file in its place."""
         path = self._root / _ALIASES
         try:
-            table: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            stat = os.stat(path)
+            mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if mark != self._alias_mark:
+                self._alias_table, self._alias_mark = json.loads(path.read_text(encoding="utf-8")), mark
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise DataCorrupt(f"{path}: the aliases cannot be read ({error}); switch them again") from error
-        return table
+        return self._alias_table
 
     def _write_aliases(self, table: dict[str, str]) -> None:
         draft = self._root / f".{_ALIASES}.{os.getpid()}"

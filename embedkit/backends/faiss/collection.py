@@ -82,6 +82,7 @@ class FaissCollection:
         if not (folder / "rows.sqlite").is_file():
             raise not_found(folder.name)
         self.folder = folder
+        self._row_file = str(folder / "rows.sqlite")
         self._lock = threading.RLock()
         self._writing = threading.RLock()
         self._cache = ColumnCache()
@@ -108,6 +109,10 @@ class FaissCollection:
             rows.create(replace(spec, index=IndexSpec()))
             rows.close()
             os.replace(draft, folder)
+
+    def exists(self) -> bool:
+        """False once another process has dropped it."""
+        return os.path.exists(self._row_file)
 
     def _generation(self, number: int) -> Generation:
         return Generation(self.folder, number, self.spec.dim)

@@ -24,6 +24,7 @@ __all__ = ["Found", "build", "merge", "read_index", "scan", "search_index", "wri
 
 Mask = npt.NDArray[np.bool_]
 
+_THREADS = os.cpu_count() or 1
 _SPLIT = 4_000_000  # floats; a smaller scan is over before a second thread has started
 _BLAS = 20  # queries from which FAISS multiplies matrices; below, its loop over rows with a selector is 3 x faster
 _FEW = 0.02  # share of admitted rows below which copying them beats testing every row
@@ -39,7 +40,7 @@ class Found:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="faiss-scan")
+    return ThreadPoolExecutor(_THREADS, thread_name_prefix="faiss-scan")
 
 
 def scan(vectors: FloatArray, queries: FloatArray, k: int, metric: str, mask: Mask | None, offset: int = 0) -> Found:
@@ -52,10 +53,9 @@ def scan(vectors: FloatArray, queries: FloatArray, k: int, metric: str, mask: Ma
             found = _knn(np.ascontiguousarray(vectors[admitted]), queries, k, metric, None)
             positions = np.where(found.positions >= 0, admitted[found.positions] + offset if len(admitted) else -1, -1)
             return Found(found.values, positions.astype(np.int64))
-    threads = os.cpu_count() or 1
-    if len(queries) >= threads or work < _SPLIT or threads == 1:
+    if len(queries) >= _THREADS or work < _SPLIT or _THREADS == 1:
         return _shifted(_knn(vectors, queries, k, metric, mask), offset)
-    edges = np.linspace(0, len(vectors), threads + 1).astype(int)
+    edges = np.linspace(0, len(vectors), _THREADS + 1).astype(int)
     parts = _pool().map(
         lambda a, b: _shifted(_knn(vectors[a:b], queries, k, metric, None if mask is None else mask[a:b]), offset + a),
         edges[:-1],
