@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +28,24 @@ __all__ = ["export_encoder"]
 _OPSET = 17
 
 
-def export_encoder(text: str, out: Path, *, overwrite: bool = False, cache_dir: Path | None = None) -> Path:
+def export_encoder(
+    text: str,
+    out: Path,
+    *,
+    fit: Iterable[bytes] | None = None,
+    overwrite: bool = False,
+    cache_dir: Path | None = None,
+) -> Path:
     """Write the folder and check that it gives the vectors of the original; the folder's path.
 
+    `fit`: the bytes of pictures to fit the pooling to, in random order; no more are taken than needed.
     Raises ConfigError, DataCorrupt (the exported model disagrees), MissingExtra, UnknownName.
     """
-    ready = model_folder_of(text) or _builtin_folder(text, cache_dir)
+    ready = (model_folder_of(text) or _builtin_folder(text, cache_dir)) if fit is None else None
     with write_folder(out, overwrite=overwrite) as draft:
-        if ready is not None:
+        if fit is not None:
+            _fit(text, fit, draft)
+        elif ready is not None:
             shutil.copytree(ready, draft, dirs_exist_ok=True)
         else:
             encoder = load_encoder(text, cache_dir=cache_dir)
@@ -52,16 +63,28 @@ def _builtin_folder(text: str, cache_dir: Path | None) -> Path | None:
     return makers[spec.name](spec, cache_dir) if spec.name in makers else None
 
 
-def _write(encoder: Any, folder: Path) -> None:
+def _fit(text: str, pictures: Iterable[bytes], folder: Path) -> None:
+    plugins.require("torch", "train", needed_for="Fitting an encoder")
+    from embedkit.encoders.fit import fit_encoder
+
+    encoder, count = fit_encoder(text, pictures)
+    try:
+        _write(encoder, folder, training={"fitted_on": {"pictures": count}})
+    finally:
+        encoder.close()
+
+
+def _write(encoder: Any, folder: Path, *, training: Mapping[str, Any] | None = None) -> None:
     plugins.require("torch", "train", needed_for="Exporting an encoder")
     from embedkit.encoders.torch_model import TorchImageEncoder
 
     if not isinstance(encoder, TorchImageEncoder):
         raise ConfigError(f"{encoder.spec.name!r} cannot be exported; image encoders that run in torch can")
     probe = encoder.encode(probe_pixels(encoder.recipe.size))
-    manifest = Manifest(encoder.spec, encoder.recipe.as_dict(), pack(np.asarray(probe, np.float32)), encoder.spec.name)
+    packed = pack(np.asarray(probe, np.float32))
+    manifest = Manifest(encoder.spec, encoder.recipe.as_dict(), packed, encoder.spec.name, training or {})
     (folder / MANIFEST).write_text(manifest.as_json(), encoding="utf-8")
-    (folder / CARD).write_text(_card(encoder), encoding="utf-8")
+    (folder / CARD).write_text(_card(encoder, manifest), encoding="utf-8")
     _weights(encoder, folder / WEIGHTS)
     _onnx(encoder, folder / ONNX)
 
@@ -93,10 +116,12 @@ def _onnx(encoder: TorchImageEncoder, path: Path) -> None:
         )
 
 
-def _card(encoder: TorchImageEncoder) -> str:
+def _card(encoder: TorchImageEncoder, manifest: Manifest) -> str:
+    fitted = manifest.training.get("fitted_on")
     lines = "".join(f"| {name} | {value} |\n" for name, value in asdict(encoder.spec).items())
     return (
         f"# {encoder.spec.name}\n\nAn embedkit model folder, exported from `{encoder.spec.name}`.\n\n"
         f"| field | value |\n|---|---|\n{lines}\n"
-        "Runs in ONNX Runtime and OpenVINO; the pixels go in as uint8 RGB, unit vectors come out.\n"
+        + (f"Its pooling was fitted to {fitted['pictures']:,} pictures.\n" if fitted else "")
+        + "Runs in ONNX Runtime and OpenVINO; the pixels go in as uint8 RGB, unit vectors come out.\n"
     )

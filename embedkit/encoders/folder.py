@@ -32,7 +32,8 @@ _VERSION = 1
 class Manifest:
     """What ``encoder.json`` holds. `preprocess`: the recipe for pictures or texts; `probe`: packed vectors.
 
-    `source`: the spec string that the folder was made from; `training`: recipe and metrics, if it was trained.
+    `source`: the spec string that the folder was made from; `training`: recipe and metrics, if it was trained;
+    ``fitted_on``, if its pooling was fitted to pictures.
     """
 
     spec: EncoderSpec
