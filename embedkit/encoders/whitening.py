@@ -40,7 +40,7 @@ def fit_whitening(vectors: Tensor, dim: int) -> Whitening:
     """
     unit = F.normalize(vectors.double(), dim=1)
     mean = unit.mean(dim=0)
-    _, singular, axes = torch.linalg.svd(unit - mean, full_matrices=False)
+    singular, axes = _principal(unit - mean, dim)
     span = int((singular > _FLAT * singular[0]).sum())
     if span < dim:
         smaller = f", or say dim={span} or less" if span > 1 else ""
@@ -48,5 +48,14 @@ def fit_whitening(vectors: Tensor, dim: int) -> Whitening:
     fitted = Whitening(vectors.shape[1], dim)
     with torch.no_grad():
         fitted.mean.copy_(mean)
-        fitted.projection.copy_(axes[:dim] * ((len(vectors) - 1) ** 0.5 / singular[:dim, None]))
+        fitted.projection.copy_(axes * ((len(vectors) - 1) ** 0.5 / singular[:dim, None]))
     return fitted
+
+
+def _principal(centred: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Every singular value, largest first, and the first `dim` axes; from the smaller Gram matrix, which is faster."""
+    wide = len(centred) < centred.shape[1]
+    squares, vectors = torch.linalg.eigh(centred @ centred.T if wide else centred.T @ centred)
+    singular = squares.clamp(min=0).sqrt().flip(0)
+    first = vectors.flip(1)[:, :dim].T
+    return singular, F.normalize(first @ centred, dim=1) if wide else first
