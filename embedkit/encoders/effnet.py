@@ -17,13 +17,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from embedkit.encoders.preprocess import Preprocess
 
-__all__ = ["BN_EPS", "FEATURES", "POOLINGS", "STAGES", "Block", "blocks", "build_graph", "folded"]
+__all__ = ["BN_EPS", "FEATURES", "STAGES", "Block", "blocks", "build_graph", "folded"]
 
 Array = npt.NDArray[np.float32]
 
 FEATURES = 1280
 BN_EPS = 1e-3
-POOLINGS = ("avg", "max", "gem", "rmac")
 GEM_P = 3.0  # Radenović et al. 2018 (arXiv:1711.02512) start from 3
 # repeats, kernel, stride, expansion, output channels: table 1 of the paper
 STAGES = (

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from embedkit.encoders.effnet import BN_EPS, FEATURES, Block, blocks
 from embedkit.encoders.folder import read_manifest
 from embedkit.encoders.poolings import make_pooling
-from embedkit.encoders.preprocess import Preprocess
-from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder
+from embedkit.encoders.torch_model import Backbone, PixelModel, TorchImageEncoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from embedkit.encoders.contract import Encoder
     from embedkit.encoders.spec_text import SpecText
 
-__all__ = ["EfficientNetLite0", "build", "load_weights"]
+__all__ = ["EfficientNetLite0", "backbone", "build", "load_weights"]
 
 
 class _Conv(nn.Sequential):
@@ -94,14 +93,20 @@ def load_weights(network: EfficientNetLite0, weights: dict[str, Any]) -> None:
         raise ValueError(f"the weights lack {left[0]}")
 
 
-def build(folder: Path, spec: SpecText) -> Encoder:
-    """The encoder of the builtin spec, run by torch."""
+def backbone(spec: SpecText) -> Backbone:
+    """The network with its published weights. Raises ConfigError, DataCorrupt."""
+    from embedkit.encoders.builtin import effnet_lite0_options
     from embedkit.encoders.effnet_weights import effnet_weights
     from embedkit.encoders.pth import read_pth
 
+    recipe, options = effnet_lite0_options(spec)
     network = EfficientNetLite0()
     load_weights(network, read_pth(effnet_weights()))
-    manifest = read_manifest(folder, name=spec.text)
-    recipe = Preprocess.from_dict(manifest.preprocess)
-    model = PixelModel(network, make_pooling(spec.options.get("pooling", "avg")), recipe)
-    return TorchImageEncoder(manifest.spec, recipe, model)
+    return Backbone(network, recipe, options)
+
+
+def build(folder: Path, spec: SpecText) -> Encoder:
+    """The encoder of the builtin spec, run by torch."""
+    made = backbone(spec)
+    model = PixelModel(made.network, make_pooling(made.options.unfitted(spec)), made.recipe)
+    return TorchImageEncoder(read_manifest(folder, name=spec.text).spec, made.recipe, model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import numpy as np
 from embedkit import plugins
 from embedkit.encoders.builtin import effnet_lite0_folder, minilm_folder
 from embedkit.encoders.choose import open_folder
-from embedkit.encoders.contract import Encoder, EncoderSpec
+from embedkit.encoders.contract import Encoder
 from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TEXT_ONNX, TOKENIZER, WEIGHTS, Manifest, write_folder
 from embedkit.encoders.load import load_encoder, model_folder_of
 from embedkit.encoders.model import JointEncoder
@@ -33,14 +33,24 @@ __all__ = ["export_encoder"]
 _OPSET = 17
 
 
-def export_encoder(text: str, out: Path, *, overwrite: bool = False, cache_dir: Path | None = None) -> Path:
+def export_encoder(
+    text: str,
+    out: Path,
+    *,
+    fit: Iterable[bytes] | None = None,
+    overwrite: bool = False,
+    cache_dir: Path | None = None,
+) -> Path:
     """Write the folder and check that it gives the vectors of the original; the folder's path.
 
+    `fit`: the bytes of pictures to fit the pooling to, in random order; no more are taken than needed.
     Raises ConfigError, DataCorrupt (the exported model disagrees), MissingExtra, UnknownName.
     """
-    ready = model_folder_of(text) or _builtin_folder(text, cache_dir)
+    ready = (model_folder_of(text) or _builtin_folder(text, cache_dir)) if fit is None else None
     with write_folder(out, overwrite=overwrite) as draft:
-        if ready is not None:
+        if fit is not None:
+            _fit(text, fit, draft)
+        elif ready is not None:
             shutil.copytree(ready, draft, dirs_exist_ok=True)
         else:
             encoder = load_encoder(text, cache_dir=cache_dir)
@@ -58,7 +68,18 @@ def _builtin_folder(text: str, cache_dir: Path | None) -> Path | None:
     return makers[spec.name](spec, cache_dir) if spec.name in makers else None
 
 
-def _write(encoder: Any, folder: Path) -> None:
+def _fit(text: str, pictures: Iterable[bytes], folder: Path) -> None:
+    plugins.require("torch", "train", needed_for="Fitting an encoder")
+    from embedkit.encoders.fit import fit_encoder
+
+    encoder, count = fit_encoder(text, pictures)
+    try:
+        _write(encoder, folder, training={"fitted_on": {"pictures": count}})
+    finally:
+        encoder.close()
+
+
+def _write(encoder: Any, folder: Path, *, training: Mapping[str, Any] | None = None) -> None:
     plugins.require("torch", "train", needed_for="Exporting an encoder")
     from embedkit.encoders.hf.texts import TorchTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
@@ -78,9 +99,11 @@ def _write(encoder: Any, folder: Path) -> None:
         recipe, probe, text, text_probe = text, text_probe, None, None
     if recipe is None:
         raise ConfigError(f"{encoder.spec.name!r} cannot be exported; encoders that run in torch can")
-    manifest = Manifest(encoder.spec, recipe, probe, encoder.spec.name, text=text, text_probe=text_probe)
+    manifest = Manifest(
+        encoder.spec, recipe, probe, encoder.spec.name, training or {}, text=text, text_probe=text_probe
+    )
     (folder / MANIFEST).write_text(manifest.as_json(), encoding="utf-8")
-    (folder / CARD).write_text(_card(encoder.spec), encoding="utf-8")
+    (folder / CARD).write_text(_card(manifest), encoding="utf-8")
 
 
 def _probe(encoder: Encoder, probe: Any) -> dict[str, Any]:
@@ -127,7 +150,8 @@ def _graph(model: nn.Module, inputs: Mapping[str, Tensor], axes: Mapping[int, st
         )
 
 
-def _card(spec: EncoderSpec) -> str:
+def _card(manifest: Manifest) -> str:
+    spec, fitted = manifest.spec, manifest.training.get("fitted_on")
     lines = "".join(f"| {name} | {value} |\n" for name, value in asdict(spec).items())
     ways = {
         "image": "uint8 RGB pixels go into `model.onnx`",
@@ -137,5 +161,6 @@ def _card(spec: EncoderSpec) -> str:
     return (
         f"# {spec.name}\n\nAn embedkit model folder, exported from `{spec.name}`.\n\n"
         f"| field | value |\n|---|---|\n{lines}\n"
-        f"Runs in ONNX Runtime and OpenVINO; {given}; unit vectors come out.\n"
+        + (f"Its pooling was fitted to {fitted['pictures']:,} pictures.\n" if fitted else "")
+        + f"Runs in ONNX Runtime and OpenVINO; {given}; unit vectors come out.\n"
     )

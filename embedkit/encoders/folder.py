@@ -37,8 +37,9 @@ _READABLE = (1, 2)  # 1 knew neither encoders of two modalities nor texts that a
 class Manifest:
     """What ``encoder.json`` holds. `preprocess`: the recipe for pictures or texts; `probe`: packed vectors.
 
-    `source`: the spec string that the folder was made from; `training`: recipe and metrics, if it was trained.
-    `text`, `text_probe`: the recipe and the vectors for texts, of an encoder that takes pictures and texts.
+    `source`: the spec string that the folder was made from; `training`: recipe and metrics, if it was trained;
+    ``fitted_on``, if its pooling was fitted to pictures. `text`, `text_probe`: the recipe and the vectors for texts,
+    of an encoder that takes pictures and texts.
     """
 
     spec: EncoderSpec

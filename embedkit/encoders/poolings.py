@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,9 +15,11 @@ from embedkit.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["NAMES", "RMAC", "AveragePool", "GeM", "MaxPool", "NetVLAD", "make_pooling"]
+    from embedkit.encoders.whitening import Whitening
 
-NAMES = ("avg", "max", "gem", "rmac")
+__all__ = ["RMAC", "AveragePool", "GeM", "MaxPool", "NetVLAD", "make_pooling"]
+
+_RATIO = 100.0  # of the largest to the second largest share of a local feature: appendix A of the NetVLAD paper
 
 
 class AveragePool(nn.Module):
@@ -46,17 +49,28 @@ class GeM(nn.Module):
 
 
 class RMAC(nn.Module):
-    """Regional maxima (Tolias et al. 2016, arXiv:1511.05879): unit vectors of square regions, summed."""
+    """Regional maxima (Tolias et al. 2016, arXiv:1511.05879): unit vectors of square regions, summed.
 
-    def __init__(self, levels: int = 3) -> None:
+    With a `whitening`, fitted to the vectors of regions, each is whitened and scaled to unit length again before
+    the sum, as in section 3.2 of the paper.
+    """
+
+    def __init__(self, levels: int = 3, whitening: Whitening | None = None) -> None:
         super().__init__()
         self.levels = levels
+        self.whitening = whitening
+
+    def regions(self, features: Tensor) -> Tensor:
+        """The maximum of every region: ``(n, regions, channels)``."""
+        squares = rmac_regions(int(features.shape[2]), int(features.shape[3]), self.levels)
+        parts = [features[:, :, top : top + side, left : left + side].amax(dim=(2, 3)) for top, left, side in squares]
+        return torch.stack(parts, dim=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        height, width = features.shape[2:]
-        regions = rmac_regions(int(height), int(width), self.levels)
-        parts = [features[:, :, top : top + side, left : left + side].amax(dim=(2, 3)) for top, left, side in regions]
-        return torch.stack([F.normalize(part, dim=1) for part in parts]).sum(dim=0)
+        parts = F.normalize(self.regions(features), dim=2)
+        if self.whitening is not None:
+            parts = F.normalize(self.whitening(parts), dim=2)
+        return parts.sum(dim=1)
 
 
 class NetVLAD(nn.Module):
@@ -64,9 +78,10 @@ class NetVLAD(nn.Module):
 
     ``V(k) = sum_i softmax_k(-a |x_i - c_k|^2) (x_i - c_k)``, each V(k) scaled to unit length, then all.
     Out: ``(n, clusters * channels)``. Call `fit_centres` before training; random centres mean nothing.
+    `alpha` None: `fit_centres` finds it as the paper does.
     """
 
-    def __init__(self, channels: int, clusters: int = 64, alpha: float = 100.0) -> None:
+    def __init__(self, channels: int, clusters: int = 64, alpha: float | None = None) -> None:
         super().__init__()
         self.alpha = alpha
         self.centres = nn.Parameter(torch.rand(clusters, channels))
@@ -88,16 +103,20 @@ class NetVLAD(nn.Module):
             sums = torch.zeros_like(centres).index_add_(0, nearest, local)
             sizes = torch.bincount(nearest, minlength=count).unsqueeze(1)
             centres = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+        if self.alpha is None and count > 1:
+            first, second = torch.cdist(local, centres).square().topk(2, dim=1, largest=False).values.T
+            self.alpha = math.log(_RATIO) / max(float((second - first).mean()), 1e-6)
         with torch.no_grad():
             self.centres.copy_(centres)
         self._from_centres()
 
     def _from_centres(self) -> None:
         """``-a |x - c|^2`` is linear in x up to a term that softmax does not see: weights 2ac, bias -a|c|^2."""
+        alpha = _RATIO if self.alpha is None else self.alpha
         with torch.no_grad():
-            self.assign.weight.copy_((2 * self.alpha * self.centres)[:, :, None, None])
+            self.assign.weight.copy_((2 * alpha * self.centres)[:, :, None, None])
             if self.assign.bias is not None:
-                self.assign.bias.copy_(-self.alpha * self.centres.square().sum(dim=1))
+                self.assign.bias.copy_(-alpha * self.centres.square().sum(dim=1))
 
     def forward(self, features: Tensor) -> Tensor:
         local = F.normalize(features, dim=1)
@@ -109,8 +128,14 @@ class NetVLAD(nn.Module):
 
 
 def make_pooling(name: str) -> nn.Module:
-    """A pooling that needs no fitting. Raises ConfigError."""
-    known: dict[str, type[nn.Module]] = {"avg": AveragePool, "max": MaxPool, "gem": GeM, "rmac": RMAC}
+    """A pooling that needs no fitting; ``cls`` hands on a class token. Raises ConfigError."""
+    known: dict[str, type[nn.Module]] = {
+        "avg": AveragePool,
+        "max": MaxPool,
+        "gem": GeM,
+        "rmac": RMAC,
+        "cls": nn.Identity,
+    }
     if name not in known:
         raise ConfigError(f"There is no pooling {name!r}; known: {', '.join(known)}")
     return known[name]()

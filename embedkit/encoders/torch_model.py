@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,16 +14,18 @@ from torch.nn import functional as F
 
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.fingerprint import fingerprint_of
-from embedkit.errors import BadInput
+from embedkit.errors import BadInput, ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from embedkit.encoders.pooling_options import PoolingOptions
     from embedkit.encoders.preprocess import Preprocess
+    from embedkit.encoders.spec_text import SpecText
     from embedkit.types import ByteArray, VectorArray
 
-__all__ = ["PixelModel", "TorchImageEncoder", "state_fingerprint"]
+__all__ = ["Backbone", "PixelModel", "TorchImageEncoder", "encoder_of", "state_fingerprint"]
 
 
 class PixelModel(nn.Module):
@@ -38,9 +41,33 @@ class PixelModel(nn.Module):
         self.register_buffer("scale", 1 / (255 * torch.tensor(recipe.std)).view(3, 1, 1), persistent=False)
         self.eval()
 
+    def features(self, pixels: Tensor) -> Tensor:
+        """What the network gives, not yet pooled."""
+        found: Tensor = self.network((pixels.permute(0, 3, 1, 2).float() - self.mean) * self.scale)
+        return found
+
     def forward(self, pixels: Tensor) -> Tensor:
-        x = (pixels.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        return F.normalize(self.pooling(self.network(x)).flatten(1), dim=1)
+        return F.normalize(self.pooling(self.features(pixels)).flatten(1), dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A network up to its last feature map (or its class token), and what the spec says about pictures and pooling."""
+
+    network: nn.Module
+    recipe: Preprocess
+    options: PoolingOptions
+
+    def probe(self) -> Tensor:
+        """What the network makes of two black pictures. Raises ConfigError if it cannot take their size."""
+        black = torch.zeros(2, *self.recipe.size, 3, dtype=torch.uint8)
+        try:
+            with torch.no_grad():
+                return PixelModel(self.network, nn.Identity(), self.recipe).features(black)
+        except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+            raise ConfigError(
+                f"The network does not take pictures of {self.recipe.size} and give a feature map: {error}"
+            ) from error
 
 
 class TorchImageEncoder(Encoder):
@@ -65,11 +92,28 @@ class TorchImageEncoder(Encoder):
         if not len(pixels):
             return np.empty((0, self.spec.dim), np.float32)
         with torch.inference_mode():
-            vectors: VectorArray = self.model(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+            vectors: VectorArray = self.model(torch.from_numpy(np.require(pixels, requirements=["C", "W"]))).numpy()
         return vectors
 
     def close(self) -> None:
         del self.model
+
+
+def encoder_of(spec: SpecText, backbone: Backbone, pooling: nn.Module, *, threads: int = 0) -> TorchImageEncoder:
+    """The encoder that a backbone and a pooling make. Raises ConfigError."""
+    recipe = backbone.recipe
+    model = PixelModel(backbone.network, pooling, recipe)
+    with torch.no_grad():
+        dim = int(model.pooling(backbone.probe()).flatten(1).shape[1])
+    identity = {**recipe.as_dict(), "pooling": backbone.options.name, "network": spec.argument}
+    made = EncoderSpec(
+        name=spec.text,
+        modalities=("image",),
+        dim=dim,
+        fingerprint=state_fingerprint(model, identity),
+        input_size=recipe.size,
+    )
+    return TorchImageEncoder(made, recipe, model, threads=threads)
 
 
 def state_fingerprint(model: nn.Module, recipe: dict[str, object]) -> str:

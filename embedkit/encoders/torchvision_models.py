@@ -1,13 +1,17 @@
-"""Any torchvision classifier as an encoder: ``torchvision:resnet50(pooling=gem, size=224, weights=IMAGENET1K_V2)``."""
+"""Any torchvision classifier as an encoder: ``torchvision:resnet50(pooling=gem, size=224, weights=IMAGENET1K_V2)``.
+
+Vision transformers give their class token (``pooling=cls``) or their grid of patches to any other pooling.
+"""
 
 from __future__ import annotations
 
-import urllib.error
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedkit import plugins
-from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
+from embedkit.encoders.contract import Encoder, RuntimeName
+from embedkit.encoders.pooling_options import POOLING_OPTIONS, POOLINGS, PoolingOptions
 from embedkit.encoders.preprocess import FITS, Preprocess
 from embedkit.encoders.spec_text import SpecText
 from embedkit.errors import ConfigError, FetchFailed, UnknownName
@@ -15,9 +19,33 @@ from embedkit.errors import ConfigError, FetchFailed, UnknownName
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build"]
+    from embedkit.encoders.torch_model import Backbone
 
-_HEADS = ("fc", "classifier", "head", "heads", "avgpool", "dropout")
+__all__ = ["backbone", "build"]
+
+# Families whose forward runs their children in order, up to the first that belongs to the head.
+_GRIDS = frozenset(
+    [
+        "AlexNet",
+        "ConvNeXt",
+        "DenseNet",
+        "EfficientNet",
+        "GoogLeNet",
+        "Inception3",
+        "MNASNet",
+        "MaxVit",
+        "MobileNetV2",
+        "MobileNetV3",
+        "RegNet",
+        "ResNet",
+        "ShuffleNetV2",
+        "SqueezeNet",
+        "SwinTransformer",
+        "VGG",
+    ]
+)
+_HEAD = frozenset(["AuxLogits", "aux1", "aux2", "avgpool", "classifier", "dropout", "fc", "flatten", "head"])
+_SIZES = {"Inception3": 299, "MaxVit": 224}  # what a network was made for, where no weights say it
 
 
 def build(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_dir: Path | None) -> Encoder:
@@ -25,76 +53,105 @@ def build(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_dir: Path
 
     ``weights=none`` gives an untrained network, to be trained.
     """
-    torchvision = plugins.require("torchvision", "train", needed_for=f"The encoder {spec.text!r}")
-    from embedkit.encoders.poolings import NAMES, make_pooling
-    from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder, state_fingerprint
+    plugins.require("torchvision", "train", needed_for=f"The encoder {spec.text!r}")
+    from embedkit.encoders.poolings import make_pooling
+    from embedkit.encoders.torch_model import encoder_of
 
     del cache_dir
     if runtime in ("onnx", "openvino"):
         raise ConfigError(
             f"{spec.text!r} runs in torch; for {runtime} write it out first: embedkit export {spec.text!r} FOLDER"
         )
-    spec.only("pooling", "size", "fit", "weights")
+    pooling = make_pooling(_options(spec).unfitted(spec))
+    return encoder_of(spec, backbone(spec), pooling, threads=threads)
+
+
+def backbone(spec: SpecText) -> Backbone:
+    """The network up to its last feature map, or class token. Raises ConfigError, FetchFailed, UnknownName."""
+    torchvision = plugins.require("torchvision", "train", needed_for=f"The encoder {spec.text!r}")
+    from embedkit.encoders.torch_model import Backbone
+
+    options = _options(spec)
+    network, weights = _pretrained(torchvision.models, spec)
+    recipe = _recipe(network, weights, spec)
+    return Backbone(_trunk(network, spec, options), recipe, options)
+
+
+def _options(spec: SpecText) -> PoolingOptions:
+    spec.only(*POOLING_OPTIONS, "size", "fit", "weights")
     if not spec.argument:
         raise ConfigError("Say which torchvision model, such as torchvision:resnet50")
-    pooling = spec.choice("pooling", "avg", NAMES)
-    network = _trunk(_pretrained(torchvision.models, spec), spec)
-    recipe = Preprocess(
-        size=(spec.whole_number("size", 224, 32, 1024),) * 2,
-        fit=spec.choice("fit", "crop", FITS),  # type: ignore[arg-type]
-    )
-    model = PixelModel(network, make_pooling(pooling), recipe)
-    made = EncoderSpec(
-        name=spec.text,
-        modalities=("image",),
-        dim=_dim(model, recipe),
-        fingerprint=state_fingerprint(model, {**recipe.as_dict(), "pooling": pooling}),
-        input_size=recipe.size,
-    )
-    return TorchImageEncoder(made, recipe, model, threads=threads)
+    if spec.argument.startswith("vit_"):
+        return PoolingOptions.of(spec, default="cls", known=("cls", *POOLINGS))
+    return PoolingOptions.of(spec)
 
 
-def _pretrained(models: Any, spec: SpecText) -> nn.Module:
+def _pretrained(models: Any, spec: SpecText) -> tuple[nn.Module, Any]:
+    """The classifier and its weights, None if it is untrained."""
     known = models.list_models(module=models)
     if spec.argument not in known:
         raise UnknownName("torchvision model", spec.argument, known)
     wanted = spec.options.get("weights", "DEFAULT")
     if wanted.lower() == "none":
-        network: nn.Module = models.get_model(spec.argument, weights=None)
-        return network
+        more = {"init_weights": True} if spec.argument in ("googlenet", "inception_v3") else {}  # else they warn
+        return models.get_model(spec.argument, weights=None, **more), None
     choices = models.get_model_weights(spec.argument)
     if wanted not in ("DEFAULT", *choices.__members__):
         raise UnknownName(f"set of weights of {spec.argument}", wanted, choices.__members__)
+    weights = choices[wanted]
     try:
-        trained: nn.Module = models.get_model(spec.argument, weights=wanted)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        weights.get_state_dict(progress=False, check_hash=True, weights_only=True)  # refuses more than plain tensors
+        return models.get_model(spec.argument, weights=weights), weights
+    except Exception as error:  # no network, or what a damaged file leads to
         raise FetchFailed(
             f"The weights of {spec.text!r} cannot be fetched ({error}); check the network, "
             "or use the encoder that needs none: effnet-lite0"
         ) from error
-    return trained
 
 
-def _trunk(network: nn.Module, spec: SpecText) -> nn.Module:
-    """The network up to its last feature map."""
+def _recipe(network: Any, weights: Any, spec: SpecText) -> Preprocess:
+    """How the weights were trained, where the spec does not say otherwise."""
+    family = type(network).__name__
+    fixed = network.image_size if family == "VisionTransformer" else _SIZES[family] if family == "MaxVit" else None
+    given: dict[str, Any] = {}
+    size = fixed or _SIZES.get(family, 224)
+    if weights is not None:
+        used = weights.transforms()
+        size = fixed or used.crop_size[0]
+        given = {
+            "keep": min(1.0, used.crop_size[0] / used.resize_size[0]),
+            "interpolation": used.interpolation.value,
+            "mean": tuple(used.mean),
+            "std": tuple(used.std),
+        }
+    if getattr(network, "transform_input", False):  # its forward turns ImageNet's mean and deviation into these
+        given |= {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    size = spec.whole_number("size", size, 32, 1024)
+    if fixed and size != fixed:
+        raise ConfigError(f"{spec.argument} of torchvision takes pictures of {fixed} x {fixed} only; leave size= out")
+    fit = spec.choice("fit", "crop", FITS)
+    return Preprocess(size=(size, size), fit=fit, **given)  # type: ignore[arg-type]
+
+
+def _trunk(network: Any, spec: SpecText, options: PoolingOptions) -> nn.Module:
+    """The network without its head."""
     from torch import nn
 
-    parts = [(name, child) for name, child in network.named_children() if name not in _HEADS]
-    if not parts or not any(name in _HEADS for name, _ in network.named_children()) or hasattr(network, "encoder"):
+    family = type(network).__name__
+    if family == "VisionTransformer":
+        from embedkit.encoders.vit import PatchGrid
+
+        network.heads = nn.Identity()
+        return network if options.name == "cls" else PatchGrid(network)
+    if family not in _GRIDS:
         raise ConfigError(
-            f"{spec.argument!r} of torchvision has no feature map to pool; "
-            "choose a convolutional network such as resnet50"
+            f"embedkit does not know where the head of {spec.argument!r} begins; choose another one, such as resnet50"
         )
-    return nn.Sequential(*(child for _, child in parts))
-
-
-def _dim(model: nn.Module, recipe: Preprocess) -> int:
-    import torch
-
-    try:
-        with torch.inference_mode():
-            return int(model(torch.zeros(2, *recipe.size, 3, dtype=torch.uint8)).shape[1])
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ConfigError(
-            f"The network does not take pictures of {recipe.size} and give a feature map: {error}"
-        ) from error
+    steps = OrderedDict(
+        (name, nn.Sequential(*child) if isinstance(child, nn.ModuleList) else child)
+        for name, child in network.named_children()
+        if name not in _HEAD
+    )
+    if family == "DenseNet":
+        steps["relu"] = nn.ReLU()  # in its forward, after the last normalisation
+    return nn.Sequential(steps)

@@ -87,13 +87,21 @@ def _plain(capabilities: Any) -> dict[str, Any] | None:
 def export(
     encoder: Annotated[str, typer.Argument(help="Encoder to export, such as torchvision:resnet50.")],
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            help="Catalog whose pictures fit the pooling: netvlad, rmac with whitened regions, dim=.",
+            metavar="CATALOG",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model folder that is there.")] = False,
     json_only: AsJson = False,
 ) -> None:
     """Write an encoder as a model folder, which runs without torch."""
     import embedkit
 
-    folder = embedkit.export_encoder(encoder, out, overwrite=overwrite)
+    folder = embedkit.export_encoder(encoder, out, fit=fit, overwrite=overwrite)
     made = embedkit.describe_encoder(str(folder))
     if json_only:
         render.as_json({"folder": str(folder), **asdict(made)})

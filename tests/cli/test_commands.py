@@ -85,6 +85,8 @@ def test_failed_records_give_exit_code_3_and_are_listed(run, catalog):
         (["status", "--config", "none.toml"], 1, "embedkit init"),
         (["delete"], 2, "--where"),
         (["export", "torchvision:resnet5(weights=none)", "out"], 1, "resnet50"),
+        (["export", "effnet-lite0(dim=64)", "out"], 1, "--fit"),
+        (["export", "effnet-lite0(dim=64)", "out", "--fit", "nowhere"], 1, "no catalog"),
     ],
 )
 def test_an_error_is_one_line_with_the_next_step(run, arguments, code, message):
@@ -92,6 +94,14 @@ def test_an_error_is_one_line_with_the_next_step(run, arguments, code, message):
     assert message in done.stderr
     if code == 1:
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_encoder_fitted_to_a_catalog_searches_it(run, catalog, tmp_path):
+    spec = "effnet-lite0(size=96, pooling=netvlad, clusters=4, dim=16)"
+    assert last(run("export", spec, "model", "--fit", catalog, "--json"))["dim"] == 16
+    run("ingest", catalog, "--encoder", f"image={tmp_path / 'model'}")
+    hits = last(run("search", "--image", catalog / "img" / "05.png", "--json"))["hits"]
+    assert hits[0]["key"] == "p05"
 
 
 def test_bad_filters_point_at_the_place(run, catalog):

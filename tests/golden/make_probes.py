@@ -13,7 +13,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch.nn import functional as F
 
 from embedkit.encoders.effnet_weights import effnet_weights
-from embedkit.encoders.poolings import NAMES, make_pooling
+from embedkit.encoders.pooling_options import POOLINGS
+from embedkit.encoders.poolings import make_pooling
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.probe import pack, probe_pixels
 
@@ -25,7 +26,7 @@ def main() -> None:
     pixels = torch.from_numpy(probe_pixels(recipe.size)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         features = network.extract_features((pixels - mean) / std)
-        probes = {f"{name}-224": pack(F.normalize(make_pooling(name)(features), dim=1).numpy()) for name in NAMES}
+        probes = {f"{name}-224": pack(F.normalize(make_pooling(name)(features), dim=1).numpy()) for name in POOLINGS}
     Path("embedkit/encoders/probes/effnet-lite0.json").write_text(json.dumps(probes, indent=1) + "\n")
 
 

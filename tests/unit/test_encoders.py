@@ -150,7 +150,7 @@ def test_a_model_that_disagrees_with_its_probe_is_refused(tmp_path):
         ("torchvision", ConfigError, "resnet50"),
         ("effnet-lite0((", ConfigError, "is no encoder"),
         ("./nowhere", ConfigError, "no model folder"),
-        ("torchvision:vit_b_16(weights=none)", ConfigError, "feature map"),
+        ("effnet-lite0(pooling=netvlad)", ConfigError, "--fit"),
     ],
 )
 def test_a_bad_name_says_what_is_known(text, error, message):
