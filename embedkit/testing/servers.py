@@ -15,6 +15,7 @@ from pathlib import Path
 __all__ = ["MilvusProcess", "milvus_server", "postgres_server"]
 
 _START = 240.0  # seconds; the first start unpacks the server
+_STOP = 5.0
 
 
 class MilvusProcess:
@@ -60,22 +61,27 @@ class MilvusProcess:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
         return done.returncode == 0
 
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """End the whole process group and wait."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait(20)
-            self._process = None
+    def stop(self) -> None:
+        """End the server and the process that started it, gently if they go within a few seconds."""
+        self._end(signal.SIGTERM, _STOP)
+        self.kill()
+
+    def _end(self, number: int, patience: float) -> None:
+        """Signal the whole group and wait until it is gone: the server outlives the process that started it."""
+        process = self._process
+        deadline = time.monotonic() + patience
+        with suppress(ProcessLookupError):
+            while process is not None and time.monotonic() < deadline:
+                os.killpg(process.pid, number)
+                process.poll()
+                time.sleep(0.05)
 
     def kill(self) -> None:
         """End it without warning."""
-        self.stop(signal.SIGKILL)
+        self._end(signal.SIGKILL, 20)
+        if self._process is not None:
+            self._process.wait(20)
+            self._process = None
 
 
 def _free_port() -> int:
