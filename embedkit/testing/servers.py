@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -19,11 +19,17 @@ _STOP = 5.0
 
 
 class MilvusProcess:
-    """A Milvus standalone server of the package ``milvus``, which a test may also kill and start again."""
+    """A Milvus standalone server of the package ``milvus``, which a test may also kill and start again.
 
-    def __init__(self, folder: Path) -> None:
+    `arguments`: more of them for ``milvus-server``. `client`: what a `MilvusClient` needs besides the address,
+    ``{"secure": True, …}``, where the server lets nobody else in.
+    """
+
+    def __init__(self, folder: Path, arguments: Sequence[str] = (), client: Mapping[str, object] | None = None) -> None:
         self.folder = folder
         self.port = _free_port()
+        self._arguments = arguments
+        self._client = {"timeout": 5, **(client or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -37,7 +43,7 @@ class MilvusProcess:
         log = self.folder / "server.log"
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                [*command, "--proxy-port", str(self.port)],
+                [*command, "--proxy-port", str(self.port), *self._arguments],
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
@@ -56,8 +62,8 @@ class MilvusProcess:
             probe.settimeout(1)
             if probe.connect_ex(("127.0.0.1", self.port)) != 0:
                 return False
-        uri = f"http://127.0.0.1:{self.port}"
-        code = f"from pymilvus import MilvusClient; MilvusClient({uri!r}, timeout=5).list_collections()"
+        uri = f"{'https' if self._client.get('secure') else 'http'}://127.0.0.1:{self.port}"
+        code = f"from pymilvus import MilvusClient; MilvusClient({uri!r}, **{self._client!r}).list_collections()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
         return done.returncode == 0
 
@@ -91,9 +97,11 @@ def _free_port() -> int:
 
 
 @contextmanager
-def milvus_server(folder: Path) -> Iterator[MilvusProcess]:
+def milvus_server(
+    folder: Path, arguments: Sequence[str] = (), client: Mapping[str, object] | None = None
+) -> Iterator[MilvusProcess]:
     """A running Milvus server that keeps its data in `folder`."""
-    server = MilvusProcess(folder)
+    server = MilvusProcess(folder, arguments, client)
     server.start()
     try:
         yield server

@@ -10,31 +10,12 @@ import time
 import zipfile
 
 import pytest
+import trustme
 
 from embedkit.config import FetchSettings
 from embedkit.errors import BadImage, FetchFailed, FetchTimeout
 from embedkit.ingest.fetch import Fetcher
 from tests.webserver import WebServer
-
-# Signed by itself and expired; made for the test of certificates, and used nowhere else.
-CERTIFICATE = """
------BEGIN PRIVATE KEY-----
-MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgYujqKeCSZMd9EMGG
-VhAftZ0QKANXu+sOi//TH+RNu6qhRANCAAToWJdkLZ1neDvL4GcaE2acz0Rt6INn
-x6hNQi5hoIGALIHBbz19AqKTm+o9mG0pNAHlg6RqatIRsjpFWryEeX3M
------END PRIVATE KEY-----
------BEGIN CERTIFICATE-----
-MIIBfTCCASOgAwIBAgIUNMAdQ0kTTovepLrt3FVHWpJLgiQwCgYIKoZIzj0EAwIw
-FDESMBAGA1UEAwwJbG9jYWxob3N0MB4XDTI2MTEyNDIzMjA0OVoXDTI2MTEyNTIz
-MjA0OVowFDESMBAGA1UEAwwJbG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0D
-AQcDQgAE6FiXZC2dZ3g7y+BnGhNmnM9EbeiDZ8eoTUIuYaCBgCyBwW89fQKik5vq
-PZhtKTQB5YOkamrSEbI6RVq8hHl9zKNTMFEwHQYDVR0OBBYEFGmPAE+z5ccWzcpj
-JHgyIOFO0JG3MB8GA1UdIwQYMBaAFGmPAE+z5ccWzcpjJHgyIOFO0JG3MA8GA1Ud
-EwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSAAwRQIhAI2RoQeU5fJLMGi3hzrcMDw0
-XQ8gbJY3dLeW1Y45oaV9AiBXEVMr7V47HCJxhQmMbav2mtju2QoldIkxG7UBJLVn
-Cw==
------END CERTIFICATE-----
-"""
 
 
 @pytest.fixture
@@ -173,10 +154,9 @@ def test_no_such_host_fails_at_once_and_a_silent_name_server_is_asked_again(monk
     assert len(asked) == (1 if error is FetchFailed else 2)
 
 
-def test_a_certificate_that_does_not_hold_fails_at_once(tmp_path):
-    (tmp_path / "both").write_text(CERTIFICATE)
+def test_a_certificate_that_does_not_hold_fails_at_once():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "both")
+    trustme.CA().issue_cert("localhost").configure_cert(context)  # an authority that nobody knows
     server = WebServer()
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None

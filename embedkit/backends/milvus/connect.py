@@ -75,6 +75,7 @@ def _server_arguments(url: BackendUrl, options: BackendOptions) -> dict[str, Any
         "token": options.token or "",
         "db_name": url.path,
         "timeout": options.timeout,
+        "dedicated": True,  # else pymilvus takes the open connection of another client, whatever its password
     }
     if secure:
         arguments["secure"] = True

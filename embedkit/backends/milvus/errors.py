@@ -36,7 +36,8 @@ def unavailable(url: str, error: object) -> BackendUnavailable:
     """The error for a Milvus that does not answer."""
     reason = str(getattr(error, "message", "") or error).strip().splitlines() or ["no answer"]
     return BackendUnavailable(
-        f"Milvus at {url} does not answer ({reason[0][:200]}); check that it runs and that the URL is right"
+        f"Milvus at {url} does not answer ({reason[0][:200]}); "
+        "check that it runs, and that URL, password and TLS settings are right"
     )
 
 
