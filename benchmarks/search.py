@@ -22,7 +22,7 @@ import faiss
 import numpy as np
 
 import embedkit
-from embedkit.backends.contract import CollectionSpec
+from embedkit.backends.contract import CollectionSpec, IndexSpec
 from embedkit.metadata.rows import ProductWrite, RunCounts, ViewRow
 from embedkit.testing.servers import milvus_server
 
@@ -56,7 +56,7 @@ def fill(kit: Any, vectors: np.ndarray) -> Any:
         ids = np.array([issued["image"] for issued in store.begin(row.id, writes)])
         backend.upsert(physical, ids, part, [{"price": w.attributes["price"], "key": w.key} for w in writes])
         store.commit(row.id, run_id=run.id, writes=writes, offset=start, counts=RunCounts())
-    backend.flush(physical)
+    backend.build_index(physical, IndexSpec("flat"))  # a server's segments are sealed by it, as by the client's flush
     return kit.collection(name)
 
 

@@ -15,11 +15,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IngestOptions", "ingest", "retry_failed"]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _TICK = 0.1  # seconds between two calls of the progress callback, at least
 _NOT_RETRIED = frozenset({"duplicate", "read"})
@@ -299,12 +301,24 @@ class _Run:
             Progress(self.total, self.start + counts.seen, counts.encoded, counts.skipped, counts.failed, self._note)
         )
 
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """With retries, after the run has stopped."""
+        return retry(work, Stop(), self._set_note)
+
+    def _flush(self, counts: RunCounts) -> None:
+        """What was written shall survive a power cut before the run counts as complete."""
+        if counts.encoded or counts.updated:
+            for view in self.target.row.views:
+                self._patiently(partial(self.target.backend.flush, view.physical))
+
     def _end(self, seconds: float, interrupted: bool) -> IngestReport:
         counts, error = self.counts, self.stop.error
         store, cid = self.target.store, self.target.row.id
         if self.run:
             state: RunState = "interrupted" if interrupted or error else "complete"
             try:
+                if error is None:
+                    self._flush(counts)
                 store.finish_run(self.run.id, state, counts)
             except EmbedkitError as late:
                 if error is None:
@@ -342,7 +356,7 @@ class _Run:
         found = []
         for view in target.row.views:
             here = target.store.count_vectors(target.row.id, view.name)
-            there = retry(lambda view=view: target.backend.count(view.physical), self.stop, self._set_note)  # type: ignore[misc]
+            there = self._patiently(partial(target.backend.count, view.physical))
             if here != there:
                 found.append(
                     f"The view {view.name!r} has {here} vectors in the store and {there} in the backend; "

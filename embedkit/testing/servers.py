@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,10 +17,11 @@ __all__ = ["MilvusProcess", "milvus_server", "postgres_server"]
 
 _START = 240.0  # seconds; the first start unpacks the server
 _STOP = 5.0
+_PORTS = range(20_000, 32_000)
 
 
 class MilvusProcess:
-    """A Milvus standalone server of the package ``milvus``, which a test may also kill and start again.
+    """A Milvus standalone server of the package ``milvus``, which a test may also freeze for a while.
 
     `arguments`: more of them for ``milvus-server``. `client`: what a `MilvusClient` needs besides the address,
     ``{"secure": True, …}``, where the server lets nobody else in.
@@ -82,6 +84,16 @@ class MilvusProcess:
                 process.poll()
                 time.sleep(0.05)
 
+    def freeze(self) -> None:
+        """Let it answer nobody, as behind a broken network, until `thaw`."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """End it without warning."""
         self._end(signal.SIGKILL, 20)
@@ -91,9 +103,12 @@ class MilvusProcess:
 
 
 def _free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that no client is given for its own end: one that calls a server which is down would answer itself."""
+    for port in random.sample(_PORTS, 100):
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")
 
 
 @contextmanager
