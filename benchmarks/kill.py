@@ -31,8 +31,7 @@ from embedkit.testing.servers import milvus_server
 SCRIPT = """
 import sys, embedkit
 with embedkit.connect(backend=sys.argv[1], home=sys.argv[2]) as kit:
-    print("ready", flush=True)
-    kit.collection(sys.argv[4]).ingest(sys.argv[3])
+    kit.collection(sys.argv[4]).ingest(sys.argv[3], progress=lambda moment: moment.seen or print("ready", flush=True))
 """
 State: TypeAlias = dict[tuple[str, str], tuple[int, bytes]]
 
@@ -71,7 +70,7 @@ def ingest(arguments: list[str], kill_after: float | None) -> bool:
     environment = {**os.environ, "EMBEDKIT_INGEST__BATCH_SIZE": "4"}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env=environment, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.readline()
+    process.stdout.readline()  # the encoders are loaded, the pipeline starts
     try:
         process.wait(kill_after)
     except subprocess.TimeoutExpired:
@@ -90,7 +89,7 @@ def torture(label: str, url: str, home: Path, folder: Path, *, kills: int, seed:
     while done < kills or not right:
         name = f"products_{rounds}"
         arguments = [url, str(home), str(folder), name]
-        while not ingest(arguments, chance.uniform(0.2, 2.5) if right and done < kills else None):
+        while not ingest(arguments, chance.uniform(0.0, 2.0) if right and done < kills else None):
             done += 1
         with embedkit.connect(backend=url, home=home) as kit:
             products = kit.collection(name)

@@ -72,15 +72,26 @@ def test_a_backend_that_is_not_there_is_named_without_its_password(tmp_path, cat
     assert "secret" not in str(caught.value)
 
 
-def test_lite_belongs_to_one_process_at_a_time(tmp_path, catalog):
+def test_lite_belongs_to_one_process_at_a_time_and_is_free_once_closed(tmp_path, catalog):
     import subprocess
     import sys
 
     url = f"milvus:///{tmp_path}/lite.db"
     opened = f"embedkit.connect(backend={url!r}, home={str(tmp_path)!r})"
     code = f"import embedkit; {opened}.collection('p').ingest({str(catalog)!r})"
+
+    def other_process():
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
     with embedkit.connect(backend=url, home=tmp_path) as kit:
         kit.collection("p").ingest(catalog)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "open in another process" in done.stderr
+        with embedkit.connect(backend=url, home=tmp_path) as second:
+            assert second.collection("p").verify().ok
+        assert kit.collection("p").verify().ok
+        done = other_process()
+        assert done.returncode != 0
+        assert "open in another process" in done.stderr
+    done = other_process()
+    assert done.returncode == 0, done.stderr
+    with embedkit.connect(backend=url, home=tmp_path) as kit:
+        assert kit.collection("p").verify().ok

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,13 +55,16 @@ _SETTLED = 10.0  # seconds after which a server surely shows what was written
 
 
 class MilvusBackend(VectorBackend):
-    """One client; pymilvus shares it between threads."""
+    """One client; pymilvus shares it between threads. `at_close`: what is to be let go with it."""
 
-    def __init__(self, url: str, client: Any, able: Capabilities, timeout: float) -> None:
+    def __init__(
+        self, url: str, client: Any, able: Capabilities, timeout: float, at_close: Callable[[], None] | None = None
+    ) -> None:
         self.url = url
         self.capabilities = able
         self._client = client
         self._timeout = timeout
+        self._at_close = at_close
         self._specs: dict[str, CollectionSpec] = {}
         self._written = -_SETTLED
         self._lock = threading.Lock()
@@ -280,6 +283,8 @@ class MilvusBackend(VectorBackend):
         if client is not None:
             with translated(self.url):
                 client.close()
+                if self._at_close is not None:
+                    self._at_close()
 
 
 _MOST_LISTS = 65_536

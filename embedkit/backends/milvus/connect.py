@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +33,35 @@ def connect(url: BackendUrl, options: BackendOptions) -> Any:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with translated(url.safe):
         if url.host is None:
-            return MilvusBackend(url.safe, _open_lite(url.local_path, MilvusClient), LITE, options.timeout)
+            path = url.local_path.absolute()
+            client = _open_lite(path, MilvusClient)
+            return MilvusBackend(url.safe, client, LITE, options.timeout, at_close=partial(_LITE.release, path))
         client = MilvusClient(**_server_arguments(url, options))
         return MilvusBackend(url.safe, client, SERVER, options.timeout)
+
+
+class _Engines:
+    """How many connections of this process use each embedded engine; the last one to go lets its file go too."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users: Counter[Path] = Counter()
+
+    def hold(self, path: Path) -> None:
+        with self._lock:
+            self._users[path] += 1
+
+    def release(self, path: Path) -> None:
+        from milvus_lite.server_manager import server_manager_instance
+
+        with self._lock:
+            self._users[path] -= 1
+            if self._users[path] <= 0:
+                del self._users[path]
+                server_manager_instance.release_server(str(path))
+
+
+_LITE = _Engines()
 
 
 def _open_lite(path: Path, client: Any) -> Any:
@@ -45,9 +74,11 @@ def _open_lite(path: Path, client: Any) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_room(path, error) from error
+    _LITE.hold(path)
     try:
         return client(str(path))
     except MilvusException as error:
+        _LITE.release(path)
         raise BackendUnavailable(
             f"The embedded Milvus {str(path)!r} cannot be opened ({error.message}); if it is open in another process, "
             "wait for that to end, or use a Milvus server"
