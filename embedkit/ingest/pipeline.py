@@ -264,6 +264,8 @@ class _Run:
         items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if self.run is None:
+            for one in failed:
+                _log.warning("%s", one.failure.error)
             self._count_dry(items, failed)
             return
         vectors = {}
@@ -342,7 +344,7 @@ class _Run:
         found = []
         for view in target.row.views:
             here = target.store.count_vectors(target.row.id, view.name)
-            there = retry(lambda view=view: target.backend.count(view.physical), self.stop, self._set_note)  # type: ignore[misc]
+            there = retry(lambda view=view: target.backend.count(view.physical), Stop(), self._set_note)  # type: ignore[misc]
             if here != there:
                 found.append(
                     f"The view {view.name!r} has {here} vectors in the store and {there} in the backend; "
