@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedkit.errors import (
+    BadImage,
     BadInput,
     CollectionExists,
     ConfigError,
@@ -21,6 +22,7 @@ from embedkit.errors import (
 )
 from embedkit.filters import Filter, as_filter
 from embedkit.types import Hit, Modality, Product
+from embedkit.urls import redact
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -123,13 +125,14 @@ class Collection:
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
         """Delete products by key, or all that a filter admits; how many there were."""
+        from embedkit.ingest.items import is_plain_text
         from embedkit.ingest.prune import delete_products
 
         if (keys is None) == (where is None):
             raise BadInput("Give either the keys of the products to delete or a filter")
         row = self._existing()
         chosen = [keys] if isinstance(keys, str) else list(keys) if keys is not None else list(self._keys_where(where))
-        return delete_products(self._target(row), chosen)
+        return delete_products(self._target(row), [key for key in chosen if is_plain_text(key)])
 
     def drop(self) -> None:
         """Remove the collection: its vectors, its products, its history."""
@@ -163,20 +166,19 @@ class Collection:
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound.
         """
-        from embedkit.search.query import search
+        from embedkit.search.query import check_text, checked_weights, search
 
         row = self._existing()
-        shares = _checked_weights(weights)
+        shares = checked_weights(weights)
         queries: list[Query] = []
         if vector is not None:
             queries.append(self._vector_query(row, vector, view, shares.get("vector", 1.0)))
         if image is not None:
             chosen = _view_for(row, "image", view if text is None else None)
-            pixels = self._encoder(chosen).prepare(self._picture_bytes(image))
+            pixels = self._prepared_picture(chosen, image)
             queries.append(self._query(chosen, self._encoder(chosen).encode(pixels[None])[0], shares.get("image", 1.0)))
         if text is not None:
-            if not text.strip():
-                raise BadInput("The text to search by is empty")
+            check_text(text)
             chosen = self._text_view(row, view if image is None else None)
             queries.append(self._query(chosen, self._encoder(chosen).encode([text])[0], shares.get("text", 1.0)))
         if product is not None:
@@ -186,8 +188,10 @@ class Collection:
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
+        from embedkit.ingest.items import is_plain_text
+
         row = self._existing()
-        found = self._resources.store.product(row.id, key)
+        found = self._resources.store.product(row.id, key) if is_plain_text(key) else None
         if found is None:
             raise ProductNotFound(f"The collection {self.name!r} has no product with the key {key!r}")
         return found
@@ -254,8 +258,14 @@ class Collection:
             return found
         if dry_run:
             return _imagined(self.name, resources.backend_url, wanted)
-        self._ensure_physical(wanted, None)
-        self._row = resources.store.create_collection(self.name, backend_url=resources.backend_url, views=wanted)
+        try:
+            self._ensure_physical(wanted, None)
+            self._row = resources.store.create_collection(self.name, backend_url=resources.backend_url, views=wanted)
+        except CollectionExists:
+            self._row = resources.store.find_collection(self.name, resources.backend_url)
+            if self._row is None:
+                raise
+            _check_views(self._row, wanted)  # another process has made it meanwhile
         return self._row
 
     def _wanted_views(self, encoder: Mapping[str, str] | None, found: CollectionRow | None) -> tuple[ViewRow, ...]:
@@ -325,7 +335,10 @@ class Collection:
         return Query(view, np.asarray(vector, np.float32), weight)
 
     def _vector_query(self, row: CollectionRow, vector: npt.ArrayLike, view: str | None, weight: float) -> Query:
-        array = np.asarray(vector, np.float32)
+        try:
+            array = np.asarray(vector, np.float32)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"A query vector is a row of numbers: {error}") from error
         if array.ndim != 1:
             raise BadInput(f"A query vector has one dimension, not the shape {array.shape}")
         return self._query(_named_view(row, view) if view else row.views[0], array, weight)
@@ -354,6 +367,16 @@ class Collection:
             raise BadInput(f"The view {name!r} of {row.name!r} holds pictures, and its encoder reads no text")
         raise BadInput(f"{row.name!r} has no view of texts; it has {', '.join(view.name for view in row.views)}")
 
+    def _prepared_picture(self, view: ViewRow, image: str | Path | bytes | Image) -> npt.NDArray[np.uint8]:
+        encoder = self._encoder(view)
+        given = self._picture_bytes(image)
+        try:
+            return encoder.prepare(given)
+        except BadImage as error:
+            if isinstance(image, str | Path):
+                raise BadImage(f"{redact(str(image))}: {error}") from error
+            raise
+
     def _picture_bytes(self, image: str | Path | bytes | Image) -> bytes | Image:
         return self._resources.read(str(image)) if isinstance(image, str | Path) else image
 
@@ -371,16 +394,6 @@ class Collection:
                 ):
                     yield key
             after = keys[-1]
-
-
-def _checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
-    known = {"image", "text", "vector", "product"}
-    for name, value in (weights or {}).items():
-        if name not in known:
-            raise BadInput(f"There is no weight {name!r}; known: {', '.join(sorted(known))}")
-        if not np.isfinite(value) or value < 0:
-            raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
-    return weights or {}
 
 
 def _modality_of(view: str, takes: Sequence[Modality]) -> Modality:

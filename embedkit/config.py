@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from embedkit.errors import ConfigError
 from embedkit.types import Metric
@@ -152,6 +158,7 @@ def load_settings(
     path = Path(file) if file is not None else Path(DEFAULT_FILE)
     if file is not None and not path.is_file():
         raise ConfigError(f"There is no config file {str(path)!r}; write one with: embedkit init --config {path}")
+    _check_variables()
     given: dict[str, Any] = {}
     if backend is not None:
         given["backend"] = backend
@@ -162,9 +169,25 @@ def load_settings(
         settings: Settings = reader(**given)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from None
+    except SettingsError as error:  # of a variable that holds a whole section
+        name = f"EMBEDKIT_{str(error).partition(chr(34))[2].partition(chr(34))[0].upper()}"
+        raise ConfigError(
+            f"The environment variable {name} is no JSON object; write one, or set {name}__SETTING instead"
+        ) from None
     except (ValueError, OSError) as error:
         raise ConfigError(f"The config file {str(path)!r} cannot be read: {error}") from error
     return settings
+
+
+def _check_variables() -> None:
+    """Raise ConfigError for a variable that looks like a misspelt setting; others may belong to somebody else."""
+    known = [f"EMBEDKIT_{name.upper()}" for name in Settings.model_fields]
+    for variable in os.environ:
+        name = variable.upper().partition("__")[0]
+        if name.startswith("EMBEDKIT_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+            if near:
+                raise ConfigError(f"The environment variable {variable} is no setting; did you mean {near[0]}?")
 
 
 def _explain(error: ValidationError, path: Path) -> str:

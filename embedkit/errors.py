@@ -61,6 +61,9 @@ __all__ = [
 ]
 
 
+_AROUND = 60  # characters of a filter shown on either side of the fault
+
+
 class EmbedkitError(Exception):
     """Base class of everything embedkit raises on purpose."""
 
@@ -105,6 +108,15 @@ class DimensionMismatch(BadInput):
     """A vector has another length than its collection."""
 
 
+def _pointer(text: str, column: int) -> str:
+    """The part of a text around a column on one line, and a mark below it."""
+    start = max(0, column - 1 - _AROUND)
+    end = column - 1 + _AROUND
+    head, tail = "…" if start else "", "…" if end < len(text) else ""
+    part = "".join(char if char.isprintable() else " " for char in text[start:end])
+    return f"\n  {head}{part}{tail}\n  {' ' * (len(head) + column - 1 - start)}^"
+
+
 class FilterError(BadInput):
     """A filter text cannot be parsed; `column` counts from 1."""
 
@@ -112,7 +124,7 @@ class FilterError(BadInput):
         self.reason = reason
         self.text = text
         self.column = column
-        pointer = f"\n  {text}\n  {' ' * (column - 1)}^" if text else ""
+        pointer = _pointer(text, column) if text else ""
         where = f" at column {column}" if text else ""
         super().__init__(f"The filter cannot be read{where}: {reason}.{pointer}")
 

@@ -7,6 +7,7 @@ import re
 __all__ = ["redact"]
 
 _PASSWORD = re.compile(r"(?<=://)([^/:]*):[^/]*@")
+_OPTION = re.compile(r"(?i)([?&](?:password|passwd|sslpassword|secret|token)=)[^&#:]*")
 
 
 def redact(url: str) -> str:
@@ -18,5 +19,7 @@ def redact(url: str) -> str:
     'sftp://me@corp:***@host/x'
     >>> redact("zip://a.csv::https://me:secret@host/shop.zip")
     'zip://a.csv::https://me:***@host/shop.zip'
+    >>> redact("postgresql://db/x?user=me&password=secret")
+    'postgresql://db/x?user=me&password=***'
     """
-    return _PASSWORD.sub(r"\1:***@", url)
+    return _OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))

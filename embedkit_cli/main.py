@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import sys
 import warnings
+from typing import NoReturn
 
 __all__ = ["main"]
 
@@ -18,12 +21,27 @@ def main() -> None:
     """Run the command of this process and exit."""
     warnings.simplefilter("ignore")  # warnings of libraries say nothing that a user of the command can act on
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # tells of every try, twice; the last error is enough
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: 2>&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  as long as the process
+    try:
+        _run()
+    except KeyboardInterrupt:
+        _leave()
+
+
+def _run() -> None:
     from embedkit.errors import EmbedkitError, Transient
     from embedkit_cli.app import app
     from embedkit_cli.render import error_line
 
     try:
         app(prog_name="embedkit")
+    except SystemExit as end:
+        if _interrupted(end):
+            raise KeyboardInterrupt from end  # Typer makes an exit of it, without a word
+        raise
     except EmbedkitError as error:
         if os.environ.get("EMBEDKIT_DEBUG"):
             raise
@@ -32,14 +50,32 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        error_line("stopped")
-        sys.exit(130)
     except Exception as error:
         if os.environ.get("EMBEDKIT_DEBUG"):
             raise
+        if _interrupted(error):
+            raise KeyboardInterrupt from error  # native modules make an ImportError of it
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            error_line("The disk is full, or what the output goes to; free some space and run the same command again")
+            sys.exit(1)
         error_line(
             f"{type(error).__name__}: {error}. This is a fault of embedkit; "
             "run again with EMBEDKIT_DEBUG=1 and report it"
         )
         sys.exit(1)
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of a Ctrl-C."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _leave() -> NoReturn:
+    """Leave at once: threads that still encode would hold up a usual exit, or make it crash."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.write("error: stopped\n")
+        sys.stderr.flush()
+    os._exit(130)

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,25 +19,44 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "error_line", "fields", "hits_as_dicts", "hits_table", "note", "progress_bar", "table"]
 
 
+# What a terminal would obey, or what would break a line of a table.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_CONTROLS.update({ord("\n"): " ", ord("\t"): " ", ord("\r"): " "})
+
+
+def _shown(value: object) -> str:
+    """A value of a catalog as one harmless line: an escape is spelt out, a line break becomes a space."""
+    return str(value).translate(_CONTROLS)
+
+
+def _lines(message: str) -> str:
+    """A message with its own line breaks, and no other control character."""
+    return "\n".join(_shown(line) for line in message.split("\n"))
+
+
 def as_json(value: object) -> None:
     """One line of JSON on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def error_line(message: str, *, hint: str = "") -> None:
     """An error on stderr, red on a terminal."""
     head = typer.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-    typer.echo(f"{head} {message}" + (f" ({hint})" if hint else ""), err=True)
+    typer.echo(f"{head} {_lines(message)}" + (f" ({hint})" if hint else ""), err=True)
 
 
 def note(message: str) -> None:
     """A remark on stderr, so that stdout stays for results."""
-    typer.echo(message, err=True)
+    typer.echo(_lines(message), err=True)
 
 
 def fields(rows: Iterable[tuple[str, object]]) -> None:
     """Names and values, one a line."""
-    pairs = [(name, "–" if value is None else str(value)) for name, value in rows]
+    pairs = [(_shown(name), "–" if value is None else _shown(value)) for name, value in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
         typer.echo(f"{name:<{width}}  {value}")
@@ -48,7 +68,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         if title:
             typer.echo(title)
         for row in [columns, *rows]:
-            typer.echo("\t".join(str(cell) for cell in row))
+            typer.echo("\t".join(_shown(cell) for cell in row))
         return
     from rich.console import Console
     from rich.table import Table
@@ -58,7 +78,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(str(cell)) for cell in row))
+        shown.add_row(*(Text(_shown(cell)) for cell in row))
     Console().print(shown)
 
 

@@ -27,6 +27,11 @@ class BackendUrl:
     @property
     def local_path(self) -> Path:
         """``faiss:///rel`` is relative to the working directory, ``faiss:////abs`` is absolute."""
+        if self.host:
+            raise ConfigError(
+                f"The URL {self.safe!r} names the host {self.host!r} where a folder is meant; write "
+                f"{self.scheme}:///relative/path or {self.scheme}:////absolute/path"
+            )
         if not self.path:
             raise ConfigError(
                 f"The URL {self.safe!r} names no file; write {self.scheme}:///relative/path or {self.scheme}:////absolute/path"

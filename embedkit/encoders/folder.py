@@ -8,6 +8,7 @@ A folder is written beside its place and moved there whole, so that a half-writt
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from embedkit.encoders.contract import EncoderSpec
-from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.errors import ConfigError, DataCorrupt, DiskFull
 
 __all__ = ["CARD", "MANIFEST", "ONNX", "TEXT_ONNX", "TOKENIZER", "WEIGHTS", "Manifest", "read_manifest", "write_folder"]
 
@@ -107,7 +108,7 @@ def read_manifest(folder: Path, *, name: str = "") -> Manifest:
 
 @contextmanager
 def write_folder(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A fresh folder to write into, moved to `place` at the end. Raises ConfigError if something is there."""
+    """A fresh folder to write into, moved to `place` at the end. Raises ConfigError if something is there, DiskFull."""
     if place.exists() and not overwrite:
         raise ConfigError(f"{str(place)!r} exists; choose another folder or say --overwrite")
     if place.exists() and not (place / MANIFEST).is_file() and (not place.is_dir() or any(place.iterdir())):
@@ -121,6 +122,10 @@ def write_folder(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield draft
         draft.chmod(0o755)
         _move(draft, place)
+    except OSError as error:
+        if error.errno == errno.ENOSPC or "No space left" in str(error):  # shutil joins the errors of many files
+            raise DiskFull(f"The disk of {str(place)!r} is full; free some space and run the same again") from error
+        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

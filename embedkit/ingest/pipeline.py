@@ -266,6 +266,8 @@ class _Run:
         items = [outcome for outcome in outcomes if isinstance(outcome, Item)]
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if self.run is None:
+            for one in failed:
+                _log.warning("%s", one.failure.error)
             self._count_dry(items, failed)
             return
         vectors = {}

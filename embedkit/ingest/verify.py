@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from embedkit.errors import CollectionNotFound
 from embedkit.ingest.committer import remove_vectors
 from embedkit.ingest.target import Target
 from embedkit.metadata.rows import ViewRow
@@ -64,7 +65,10 @@ def _check(target: Target, view: ViewRow, *, repair: bool) -> ViewCheck:
     store, backend, cid = target.store, target.backend, target.row.id
     live = _gather(store.scan_vector_ids(cid, view.name, states=("live",), batch=_BATCH))
     pending = _gather(store.scan_vector_ids(cid, view.name, states=("pending",), batch=_BATCH))
-    stored = _gather(backend.scan_ids(view.physical, _BATCH))
+    try:
+        stored = _gather(backend.scan_ids(view.physical, _BATCH))
+    except CollectionNotFound:  # lost in the backend, and made again by the next ingest
+        stored = np.empty(0, np.int64)
     there, times = np.unique(stored, return_counts=True)
     doubled = there[times > 1]
     missing = np.setdiff1d(live, there, assume_unique=True)

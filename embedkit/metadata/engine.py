@@ -77,6 +77,11 @@ def _parsed(url: str) -> sa.URL:
         ) from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(
+            f"{redact(url)!r} is not a metadata store; write for example sqlite:///.embedkit/embedkit.db or "
+            "postgresql://user@host/database"
+        )
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigError("A metadata store lives in a file; write for example sqlite:///.embedkit/embedkit.db")
     return parsed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from embedkit.types import Hit, Product
 if TYPE_CHECKING:
     from embedkit.types import FloatArray
 
-__all__ = ["Query", "search"]
+__all__ = ["Query", "check_text", "checked_weights", "search"]
 
 _FUSION_POOL = 10  # candidates per wanted hit that each part of a fused query hands in
 _MIN_POOL = 100
@@ -42,6 +43,27 @@ class _Found:
     distance: float
 
 
+def check_text(text: str) -> None:
+    """Raise BadInput unless words can be searched by."""
+    if not text.strip():
+        raise BadInput("The text to search by is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"The text to search by is not valid text: {error.reason} at {error.start + 1}") from error
+
+
+def checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
+    """The share of each part of a query. Raises BadInput."""
+    known = {"image", "text", "vector", "product"}
+    for name, value in (weights or {}).items():
+        if name not in known:
+            raise BadInput(f"There is no weight {name!r}; known: {', '.join(sorted(known))}")
+        if not np.isfinite(value) or value < 0:
+            raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
+    return weights or {}
+
+
 def search(
     store: MetadataStore,
     backend: VectorBackend,
@@ -60,6 +82,10 @@ def search(
     """
     if not queries:
         raise BadInput("There is nothing to search by: give an image, a text, a vector or a product")
+    try:
+        k = operator.index(k)  # NumPy's whole numbers too, which FAISS itself would refuse
+    except TypeError:
+        raise BadInput(f"k={k!r} is not a number of hits; give 1 or more") from None
     if k < 1:
         raise BadInput(f"k={k} is not a number of hits; give 1 or more")
     if len(queries) == 1:

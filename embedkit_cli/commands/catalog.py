@@ -94,7 +94,9 @@ def finish(report: IngestReport, collection: str, *, json_only: bool) -> None:
     if not json_only:
         for warning in report.warnings:
             render.note(f"warning: {warning}")
-        if report.failed:
+        if report.failed and report.dry_run:
+            render.note(f"{report.failed:,} records would fail, for the reasons above.")
+        elif report.failed:
             render.note(f"{report.failed:,} records failed; see why with: embedkit failures -c {collection}")
         if report.interrupted:
             render.note("Stopped. What was done is kept; the same command goes on from here.")
@@ -172,7 +174,7 @@ def failures(
         render.note("No failures.")
         return
     render.table(["key", "where", "stage", "why"], [(row.key, row.locator, row.stage, row.error) for row in rows])
-    render.note("Try them again, once mended, with: embedkit ingest --retry-failed")
+    render.note(f"Try them again, once mended, with: embedkit ingest --retry-failed -c {collection}")
 
 
 def verify(
@@ -195,6 +197,6 @@ def verify(
         elif report.repaired:
             render.note("Mended. Vectors that were missing come back with the next ingest.")
         else:
-            render.note("They differ; mend it with: embedkit verify --repair")
+            render.note(f"They differ; mend it with: embedkit verify --repair -c {collection}")
     if not (report.ok or report.repaired):
         raise typer.Exit(1)

@@ -64,6 +64,7 @@ def demo(
 
 def _render(catalog: Path, limit: int | None, *, quiet: bool) -> int:
     from embedkit import Progress
+    from embedkit.errors import ConfigError
     from embedkit_cli.demo_catalog import render_catalog
 
     with render.progress_bar("draw", quiet=quiet) as progress:
@@ -72,7 +73,13 @@ def _render(catalog: Path, limit: int | None, *, quiet: bool) -> int:
             if progress is not None:
                 progress(Progress(total=total, seen=done, encoded=0, skipped=0, failed=0))
 
-        return render_catalog(catalog, show, limit=limit)
+        try:
+            return render_catalog(catalog, show, limit=limit)
+        except OSError as error:
+            raise ConfigError(
+                f"The pictures of the demo cannot be written to {str(catalog)!r}: {error.strerror or error}; "
+                "choose another folder with --home"
+            ) from error
 
 
 def _answers(collection: Collection, catalog: Path) -> list[tuple[str, str | None, list[Hit]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ _TEMPLATE = """# Settings of embedkit. Every line may be left out; what is shown
 # The environment overrides this file: EMBEDKIT_BACKEND, EMBEDKIT_BACKEND_OPTIONS__PASSWORD, …
 
 # Where vectors live: milvus:///file.db (embedded), milvus://host:19530/database, faiss:///folder
-backend = "{backend}"
+backend = {backend}
 
 # Where products live: sqlite:///file.db or postgresql+psycopg://user@host/database
 # store = "sqlite:///.embedkit/embedkit.db"
@@ -61,7 +62,7 @@ def init(
         render.error_line(f"{config_file} exists; look at it with: embedkit config, or say --overwrite")
         raise typer.Exit(1)
     try:
-        config_file.write_text(_TEMPLATE.format(backend=backend), encoding="utf-8")
+        config_file.write_text(_TEMPLATE.format(backend=json.dumps(backend, ensure_ascii=False)), encoding="utf-8")
     except OSError as error:
         render.error_line(f"{config_file} cannot be written: {error.strerror}")
         raise typer.Exit(1) from error

@@ -87,6 +87,8 @@ def test_failed_records_give_exit_code_3_and_are_listed(run, catalog):
         (["export", "torchvision:resnet5(weights=none)", "out"], 1, "resnet50"),
         (["export", "effnet-lite0(dim=64)", "out"], 1, "--fit"),
         (["export", "effnet-lite0(dim=64)", "out", "--fit", "nowhere"], 1, "no catalog"),
+        (["ingest", ".", "--backend", "faiss://vectors/x"], 1, "faiss:///relative/path"),
+        (["ingest", "sqlite:///none.db", "--query", "select 1"], 1, "no database file 'none.db'"),
     ],
 )
 def test_an_error_is_one_line_with_the_next_step(run, arguments, code, message):
@@ -94,6 +96,49 @@ def test_an_error_is_one_line_with_the_next_step(run, arguments, code, message):
     assert message in done.stderr
     if code == 1:
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_question_that_cannot_be_asked_says_why(run, catalog, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    run("ingest", catalog)
+    assert "text.jpg: " in run("search", "--image", "text.jpg", code=1).stderr
+    assert "not valid text" in run("search", "--text", "shoe\udcff", code=1).stderr
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([EMBEDKIT, "encoders"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, "full" in done.stderr) == (1, True)
+    assert "fault of embedkit" not in done.stderr
+
+
+def test_a_source_or_store_that_is_misspelt_leaves_no_empty_database(run, tmp_path):
+    run("ingest", "sqlite:///none.db", "--query", "select 1", code=1)
+    assert not (tmp_path / "none.db").exists()
+    assert "postgresql://" in run("status", code=1, EMBEDKIT_STORE="mysql://me:secret@db/x").stderr
+    (tmp_path / "file").write_text("x")
+    assert "'file' is a file" in run("ingest", tmp_path, "--backend", "faiss:///file", code=1).stderr
+
+
+def test_control_characters_of_a_catalog_never_reach_the_terminal(run, tmp_path):
+    (tmp_path / "t.csv").write_text('key,title,note\nk\x1b]0;x\x07,"two\nlines\tand \x1b[31mred","\x9b5m"\n')
+    run("ingest", "t.csv")
+    shown = run("get", "k\x1b]0;x\x07").stdout + run("search", "--text", "red").stdout
+    shown += run("get", "none\x1b[2J", code=1).stderr
+    assert "\\x1b[31mred" in shown
+    assert all(char.isprintable() or char in "\n\t" for char in shown)
+    assert len(run("search", "--text", "red").stdout.splitlines()) == 2
+    assert last(run("search", "--text", "red", "--json"))["hits"][0]["title"] == "two\nlines\tand \x1b[31mred"
+
+
+def test_a_dry_run_tells_the_reasons_itself(run, catalog):
+    (catalog / "img" / "03.png").write_bytes(b"broken")
+    done = run("ingest", catalog, "--dry-run", code=3)
+    assert "03.png: it is not a picture" in done.stderr
+    assert "embedkit failures" not in done.stderr  # there is nothing to list
+
+
+def test_advice_names_the_collection(run, catalog):
+    (catalog / "img" / "03.png").write_bytes(b"broken")
+    run("ingest", catalog, "-c", "shoes", code=3)
+    assert "--retry-failed -c shoes" in run("failures", "-c", "shoes").stderr
 
 
 def test_an_encoder_fitted_to_a_catalog_searches_it(run, catalog, tmp_path):
@@ -110,6 +155,14 @@ def test_bad_filters_point_at_the_place(run, catalog):
     assert done.stderr.splitlines()[-1].index("^") == done.stderr.splitlines()[-2].index("< 3")
 
 
+def test_a_long_filter_is_shown_around_the_fault(run, catalog):
+    run("ingest", catalog)
+    done = run("search", "-t", "x", "-w", " or ".join(["price < 3"] * 100) + " or price < < 4", code=1)
+    text, mark = done.stderr.splitlines()[-2:]
+    assert len(text) < 140
+    assert text[mark.index("^") :].startswith("< 4")
+
+
 def test_settings_come_from_file_environment_and_options(run, tmp_path):
     run("init", EMBEDKIT_BACKEND="")
     run("init", code=1)
@@ -119,6 +172,17 @@ def test_settings_come_from_file_environment_and_options(run, tmp_path):
     assert "backend" in run("config", code=1).stderr
     (tmp_path / "embedkit.toml").write_text("[ingest]\nbatch_size = 'many'\n")
     assert "ingest.batch_size" in run("config", code=1).stderr
+    run("init", "--overwrite", "--backend", 'faiss:///a"b')
+    assert last(run("config", "--json", EMBEDKIT_BACKEND=""))["backend"] in (
+        'faiss:///a"b',
+        "milvus:///.embedkit/milvus.db",
+    )
+
+
+def test_a_misspelt_variable_is_no_setting(run):
+    assert "EMBEDKIT_STORE" in run("status", code=1, EMBEDKIT_STOR="sqlite:///x.db").stderr
+    assert "EMBEDKIT_INGEST__" in run("status", code=1, EMBEDKIT_INGEST="x").stderr
+    run("status", EMBEDKIT_PORT="tcp://10.0.0.1:80")  # as Kubernetes sets it for a service of that name
 
 
 def test_ctrl_c_keeps_what_was_done(run, tmp_path):
@@ -147,6 +211,32 @@ def test_ctrl_c_keeps_what_was_done(run, tmp_path):
     assert last(run("ingest", folder))["failed"] == 0
     assert last(run("status", "-c", "products", "--json"))["products"] == 400
     assert last(run("verify", "--json"))["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("awaited", "pauses"), [(".embedkit/embedkit.db", [0]), ("faiss/*_image/ids-0.i64", [0, 0.02])]
+)
+def test_ctrl_c_before_a_run_and_twice_within_it_is_one_word(tmp_path, awaited, pauses):
+    for number in range(200):
+        picture(number, (32, 32)).save(tmp_path / f"{number}.png")
+    process = subprocess.Popen(
+        [EMBEDKIT, "ingest", str(tmp_path), "--backend", "faiss:///faiss"],
+        cwd=tmp_path,
+        env={**os.environ, "EMBEDKIT_INGEST__BATCH_SIZE": "4"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(file.stat().st_size for file in tmp_path.glob(awaited)):
+        time.sleep(0.01)
+    for pause in pauses:
+        time.sleep(pause)
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert err.splitlines()[-1] == "error: stopped"
+    assert "Traceback" not in err
 
 
 def test_the_demo_in_small(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import time
 import numpy as np
 import pytest
 
+import embedkit
 from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.faiss import collection as faiss_collection
+from embedkit.backends.faiss.errors import translated
 from embedkit.backends.open import open_backend
-from embedkit.errors import DataCorrupt
+from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.filters import F
 from embedkit.testing.compare import assert_same_answer
 
@@ -211,3 +214,36 @@ def test_a_layout_of_another_version_is_refused(backend, url, tmp_path):
     with pytest.raises(DataCorrupt, match="layout 99"):
         other.count("c")
     other.close()
+
+
+@pytest.mark.parametrize("file", ["vectors-0.f32", "ids-0.i64", "rows.sqlite"])
+@pytest.mark.parametrize("harm", ["remove", "cut"])
+def test_broken_files_are_told_and_the_advice_brings_everything_back(tmp_path, catalog, file, harm):
+    with embedkit.connect(backend=f"faiss:///{tmp_path}/faiss", home=tmp_path / "home") as kit:
+        kit.collection("c").ingest(catalog)
+    folder = tmp_path / "faiss" / "c_v1_image"
+    if harm == "remove":
+        (folder / file).unlink()
+    else:
+        os.truncate(folder / file, 40)
+    with embedkit.connect(backend=f"faiss:///{tmp_path}/faiss", home=tmp_path / "home") as kit:
+        products = kit.collection("c")
+        asked = (
+            lambda: products.search(image=catalog / "img" / "05.png"),
+            products.verify,
+            lambda: products.verify(repair=True),
+            lambda: products.ingest(catalog),
+        )
+        for ask in asked:
+            with pytest.raises(DataCorrupt, match=r"c_v1_image: .*delete the folder, run embedkit verify --repair"):
+                ask()
+        shutil.rmtree(folder)
+        assert products.verify(repair=True).views["image"].missing == 24
+        assert products.ingest(catalog).encoded == 24
+        assert products.verify().ok
+        assert products.search(image=catalog / "img" / "05.png")[0].key == "p05"
+
+
+def test_no_permission_is_no_reason_to_try_again(tmp_path):
+    with pytest.raises(ConfigError, match="Permission denied; check who"), translated(tmp_path):
+        raise PermissionError(13, "Permission denied", str(tmp_path))

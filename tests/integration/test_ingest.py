@@ -17,6 +17,8 @@ from PIL import Image
 
 import embedkit
 from embedkit.errors import (
+    BackendUnavailable,
+    BadInput,
     BadSource,
     CollectionNotFound,
     ConfigError,
@@ -264,3 +266,43 @@ def test_an_ingest_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp
         assert {view: check.count for view, check in report.views.items()} == {"image": 150, "title": 150}
         for number in (0, 77, 149):
             assert there.search(image=folder / f"{number:03}.png", k=1)[0].key == f"{number:03}.png"
+
+
+def test_a_collection_that_another_process_makes_meanwhile_is_used(products, catalog, tmp_path, faiss_url, monkeypatch):
+    made = products._ensure_physical
+
+    def late(views, row):
+        with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as other:
+            other.collection("products").ingest(catalog)
+        made(views, row)
+
+    monkeypatch.setattr(products, "_ensure_physical", late)
+    report = products.ingest(catalog)
+    assert (report.failed, report.encoded, report.skipped) == (0, 0, 24)
+    assert products.verify().ok
+
+
+def test_a_backend_that_stumbles_at_the_last_count_is_asked_again(products, kit, catalog, monkeypatch):
+    products.ingest(catalog)
+    count, asked = kit._resources.backend.count, []
+
+    def stumbling(name):
+        asked.append(name)
+        if len(asked) == 1:
+            raise BackendUnavailable("away for a moment")
+        return count(name)
+
+    monkeypatch.setattr(kit._resources.backend, "count", stumbling)
+    assert products.ingest(catalog).skipped == 24
+    assert len(asked) == 3
+
+
+def test_arguments_of_other_types_are_taken_or_refused_in_words(products, catalog):
+    products.ingest(catalog)
+    assert len(products.search(text="shoe", k=np.int64(3))) == 3
+    for wrong in ({"k": 2.5}, {"k": "5"}, {"vector": "abc"}, {"vector": [[1], [1, 2]]}):
+        with pytest.raises(BadInput):
+            products.search(**{"text": "shoe", **wrong})
+    with pytest.raises(ProductNotFound):
+        products.get("\ud800")
+    assert products.delete(["\ud800", "p01"]) == 1

@@ -31,7 +31,7 @@ from embedkit.backends.validation import (
     checked_rows,
     checked_spec,
 )
-from embedkit.errors import BadInput, CollectionExists, DataCorrupt
+from embedkit.errors import BadInput, CollectionExists, ConfigError, DataCorrupt
 from embedkit.filters import Filter
 from embedkit.types import Attributes
 
@@ -79,6 +79,10 @@ class FaissBackend(VectorBackend):
                 self._alias_table, self._alias_mark = json.loads(path.read_text(encoding="utf-8")), mark
         except FileNotFoundError:
             return {}
+        except NotADirectoryError as error:
+            raise ConfigError(
+                f"{str(self._root)!r} is a file, and {self.url} needs a folder; choose another"
+            ) from error
         except (OSError, ValueError) as error:
             raise DataCorrupt(f"{path}: the aliases cannot be read ({error}); switch them again") from error
         return self._alias_table

@@ -25,7 +25,7 @@ import numpy as np
 
 from embedkit.backends.contract import CollectionSpec, Fetched, IndexSpec, SearchParams, SearchResult
 from embedkit.backends.faiss import kernel
-from embedkit.backends.faiss.errors import not_found, translated
+from embedkit.backends.faiss.errors import broken, not_found, translated
 from embedkit.backends.faiss.files import Generation
 from embedkit.backends.faiss.filters import ColumnCache
 from embedkit.backends.faiss.rows import Meta, RowFile
@@ -79,8 +79,10 @@ class FaissCollection:
     """Thread-safe. Other processes may read and write too: SQLite tells when they have."""
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "rows.sqlite").is_file():
+        if not folder.is_dir():
             raise not_found(folder.name)
+        if not (folder / "rows.sqlite").is_file():
+            raise broken(folder, "the file 'rows.sqlite' is missing")
         self.folder = folder
         self._row_file = str(folder / "rows.sqlite")
         self._lock = threading.RLock()
@@ -157,6 +159,8 @@ class FaissCollection:
             ids[dead.positions] = -1
         alive = ids >= 0
         vectors = old.vectors if old and len(old.vectors) >= meta.size else files.map()
+        if len(vectors) < meta.size:
+            raise broken(self.folder, f"{meta.size:,} vectors count, and the file holds {len(vectors):,}")
         index = self._index(meta.index_file)
         changed = self._renew_columns(old, ids)
         self.spec = replace(self.spec, index=meta.index)
@@ -179,7 +183,10 @@ class FaissCollection:
             room = np.empty(max(1_024, size + size // 2), np.int64)
             room[:known] = ids
             self._room = room
-        self._room[known:size] = files.ids(known, size)
+        tail = files.ids(known, size)
+        if len(tail) < size - known:
+            raise broken(self.folder, f"{size:,} ids count, and the file holds {known + len(tail):,}")
+        self._room[known:size] = tail
         return self._room[:size]
 
     def _renew_columns(self, old: _State | None, ids: IdArray) -> int:

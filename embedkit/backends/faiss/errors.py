@@ -8,9 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedkit.errors import BackendUnavailable, CollectionNotFound, DataCorrupt, DiskFull, EmbedkitError
+from embedkit.errors import (
+    BackendUnavailable,
+    CollectionNotFound,
+    ConfigError,
+    DataCorrupt,
+    DiskFull,
+    EmbedkitError,
+)
 
-__all__ = ["not_found", "translated"]
+__all__ = ["broken", "not_found", "translated"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -20,9 +27,16 @@ def not_found(name: str) -> CollectionNotFound:
     return CollectionNotFound(f"The backend 'faiss' has no collection {name!r}; create it by ingesting into it")
 
 
+def broken(place: Path, what: str) -> DataCorrupt:
+    """The error for files that do not hold what they should."""
+    return DataCorrupt(
+        f"{place}: {what}; delete the folder, run embedkit verify --repair for its collection, and ingest again"
+    )
+
+
 @contextmanager
 def translated(place: Path) -> Iterator[None]:
-    """Raise DiskFull, BackendUnavailable or DataCorrupt for what goes wrong with the files of `place`."""
+    """Raise BackendUnavailable, ConfigError, DataCorrupt or DiskFull for what goes wrong with the files of `place`."""
     try:
         yield
     except EmbedkitError:
@@ -33,9 +47,13 @@ def translated(place: Path) -> Iterator[None]:
             raise _full(place, error) from error
         if "locked" in text or "busy" in text:
             raise BackendUnavailable(f"{place}: another process is writing to it ({error}); try again") from error
-        raise DataCorrupt(
-            f"{place}: the row file cannot be read ({error}); delete the folder and ingest again"
-        ) from error
+        raise broken(place, f"the row file cannot be read ({error})") from error
+    except FileNotFoundError as error:
+        if not place.is_dir():
+            raise BackendUnavailable(f"{place}: {error.strerror}") from error
+        raise broken(place, f"the file {Path(str(error.filename)).name!r} is missing") from error
+    except PermissionError as error:
+        raise ConfigError(f"{place}: {error.strerror}; check who may read and write there") from error
     except OSError as error:
         if error.errno in _FULL:
             raise _full(place, error) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -33,6 +34,17 @@ def open_source(text: str, *, mapping: ColumnMapping, query: str | None) -> Sour
     return SqlSource(text, mapping, query)
 
 
+def _check_file(url: sa.URL) -> None:
+    """SQLite would make an empty database of a name that is misspelt."""
+    file = url.database
+    if url.get_backend_name() != "sqlite" or not file or file == ":memory:" or file.startswith("file:"):
+        return
+    if not Path(file).is_file():
+        raise BadSource(
+            f"There is no database file {file!r}; write sqlite:///relative/path or sqlite:////absolute/path"
+        )
+
+
 class SqlSource(Source):
     """Streams the rows of one query."""
 
@@ -43,6 +55,7 @@ class SqlSource(Source):
             parsed = sa.make_url(url)
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
+            _check_file(parsed)
             self._engine = sa.create_engine(parsed)
         except ModuleNotFoundError as error:
             package = _PACKAGES.get(error.name or "", error.name or "its driver")
