@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +14,13 @@ import numpy as np
 from embedkit.errors import (
     BadImage,
     BadInput,
-    CollectionExists,
     ConfigError,
-    EncoderMismatch,
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
-from embedkit.types import Hit, Modality, Product
+from embedkit.types import Hit, Product
 from embedkit.urls import redact
+from embedkit.views import encoder_of, ignored_settings, made_collection, named_view, view_for
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -120,8 +118,10 @@ class Collection:
             return pipeline.retry_failed(target, settings=settings.ingest, fetch=settings.fetch, options=options)
         mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
-            target = self._target(self._prepared(encoder, dry_run=dry_run), encoders=True)
-            return pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
+            row = self._made(encoder, dry_run=dry_run)
+            target = self._target(row, encoders=True)
+            report = pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
+        return replace(report, warnings=(*report.warnings, *ignored_settings(self._resources, row)))
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
         """Delete products by key, or all that a filter admits; how many there were."""
@@ -174,7 +174,7 @@ class Collection:
         if vector is not None:
             queries.append(self._vector_query(row, vector, view, shares.get("vector", 1.0)))
         if image is not None:
-            chosen = _view_for(row, "image", view if text is None else None)
+            chosen = view_for(row, "image", view if text is None else None)
             pixels = self._prepared_picture(chosen, image)
             queries.append(self._query(chosen, self._encoder(chosen).encode(pixels[None])[0], shares.get("image", 1.0)))
         if text is not None:
@@ -245,73 +245,11 @@ class Collection:
             self._row = self._resources.store.collection(self.name, self._resources.backend_url)
         return self._row
 
-    def _prepared(self, encoder: Mapping[str, str] | None, *, dry_run: bool) -> CollectionRow:
-        """The collection's row; a new collection is made, in the backend first."""
-        resources = self._resources
-        found = resources.store.find_collection(self.name, resources.backend_url)
-        wanted = self._wanted_views(encoder, found)
-        if found is not None:
-            _check_views(found, wanted)
-            if not dry_run:
-                self._ensure_physical(found.views, found)
-            self._row = found
-            return found
-        if dry_run:
-            return _imagined(self.name, resources.backend_url, wanted)
-        try:
-            self._ensure_physical(wanted, None)
-            self._row = resources.store.create_collection(self.name, backend_url=resources.backend_url, views=wanted)
-        except CollectionExists:
-            self._row = resources.store.find_collection(self.name, resources.backend_url)
-            if self._row is None:
-                raise
-            _check_views(self._row, wanted)  # another process has made it meanwhile
-        return self._row
-
-    def _wanted_views(self, encoder: Mapping[str, str] | None, found: CollectionRow | None) -> tuple[ViewRow, ...]:
-        from embedkit.metadata.rows import ViewRow
-
-        settings = self._resources.settings.for_collection(self.name)
-        specs = encoder or ({view.name: view.encoder for view in found.views} if found else settings.views) or {}
-        views = []
-        for name, spec in specs.items():
-            if not name.isidentifier():
-                raise ConfigError(f"{name!r} is no name for a view; use letters, digits and _")
-            made = self._resources.encoder(spec).spec
-            if made.kind != "float":
-                raise ConfigError(f"The encoder {spec!r} makes binary codes, which a collection cannot hold yet")
-            views.append(
-                ViewRow(
-                    name=name,
-                    modality=_modality_of(name, made.modalities),
-                    encoder=spec,
-                    fingerprint=made.fingerprint,
-                    dim=made.dim,
-                    metric=settings.metric or "cosine",
-                    physical=f"{self.name}_v1_{name}",
-                    index=settings.index or "flat",
-                )
-            )
-        return tuple(views)
-
-    def _ensure_physical(self, views: Sequence[ViewRow], row: CollectionRow | None) -> None:
-        """Make the backend's collections; one that is there is taken over only if it is empty or our own."""
-        from embedkit.backends.contract import CollectionSpec, IndexSpec
-
-        backend = self._resources.backend
-        for view in views:
-            try:
-                backend.create(CollectionSpec(view.physical, view.dim, view.metric, index=IndexSpec.parse(view.index)))
-            except CollectionExists:
-                if row is not None:
-                    continue
-                there = backend.describe(view.physical)
-                if backend.count(view.physical) or (there.dim, there.metric) != (view.dim, view.metric):
-                    raise CollectionExists(
-                        f"{self._resources.backend_url} already holds a collection {view.physical!r} that this store "
-                        f"({self._resources.store.url}) does not know; choose another collection name, "
-                        "or the store that filled it"
-                    ) from None
+    def _made(self, encoder: Mapping[str, str] | None, *, dry_run: bool) -> CollectionRow:
+        """The collection's row; it is made if it is not there."""
+        row = made_collection(self._resources, self.name, encoder, dry_run=dry_run)
+        self._row = None if dry_run else row
+        return row
 
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target
@@ -320,14 +258,7 @@ class Collection:
         return Target(self._resources.store, self._resources.backend, row, loaded)
 
     def _encoder(self, view: ViewRow) -> Encoder:
-        encoder = self._resources.encoder(view.encoder)
-        if encoder.spec.fingerprint != view.fingerprint:
-            raise EncoderMismatch(
-                f"The encoder {view.encoder!r} is not the one that filled the view {view.name!r} of {self.name!r} "
-                f"(fingerprint {encoder.spec.fingerprint[:12]}, not {view.fingerprint[:12]}); "
-                "bring the old one back, or ingest into a collection of another name"
-            )
-        return encoder
+        return encoder_of(self._resources, self.name, view)
 
     def _query(self, view: ViewRow, vector: npt.NDArray[np.float32], weight: float) -> Query:
         from embedkit.search.query import Query
@@ -341,12 +272,12 @@ class Collection:
             raise BadInput(f"A query vector is a row of numbers: {error}") from error
         if array.ndim != 1:
             raise BadInput(f"A query vector has one dimension, not the shape {array.shape}")
-        return self._query(_named_view(row, view) if view else row.views[0], array, weight)
+        return self._query(named_view(row, view) if view else row.views[0], array, weight)
 
     def _product_query(self, row: CollectionRow, key: str, view: str | None, weight: float) -> Query:
         self.get(key)
         ids = self._resources.store.vector_ids(row.id, key)
-        chosen = _named_view(row, view) if view else next((v for v in row.views if v.name in ids), row.views[0])
+        chosen = named_view(row, view) if view else next((v for v in row.views if v.name in ids), row.views[0])
         fetched = (
             self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.name]], np.int64))
             if chosen.name in ids
@@ -358,7 +289,7 @@ class Collection:
 
     def _text_view(self, row: CollectionRow, name: str | None) -> ViewRow:
         """The view that words ask: one of titles, or one of pictures whose encoder reads text too (CLIP)."""
-        chosen = _named_view(row, name) if name else next((view for view in row.views if view.modality == "text"), None)
+        chosen = named_view(row, name) if name else next((view for view in row.views if view.modality == "text"), None)
         candidates = [chosen] if chosen else list(row.views)
         for view in candidates:
             if view.modality == "text" or "text" in self._encoder(view).spec.modalities:
@@ -394,56 +325,6 @@ class Collection:
                 ):
                     yield key
             after = keys[-1]
-
-
-def _modality_of(view: str, takes: Sequence[Modality]) -> Modality:
-    """What a view holds: of an encoder that takes both, titles in the view ``title``, else pictures."""
-    return "text" if "image" not in takes or (view == "title" and "text" in takes) else "image"
-
-
-def _named_view(row: CollectionRow, name: str) -> ViewRow:
-    for view in row.views:
-        if view.name == name:
-            return view
-    raise BadInput(f"{row.name!r} has no view {name!r}; it has {', '.join(view.name for view in row.views)}")
-
-
-def _view_for(row: CollectionRow, modality: str, name: str | None) -> ViewRow:
-    if name is not None:
-        view = _named_view(row, name)
-        if view.modality != modality:
-            raise BadInput(
-                f"The view {name!r} of {row.name!r} holds {view.modality} vectors, which {modality} cannot ask"
-            )
-        return view
-    for view in row.views:
-        if view.modality == modality:
-            return view
-    raise BadInput(f"{row.name!r} has no {modality} view; it has {', '.join(view.name for view in row.views)}")
-
-
-def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:
-    """Raise EncoderMismatch unless the encoders are those that filled the collection."""
-    now = {view.name: view for view in wanted}
-    for view in found.views:
-        new = now.pop(view.name, None)
-        if new is None or new.fingerprint != view.fingerprint:
-            asked = f"{new.encoder!r} ({new.fingerprint[:12]})" if new else "no encoder"
-            raise EncoderMismatch(
-                f"The view {view.name!r} of {found.name!r} was filled by {view.encoder!r} ({view.fingerprint[:12]}), "
-                f"and {asked} would not fit; keep the old encoder, or ingest into a collection of another name"
-            )
-    if now:
-        raise EncoderMismatch(
-            f"{found.name!r} has no view {next(iter(now))!r}; views are chosen when a collection is first ingested"
-        )
-
-
-def _imagined(name: str, backend_url: str, views: tuple[ViewRow, ...]) -> CollectionRow:
-    """What a dry run sees of a collection that does not exist."""
-    from embedkit.metadata.rows import CollectionRow
-
-    return CollectionRow(-1, name, backend_url, 1, views, datetime.now(timezone.utc))
 
 
 def check_name(name: str) -> str:

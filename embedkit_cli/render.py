@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from embedkit.urls import redact
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -89,7 +91,7 @@ def hits_as_dicts(hits: Sequence[Hit]) -> list[dict[str, Any]]:
             "key": hit.product.key,
             "score": round(hit.score, 6),
             "title": hit.product.title,
-            "uri": hit.product.uri,
+            "uri": hit.product.uri and redact(hit.product.uri),
             "attributes": dict(hit.product.attributes),
         }
         for hit in hits

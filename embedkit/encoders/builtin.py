@@ -119,9 +119,12 @@ def _cached(name: str, cache_dir: Path | None, write: Callable[[Path], None]) ->
         try:
             with write_folder(place) as draft:
                 write(draft)
-        except (ConfigError, OSError):
+        except (ConfigError, OSError) as error:
             if not (place / MANIFEST).is_file():  # else another process was faster
-                raise
+                raise ConfigError(
+                    f"The encoder {name!r} cannot be kept in {str(place.parent)!r} ({error}); "
+                    "name another folder: EMBEDKIT_CACHE_DIR"
+                ) from error
     return place
 
 

@@ -83,6 +83,8 @@ def ingest(
     if report.seen == 0 and start == 0 and not report.interrupted:
         found = f"Nothing was found in {source.name!r}: {source.empty_hint}."
         report = replace(report, warnings=(*report.warnings, found))
+    if options.prune and run is None:
+        return replace(report, warnings=(*report.warnings, "A dry run does not look for what --prune would delete."))
     if not options.prune or report.interrupted or run is None:
         return report
     return _pruned(target, run, work, report, complete=options.limit is None)
@@ -347,11 +349,17 @@ class _Run:
         found = []
         if self.start:
             found.append(f"Went on with an interrupted run at record {self.start}.")
+        if self.reader.seen > self.reader.unreadable and not self.reader.pictures and self._sees:
+            found.append("No record names a picture; if the catalog has a column of them, say: --map image=COLUMN.")
         if self.reader.cleaned:
             found.append(f"{self.reader.cleaned} records held NaN or infinity, which became null.")
         if self.run and not interrupted:
             found += self._counts_differ()
         return tuple(found)
+
+    @property
+    def _sees(self) -> bool:
+        return any(view.modality == "image" for view in self.target.row.views)
 
     def _counts_differ(self) -> list[str]:
         target = self.target

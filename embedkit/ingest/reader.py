@@ -68,6 +68,7 @@ class Reader:
         self._image_views = [view for view in target.row.views if view.modality == "image"]
         self._in_flight: set[str] = set()
         self.finished: SimpleQueue[str] = SimpleQueue()
+        self.pictures = 0  # records that name one
         self.cleaned = 0  # records in which NaN became null
         self.unreadable = 0  # rows that could not be read at all
         self.seen = 0
@@ -123,6 +124,7 @@ class Reader:
         except BadRecord as error:
             return _done(Failed(failure_of(record, "read", error, whole=False), known is not None))
         self.cleaned += cleaned
+        self.pictures += record.image is not None
         self._in_flight.add(record.key)
         return Slot(record.key, self._outcome(record, known))
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from embedkit.urls import redact
 from embedkit_cli import render
 from embedkit_cli.options import AsJson, Backend, CollectionName, Config, Where, collection_of
 
@@ -28,11 +29,12 @@ def get(
     """Show one product."""
     with collection_of(config, backend, collection) as there:
         found = there.get(key)
-    values = {"key": found.key, "title": found.title, "uri": found.uri, "attributes": dict(found.attributes)}
+    uri = found.uri and redact(found.uri)
+    values = {"key": found.key, "title": found.title, "uri": uri, "attributes": dict(found.attributes)}
     if json_only:
         render.as_json({**values, "content_hash": found.content_hash})
         return
-    render.fields([("key", found.key), ("title", found.title), ("picture", found.uri), *found.attributes.items()])
+    render.fields([("key", found.key), ("title", found.title), ("picture", uri), *found.attributes.items()])
 
 
 def delete(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import embedkit
-from embedkit.errors import BackendUnavailable
+from embedkit.errors import BackendUnavailable, ConfigError
 from tests.conftest import picture
 
 
@@ -70,6 +70,13 @@ def test_a_backend_that_is_not_there_is_named_without_its_password(tmp_path, cat
         kit.collection("p").ingest(catalog)
     assert "127.0.0.1:1" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_an_embedded_milvus_wants_a_folder_of_its_own(tmp_path, catalog):
+    (tmp_path / "lite.db").write_text("not a folder")
+    url = f"milvus:///{tmp_path}/lite.db"
+    with embedkit.connect(backend=url, home=tmp_path) as kit, pytest.raises(ConfigError, match="is a file"):
+        kit.collection("p").ingest(catalog)
 
 
 def test_lite_belongs_to_one_process_at_a_time_and_is_free_once_closed(tmp_path, catalog):

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import embedkit
+import embedkit.views
 from embedkit.errors import (
     BackendUnavailable,
     BadInput,
@@ -269,14 +270,15 @@ def test_an_ingest_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp
 
 
 def test_a_collection_that_another_process_makes_meanwhile_is_used(products, catalog, tmp_path, faiss_url, monkeypatch):
-    made = products._ensure_physical
+    made = embedkit.views._ensure_physical
 
-    def late(views, row):
+    def late(resources, wanted, row):
+        monkeypatch.setattr(embedkit.views, "_ensure_physical", made)
         with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as other:
             other.collection("products").ingest(catalog)
-        made(views, row)
+        made(resources, wanted, row)
 
-    monkeypatch.setattr(products, "_ensure_physical", late)
+    monkeypatch.setattr(embedkit.views, "_ensure_physical", late)
     report = products.ingest(catalog)
     assert (report.failed, report.encoded, report.skipped) == (0, 0, 24)
     assert products.verify().ok
@@ -306,3 +308,35 @@ def test_arguments_of_other_types_are_taken_or_refused_in_words(products, catalo
     with pytest.raises(ProductNotFound):
         products.get("\ud800")
     assert products.delete(["\ud800", "p01"]) == 1
+
+
+def test_a_model_folder_may_move_and_is_found_from_everywhere(products, catalog, tmp_path, monkeypatch):
+    from embedkit.encoders.export import export_encoder
+
+    export_encoder("effnet-lite0(size=96)", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    products.ingest(catalog, encoder={"image": "./model"})
+    monkeypatch.chdir(catalog)
+    assert products.search(image=catalog / "img" / "05.png", k=1)[0].key == "p05"
+    (tmp_path / "model").rename(tmp_path / "moved")
+    with embedkit.connect(backend=products._resources.settings.backend, home=tmp_path / "home") as kit:
+        there = kit.collection("products")
+        for call in (lambda: there.search(image=picture(1)), lambda: there.ingest(catalog)):
+            with pytest.raises(EncoderMismatch, match=r"moved.*--encoder image=FOLDER"):
+                call()
+        assert there.ingest(catalog, encoder={"image": str(tmp_path / "moved")}).skipped == 24
+        assert there.search(image=catalog / "img" / "05.png", k=1)[0].key == "p05"
+
+
+def test_settings_that_come_too_late_are_said_to_have_no_effect(products, catalog, tmp_path, monkeypatch):
+    products.ingest(catalog)
+    monkeypatch.setenv("EMBEDKIT_INDEX", "hnsw(m=16)")
+    with embedkit.connect(backend=products._resources.settings.backend, home=tmp_path / "home") as kit:
+        report = kit.collection("products").ingest(catalog)
+    assert any("'hnsw(m=16)' has no effect" in warning for warning in report.warnings)
+
+
+def test_a_table_whose_pictures_were_not_recognised_says_so(products, tmp_path):
+    (tmp_path / "t.csv").write_text("id,title,photo_url\n1,shoe,http://127.0.0.1:1/a.png\n")
+    report = products.ingest(tmp_path / "t.csv")
+    assert any("--map image=COLUMN" in warning for warning in report.warnings)

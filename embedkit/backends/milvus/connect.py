@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter
 from functools import partial
@@ -74,6 +75,10 @@ def _open_lite(path: Path, client: Any) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_room(path, error) from error
+    if path.is_file():
+        raise ConfigError(f"{str(path)!r} is a file, and an embedded Milvus lives in a folder; choose another path")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"The embedded Milvus {str(path)!r} cannot be written; change its permissions")
     _LITE.hold(path)
     try:
         return client(str(path))

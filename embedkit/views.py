@@ -1,0 +1,191 @@
+"""The views of a collection: which encoder makes the vectors of each, where they lie, and whether both still fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from embedkit.errors import BadInput, CollectionExists, ConfigError, EncoderMismatch, UnknownName
+from embedkit.types import Modality
+
+if TYPE_CHECKING:
+    from embedkit.encoders.contract import Encoder
+    from embedkit.metadata.rows import CollectionRow, ViewRow
+    from embedkit.resources import Resources
+
+__all__ = ["encoder_of", "ignored_settings", "made_collection", "named_view", "view_for"]
+
+
+def made_collection(
+    resources: Resources, name: str, encoder: Mapping[str, str] | None, *, dry_run: bool
+) -> CollectionRow:
+    """The row of a collection; a new one is made, in the backend first. `encoder`: spec strings by view.
+
+    Raises CollectionExists, ConfigError, EncoderMismatch.
+    """
+    store = resources.store
+    found = store.find_collection(name, resources.backend_url)
+    if found is not None and not encoder:
+        wanted = found.views
+        for view in wanted:
+            encoder_of(resources, name, view)
+    else:
+        wanted = _wanted_views(resources, name, encoder)
+    if found is None and dry_run:
+        return _imagined(name, resources.backend_url, wanted)
+    if found is None:
+        try:
+            _ensure_physical(resources, wanted, None)
+            return store.create_collection(name, backend_url=resources.backend_url, views=wanted)
+        except CollectionExists:
+            found = store.find_collection(name, resources.backend_url)
+            if found is None:  # else another process has made it meanwhile
+                raise
+    _check_views(found, wanted)
+    if dry_run:
+        return found
+    found = _moved(resources, found, wanted)
+    _ensure_physical(resources, found.views, found)
+    return found
+
+
+def _wanted_views(resources: Resources, name: str, encoder: Mapping[str, str] | None) -> tuple[ViewRow, ...]:
+    from embedkit.encoders.load import model_folder_of
+    from embedkit.metadata.rows import ViewRow
+
+    settings = resources.settings.for_collection(name)
+    views = []
+    for view, spec in (encoder or settings.views or {}).items():
+        if not view.isidentifier():
+            raise ConfigError(f"{view!r} is no name for a view; use letters, digits and _")
+        made = resources.encoder(spec).spec
+        if made.kind != "float":
+            raise ConfigError(f"The encoder {spec!r} makes binary codes, which a collection cannot hold yet")
+        folder = model_folder_of(spec)
+        views.append(
+            ViewRow(
+                name=view,
+                modality=_modality_of(view, made.modalities),
+                encoder=str(folder.absolute()) if folder else spec,  # found from every working directory
+                fingerprint=made.fingerprint,
+                dim=made.dim,
+                metric=settings.metric or "cosine",
+                physical=f"{name}_v1_{view}",
+                index=settings.index or "flat",
+            )
+        )
+    return tuple(views)
+
+
+def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]) -> CollectionRow:
+    """Remember where the encoders are now, if they are the same at another place."""
+    places = {view.name: view.encoder for view in wanted}
+    views = tuple(replace(view, encoder=places[view.name]) for view in found.views)
+    if views == found.views:
+        return found
+    resources.store.set_views(found.id, views, version=found.version)
+    return replace(found, views=views)
+
+
+def ignored_settings(resources: Resources, row: CollectionRow) -> list[str]:
+    """Settings that say otherwise than the collection was made with, and so have no effect."""
+    settings = resources.settings.for_collection(row.name)
+    asked = {"metric": settings.metric or "cosine", "index": settings.index or "flat"}
+    return [
+        f"The setting {name}={value!r} has no effect: {row.name!r} was made with {getattr(row.views[0], name)!r}. "
+        "Ingest into a collection of another name to have it."
+        for name, value in asked.items()
+        if any(getattr(view, name) != value for view in row.views)
+    ]
+
+
+def _ensure_physical(resources: Resources, views: Sequence[ViewRow], row: CollectionRow | None) -> None:
+    """Make the backend's collections; one that is there is taken over only if it is empty or our own."""
+    from embedkit.backends.contract import CollectionSpec, IndexSpec
+
+    backend = resources.backend
+    for view in views:
+        try:
+            backend.create(CollectionSpec(view.physical, view.dim, view.metric, index=IndexSpec.parse(view.index)))
+        except CollectionExists:
+            if row is not None:
+                continue
+            there = backend.describe(view.physical)
+            if backend.count(view.physical) or (there.dim, there.metric) != (view.dim, view.metric):
+                raise CollectionExists(
+                    f"{resources.backend_url} already holds a collection {view.physical!r} that this store "
+                    f"({resources.store.url}) does not know; choose another collection name, "
+                    "or the store that filled it"
+                ) from None
+
+
+def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
+    """The encoder of a view. Raises EncoderMismatch if it is not to be found, or another one by now."""
+    try:
+        encoder = resources.encoder(view.encoder)
+    except (ConfigError, UnknownName) as error:
+        raise EncoderMismatch(
+            f"The encoder {view.encoder!r} of the view {view.name!r} of {name!r} cannot be loaded ({error}); if its "
+            f"folder has moved, say where it is: embedkit ingest CATALOG -c {name} --encoder {view.name}=FOLDER"
+        ) from error
+    if encoder.spec.fingerprint != view.fingerprint:
+        raise EncoderMismatch(
+            f"The encoder {view.encoder!r} is not the one that filled the view {view.name!r} of {name!r} "
+            f"(fingerprint {encoder.spec.fingerprint[:12]}, not {view.fingerprint[:12]}); "
+            "bring the old one back, or ingest into a collection of another name"
+        )
+    return encoder
+
+
+def _modality_of(view: str, takes: Sequence[Modality]) -> Modality:
+    """What a view holds: of an encoder that takes both, titles in the view ``title``, else pictures."""
+    return "text" if "image" not in takes or (view == "title" and "text" in takes) else "image"
+
+
+def named_view(row: CollectionRow, name: str) -> ViewRow:
+    """A view by name. Raises BadInput, naming those there are."""
+    for view in row.views:
+        if view.name == name:
+            return view
+    raise BadInput(f"{row.name!r} has no view {name!r}; it has {', '.join(view.name for view in row.views)}")
+
+
+def view_for(row: CollectionRow, modality: str, name: str | None) -> ViewRow:
+    """The view that a picture or a text asks. Raises BadInput."""
+    if name is not None:
+        view = named_view(row, name)
+        if view.modality != modality:
+            raise BadInput(
+                f"The view {name!r} of {row.name!r} holds {view.modality} vectors, which {modality} cannot ask"
+            )
+        return view
+    for view in row.views:
+        if view.modality == modality:
+            return view
+    raise BadInput(f"{row.name!r} has no {modality} view; it has {', '.join(view.name for view in row.views)}")
+
+
+def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:
+    """Raise EncoderMismatch unless the encoders are those that filled the collection."""
+    now = {view.name: view for view in wanted}
+    for view in found.views:
+        new = now.pop(view.name, None)
+        if new is None or new.fingerprint != view.fingerprint:
+            asked = f"{new.encoder!r} ({new.fingerprint[:12]})" if new else "no encoder"
+            raise EncoderMismatch(
+                f"The view {view.name!r} of {found.name!r} was filled by {view.encoder!r} ({view.fingerprint[:12]}), "
+                f"and {asked} would not fit; keep the old encoder, or ingest into a collection of another name"
+            )
+    if now:
+        raise EncoderMismatch(
+            f"{found.name!r} has no view {next(iter(now))!r}; views are chosen when a collection is first ingested"
+        )
+
+
+def _imagined(name: str, backend_url: str, views: tuple[ViewRow, ...]) -> CollectionRow:
+    """What a dry run sees of a collection that does not exist."""
+    from embedkit.metadata.rows import CollectionRow
+
+    return CollectionRow(-1, name, backend_url, 1, views, datetime.now(timezone.utc))
