@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,10 @@ def _found(path: Path, name: str | None) -> tuple[DataSetInfo, Path]:
         return find_dataset("csv"), path
     if info is not None and info.name == "csv":
         raise BadSource(f"{str(path)!r} is a folder; give the table itself")
+    trees = [Tree(folder) for folder in _near(path)]
     for least in (1.0, 0.5):  # the whole of its files, else half of them: what lacks is then named
         for one in [info] if info else [row for row in DATASETS if row.needs or row.name == "emoji-zs"]:
-            root = _located(path, one, least)
+            root = _located(trees, one, least)
             if root is not None:
                 return one, root
     return info or find_dataset("folder"), path
@@ -123,17 +124,16 @@ def _how(info: DataSetInfo | None) -> str:
     return f"; its owners publish it at {info.owner}. {info.obtain}".rstrip(". ") + "."
 
 
-def _located(path: Path, info: DataSetInfo, least: float) -> Path | None:
-    """The folder at or a little below a path that has at least a share of what a data set needs."""
+def _located(trees: Sequence[Tree], info: DataSetInfo, least: float) -> Path | None:
+    """The first folder that has at least a share of what a data set needs."""
     if not info.needs and info.name != "emoji-zs":
-        return path
-    for folder in _near(path):
-        tree = Tree(folder)
+        return trees[0].root
+    for tree in trees:
         if info.name == "emoji-zs":
             if _has_emoji(tree):
-                return folder
+                return tree.root
         elif _marked(tree, info) and 1 - len(_absent(tree, info)) / len(info.needs) >= least:
-            return folder
+            return tree.root
     return None
 
 

@@ -20,6 +20,7 @@ __all__ = ["Block", "nearest", "unit"]
 
 _BLOCK = 4_096  # queries; FAISS itself goes on in smaller ones
 _CELLS = 2**24  # scores that are held at once where FAISS is not asked
+_HASHED = 2**20  # values that are hashed at once
 _MOST = 2_048  # neighbours that FAISS is asked for
 _SPARE = 2  # neighbours more than asked for, so that ties at the end are seen
 
@@ -79,14 +80,12 @@ def _distinct(vectors: FloatArray) -> tuple[IdArray, IdArray] | None:
 
 def _hashes(vectors: FloatArray) -> IdArray:
     """A number for each row, the same for the same row; much sooner sorted than the rows."""
-    # + 0.0 makes one of the two zeros
-    bits = np.ascontiguousarray(vectors + np.float32(0.0)).view(np.uint32)
     weights = np.random.default_rng(0).integers(1, 2**63, vectors.shape[1], np.uint64) | np.uint64(1)
-    total = np.empty(len(bits), np.uint64)
-    step = max(1, _CELLS // max(1, bits.shape[1]))
-    for start in range(0, len(bits), step):
-        part = bits[start : start + step].astype(np.uint64)
-        total[start : start + step] = (part * weights).sum(axis=1, dtype=np.uint64)
+    total = np.empty(len(vectors), np.uint64)
+    step = max(1, _HASHED // max(1, vectors.shape[1]))
+    for start in range(0, len(vectors), step):
+        bits = (vectors[start : start + step] + np.float32(0.0)).view(np.uint32)  # + 0.0 makes one of the two zeros
+        total[start : start + step] = (bits * weights).sum(axis=1, dtype=np.uint64)
     return total.view(np.int64)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from embedkit.training.datasets.open import open_dataset
 from embedkit.training.evaluation.encode import encode_split
 from embedkit.training.evaluation.evaluate import evaluate_data
 from embedkit.training.evaluation.limit import limited
-from tests.conftest import picture
+from tests.conftest import WITHOUT_TORCH, picture
 from tests.unit.training import trees
 
 
@@ -70,6 +72,15 @@ def test_a_model_folder_is_judged_as_the_encoder_it_was_made_of(shop, tmp_path):
     mine = embedkit.evaluate_encoder(folder, shop, clusters=False)
     assert mine.metrics == embedkit.evaluate_encoder("effnet-lite0", shop, clusters=False).metrics
     assert "nmi" not in mine.metrics
+
+
+def test_an_encoder_is_judged_without_torch(shop):
+    code = f"""{WITHOUT_TORCH}
+import embedkit
+assert embedkit.evaluate_encoder('effnet-lite0', {str(shop)!r}).metrics['recall@1'] == 1.0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_pictures_that_cannot_be_read_are_left_out_counted_and_named(tmp_path, caplog):
