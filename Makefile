@@ -28,6 +28,7 @@ bench: $(VENV)/dev
 	$(BIN)/python benchmarks/ingest.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/fetch.py
+	$(BIN)/python benchmarks/evaluate.py
 
 $(VENV)/demo: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -17,13 +17,29 @@ if TYPE_CHECKING:
     from embedkit.filters import F, parse_filter
     from embedkit.ingest.report import IngestReport, Progress
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.kit import Kit, connect, describe_encoder, export_encoder, list_backends, list_encoders
+    from embedkit.kit import (
+        Kit,
+        check_dataset,
+        connect,
+        describe_encoder,
+        evaluate_encoder,
+        export_encoder,
+        list_backends,
+        list_datasets,
+        list_encoders,
+    )
+    from embedkit.training.datasets.open import DataSetCheck
+    from embedkit.training.datasets.registry import DataSetInfo
+    from embedkit.training.evaluation.evaluate import EvaluationReport
     from embedkit.types import Hit, Product
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Collection": "collection",
+    "DataSetCheck": "training.datasets.open",
+    "DataSetInfo": "training.datasets.registry",
+    "EvaluationReport": "training.evaluation.evaluate",
     "F": "filters",
     "Hit": "types",
     "IngestReport": "ingest.report",
@@ -32,17 +48,23 @@ _LAZY = {
     "Progress": "ingest.report",
     "Status": "collection",
     "VerifyReport": "ingest.verify",
+    "check_dataset": "kit",
     "connect": "kit",
     "describe_encoder": "kit",
+    "evaluate_encoder": "kit",
     "export_encoder": "kit",
     "list_backends": "kit",
+    "list_datasets": "kit",
     "list_encoders": "kit",
     "parse_filter": "filters",
 }
 
 __all__ = [
     "Collection",
+    "DataSetCheck",
+    "DataSetInfo",
     "EmbedkitError",
+    "EvaluationReport",
     "F",
     "Hit",
     "IngestReport",
@@ -54,10 +76,13 @@ __all__ = [
     "Transient",
     "VerifyReport",
     "__version__",
+    "check_dataset",
     "connect",
     "describe_encoder",
+    "evaluate_encoder",
     "export_encoder",
     "list_backends",
+    "list_datasets",
     "list_encoders",
     "parse_filter",
 ]

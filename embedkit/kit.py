@@ -16,17 +16,24 @@ from embedkit.resources import Resources
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
-    from embedkit.encoders.contract import EncoderSpec
+    from embedkit.encoders.contract import EncoderSpec, RuntimeName
+    from embedkit.training.datasets.open import DataSetCheck
+    from embedkit.training.datasets.registry import DataSetInfo
+    from embedkit.training.evaluation.encode import ProgressCallback
+    from embedkit.training.evaluation.evaluate import EvaluationReport
 
 __all__ = [
     "BackendInfo",
     "CollectionInfo",
     "EncoderInfo",
     "Kit",
+    "check_dataset",
     "connect",
     "describe_encoder",
+    "evaluate_encoder",
     "export_encoder",
     "list_backends",
+    "list_datasets",
     "list_encoders",
 ]
 
@@ -153,3 +160,53 @@ def export_encoder(spec: str, out: str | Path, *, fit: str | Path | None = None,
 
     with closing(open_source(str(fit))) as source, closing(sample_pictures(source)) as pictures:
         return export(spec, Path(out), fit=pictures, overwrite=overwrite)
+
+
+def list_datasets() -> tuple[DataSetInfo, ...]:
+    """Every data set that is read with its official splits, and any folder or table of pictures."""
+    from embedkit.training.datasets.registry import DATASETS
+
+    return DATASETS
+
+
+def check_dataset(path: str | Path, *, name: str | None = None) -> DataSetCheck:
+    """What of a data set lies at a path, against its official numbers, and what is missing. Downloads nothing.
+
+    `name`: which one, if its files do not tell. Raises BadSource, UnknownName.
+    """
+    from embedkit.training.datasets.open import check_dataset as check
+
+    return check(path, name=name)
+
+
+def evaluate_encoder(
+    model: str | Path,
+    data: str | Path,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    clusters: bool = True,
+    runtime: RuntimeName = "auto",
+    threads: int = 0,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> EvaluationReport:
+    """Judge an encoder, a spec string or a model folder, by the test split and the protocol of a data set.
+
+    `name`: which data set, if its files do not tell. `limit`: about so many queries, whole classes of them, for a
+    quick look. `clusters`: NMI and F1 of k-means too, where the protocol has them. Vectors are compared by cosine.
+    Raises BadSource, ConfigError, MissingExtra, UnknownName.
+    """
+    from embedkit.training.evaluation.evaluate import evaluate_encoder as evaluate
+
+    return evaluate(
+        str(model),
+        data,
+        name=name,
+        limit=limit,
+        clusters=clusters,
+        runtime=runtime,
+        threads=threads,
+        seed=seed,
+        progress=progress,
+    )

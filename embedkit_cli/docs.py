@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,20 @@ def cli_page() -> str:
     context = click.Context(group, info_name="embedkit")
     parts = [_HEAD, "# The command line\n\n", "Exit codes: 0 done; 1 an error; 2 wrong usage; "]
     parts.append("3 done, but some records failed; 130 stopped by Ctrl-C.\n")
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
+    for name, command in _commands(group, context):
         parts.append(f"\n## embedkit {name}\n\n{(command.help or '').strip()}\n\n| | |\n|---|---|\n")
         parts += [_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]
     return "".join(parts)
+
+
+def _commands(group: Any, context: click.Context, head: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command by its full name, those of groups too."""
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if hasattr(command, "list_commands"):
+            yield from _commands(command, context, f"{head}{name} ")
+        else:
+            yield f"{head}{name}", command
 
 
 def _row(parameter: Any) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
@@ -16,9 +16,22 @@ from embedkit.urls import redact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from embedkit import Hit, Progress
+    from embedkit import Hit
 
-__all__ = ["as_json", "error_line", "fields", "hits_as_dicts", "hits_table", "note", "progress_bar", "table"]
+__all__ = ["Moment", "as_json", "error_line", "fields", "hits_as_dicts", "hits_table", "note", "progress_bar", "table"]
+
+
+class Moment(Protocol):
+    """What a bar shows of a long operation: `Progress` of an ingest has it, and that of an evaluation."""
+
+    @property
+    def total(self) -> int | None: ...
+    @property
+    def seen(self) -> int: ...
+    @property
+    def failed(self) -> int: ...
+    @property
+    def note(self) -> str: ...
 
 
 # What a terminal would obey, or what would break a line of a table.
@@ -105,7 +118,7 @@ def hits_table(hits: Sequence[Hit], *, title: str = "") -> None:
 
 
 @contextmanager
-def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[Progress], None] | None]:
+def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[Moment], None] | None]:
     """A bar on a terminal, a plain line every few seconds otherwise; None if `quiet`."""
     if quiet:
         yield None
@@ -115,7 +128,7 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[Progr
         yield _Lines(label)
 
 
-def _bar(label: str) -> Iterator[Callable[[Progress], None]]:
+def _bar(label: str) -> Iterator[Callable[[Moment], None]]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -159,7 +172,7 @@ class _Lines:
         self._label = label
         self._next = 0.0
 
-    def __call__(self, now: Progress) -> None:
+    def __call__(self, now: Moment) -> None:
         from time import monotonic
 
         if self._next == 0.0:

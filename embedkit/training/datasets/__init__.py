@@ -1,0 +1,1 @@
+"""Readers of published data sets, with the official splits and protocols."""

@@ -1,0 +1,119 @@
+"""What a data set is: its pictures by split, and the rules by which an encoder is judged on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from embedkit.types import IdArray
+
+    BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+__all__ = ["PROTOCOLS", "DataSet", "Pairs", "Protocol", "Split", "Subset"]
+
+Protocol = Literal[
+    "consumer-to-shop",
+    "cross-camera",
+    "pairs",
+    "query-gallery",
+    "random-galleries",
+    "street-to-shop",
+    "zero-shot",
+]
+"""``zero-shot``: the test pictures search each other, none finds itself; their classes were never trained.
+``query-gallery``: queries search a gallery of other pictures. ``cross-camera`` (Market-1501): so do they, but entries
+of the same identity from the same camera, and of identity -1, are junk that counts neither way; identity 0 distracts.
+``consumer-to-shop``: top-k accuracy by category, in the whole gallery; ``street-to-shop``: within the category.
+``pairs`` (LFW): same or not, in ten folds. ``random-galleries`` (VehicleID): one picture of each vehicle, drawn ten
+times, is the gallery."""
+
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Pictures of one part of a data set; every array has a row for each.
+
+    `labels`: (n,) int64. Of a training split they are dense, from 0, and `names` has a name for each; those of query
+    and gallery agree with each other. `cameras`: (n,) int64, where the protocol asks for them. `categories`: (n,)
+    int64, into `DataSet.categories`. `boxes`: (n, 4) int64, left, top, width, height of what counts in the picture;
+    a width of 0 stands for the whole picture.
+    """
+
+    paths: tuple[str, ...]
+    labels: IdArray
+    cameras: IdArray | None = None
+    names: tuple[str, ...] | None = None
+    categories: IdArray | None = None
+    boxes: IdArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def classes(self) -> int:
+        """How many classes it has pictures of; in a gallery of many cameras, 0 (distractors) and -1 (junk) are none."""
+        special = self.cameras is not None and self.names is None
+        return int(np.count_nonzero(np.unique(self.labels) > (0 if special else -1)))
+
+    def take(self, rows: IdArray | BoolArray) -> Split:
+        """The pictures at some positions, or of a mask."""
+        chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        cameras, categories, boxes = (
+            None if part is None else part[chosen] for part in (self.cameras, self.categories, self.boxes)
+        )
+        paths = tuple(self.paths[row] for row in chosen)
+        return Split(paths, self.labels[chosen], cameras, self.names, categories, boxes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Pairs of pictures of the query split: positions (p,) int64, whether they are the same (p,) bool, folds (p,)."""
+
+    first: IdArray
+    second: IdArray
+    same: BoolArray
+    folds: IdArray
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subset:
+    """A named part of the query split that is judged on its own; `rows` are positions (n,) int64."""
+
+    name: str
+    rows: IdArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """A data set with its official splits.
+
+    `gallery`: None where the queries search each other. `missing`: what the lists name and the disk has not; those
+    pictures are in no split. `problems`: what else is not as its owners publish it.
+    """
+
+    name: str
+    protocol: Protocol
+    train: Split
+    query: Split
+    gallery: Split | None = None
+    pairs: Pairs | None = None
+    subsets: Sequence[Subset] = ()
+    categories: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name; those that are judged come after ``train``."""
+        if self.gallery is None:
+            return {"train": self.train, "test": self.query}
+        return {"train": self.train, "query": self.query, "gallery": self.gallery}

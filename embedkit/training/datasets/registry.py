@@ -1,0 +1,190 @@
+"""The data sets that embedkit reads, as data: what each needs, where its owners publish it, its official numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from embedkit.errors import UnknownName
+from embedkit.training.datasets.contract import Protocol
+
+__all__ = ["DATASETS", "DataSetInfo", "find_dataset"]
+
+_PACKAGES = "emoji-datasource-apple emoji-datasource-google emoji-datasource-twitter emoji-datasource-facebook"
+
+
+@dataclass(frozen=True, slots=True)
+class DataSetInfo:
+    """A row of the registry.
+
+    `target`: ``module:function`` of its reader. `needs`: paths that must be there; ``|`` parts alternatives. `mark`:
+    a (path, text) that tells it from another with the same files. `official`: pictures and classes by split.
+    `obtain`: what to do where the owner's page does not say it.
+    """
+
+    name: str
+    summary: str
+    target: str
+    protocol: Protocol
+    owner: str
+    needs: tuple[str, ...]
+    mark: tuple[str, str] | None = None
+    official: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    obtain: str = ""
+
+
+_READERS = "embedkit.training.datasets"
+_PARTITION = "list_eval_partition.txt|Eval/list_eval_partition.txt|Anno/list_eval_partition.txt"
+_STREET = "|".join(f"{folder}retrieval_dresses.json" for folder in ("meta/json/", "meta/meta/json/", "json/", ""))
+
+DATASETS: tuple[DataSetInfo, ...] = (
+    DataSetInfo(
+        "cub200",
+        "CUB-200-2011: 200 kinds of birds",
+        f"{_READERS}.zero_shot:read_cub200",
+        "zero-shot",
+        "https://www.vision.caltech.edu/datasets/cub_200_2011/",
+        ("images.txt", "image_class_labels.txt", "images"),
+        official={"train": (5_864, 100), "test": (5_924, 100)},
+    ),
+    DataSetInfo(
+        "cars196",
+        "Cars196: 196 models of cars",
+        f"{_READERS}.zero_shot:read_cars196",
+        "zero-shot",
+        "https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+        ("cars_annos.mat|devkit/cars_annos.mat", "car_ims"),
+        official={"train": (8_054, 98), "test": (8_131, 98)},
+    ),
+    DataSetInfo(
+        "sop",
+        "Stanford Online Products: 22,634 products",
+        f"{_READERS}.zero_shot:read_sop",
+        "zero-shot",
+        "https://cvgl.stanford.edu/projects/lifted_struct/",
+        ("Ebay_train.txt", "Ebay_test.txt"),
+        official={"train": (59_551, 11_318), "test": (60_502, 11_316)},
+    ),
+    DataSetInfo(
+        "ebay",
+        "products of eBay from a Kaggle in-class competition, a folder for each",
+        f"{_READERS}.folders:read_ebay",
+        "zero-shot",
+        "https://www.kaggle.com/competitions",
+        (),
+        obtain="In-class competitions are shown to who was invited. Give the name: the layout is that of any folder.",
+    ),
+    DataSetInfo(
+        "inshop",
+        "DeepFashion In-shop Clothes Retrieval",
+        f"{_READERS}.fashion:read_inshop",
+        "query-gallery",
+        "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+        (_PARTITION, "img|Img"),
+        mark=(_PARTITION, "image_name"),
+        official={"train": (25_882, 3_997), "query": (14_218, 3_985), "gallery": (12_612, 3_985)},
+    ),
+    DataSetInfo(
+        "consumer2shop",
+        "DeepFashion Consumer-to-shop Clothes Retrieval",
+        f"{_READERS}.fashion:read_consumer2shop",
+        "consumer-to-shop",
+        "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/Consumer2ShopRetrieval.html",
+        (_PARTITION, "img|Img"),
+        mark=(_PARTITION, "image_pair_name_1"),
+    ),
+    DataSetInfo(
+        "street2shop",
+        "Street2Shop: clothes on the street and in shops, 11 categories",
+        f"{_READERS}.fashion:read_street2shop",
+        "street-to-shop",
+        "http://www.tamaraberg.com/street2shop/",
+        ("meta/json|meta/meta/json|json|retrieval_dresses.json", "photos|images"),
+        mark=(_STREET, ""),
+        obtain="The owners list addresses of photos, many of which are gone; name each NUMBER.jpg in photos/.",
+    ),
+    DataSetInfo(
+        "lfw",
+        "Labeled Faces in the Wild: 6,000 pairs of faces",
+        f"{_READERS}.faces:read_lfw",
+        "pairs",
+        "https://vis-www.cs.umass.edu/lfw/",
+        ("pairs.txt", "lfw|lfw-deepfunneled|lfw_funneled|lfw-funneled"),
+        official={"test": (7_701, 4_281)},
+    ),
+    DataSetInfo(
+        "market1501",
+        "Market-1501: persons seen by six cameras",
+        f"{_READERS}.reid:read_market1501",
+        "cross-camera",
+        "https://zheng-lab.cecs.anu.edu.au/Project/project_reid.html",
+        ("bounding_box_train", "bounding_box_test", "query"),
+        official={"train": (12_936, 751), "query": (3_368, 750), "gallery": (19_732, 750)},
+    ),
+    DataSetInfo(
+        "veri776",
+        "VeRi-776: vehicles seen by 20 cameras",
+        f"{_READERS}.reid:read_veri776",
+        "cross-camera",
+        "https://vehiclereid.github.io/VeRi/",
+        (
+            "name_train.txt",
+            "name_query.txt",
+            "name_test.txt",
+            "image_train",
+            "image_query",
+            "image_test",
+        ),
+        official={"train": (37_778, 576), "query": (1_678, 200), "gallery": (11_579, 200)},
+    ),
+    DataSetInfo(
+        "vehicleid",
+        "PKU VehicleID: 26,267 vehicles",
+        f"{_READERS}.reid:read_vehicleid",
+        "random-galleries",
+        "https://www.pkuml.org/resources/pku-vehicleid.html",
+        (
+            "train_test_split/train_list.txt",
+            "train_test_split/test_list_800.txt",
+            "train_test_split/test_list_1600.txt",
+            "train_test_split/test_list_2400.txt",
+            "image",
+        ),
+        official={"train": (113_346, 13_164)},
+    ),
+    DataSetInfo(
+        "emoji-zs",
+        "emoji as four vendors draw them, unseen ones are judged",
+        f"{_READERS}.emoji:read_emoji",
+        "zero-shot",
+        "https://github.com/iamcal/emoji-data",
+        (),
+        official={"train": (3_793, 955), "test": (3_797, 956)},
+        obtain=f"In an empty folder: for name in {_PACKAGES}; do npm pack $name@16.0.0 && mkdir $name && "
+        "tar xzf $name-16.0.0.tgz -C $name; done",
+    ),
+    DataSetInfo(
+        "csv",
+        "any table with the columns path, label and, if there is one, split",
+        f"{_READERS}.table:read_table",
+        "zero-shot",
+        "",
+        (),
+    ),
+    DataSetInfo(
+        "folder",
+        "any folder tree, CLASS/picture, whole or in train/ and test/",
+        f"{_READERS}.folders:read_folder",
+        "zero-shot",
+        "",
+        (),
+    ),
+)
+
+
+def find_dataset(name: str) -> DataSetInfo:
+    """The row of a name. Raises UnknownName with the nearest known ones."""
+    for one in DATASETS:
+        if one.name == name:
+            return one
+    raise UnknownName("data set", name, (one.name for one in DATASETS))

@@ -1,0 +1,66 @@
+"""Any table of pictures: a CSV with the columns path, label and, if there is one, split."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from embedkit.errors import BadSource
+from embedkit.training.datasets.build import Builder, Row, halves, numbering
+from embedkit.training.datasets.contract import DataSet
+from embedkit.training.datasets.tree import Tree
+
+__all__ = ["read_table"]
+
+_SPLITS = {"train": "train", "training": "train", "test": "test", "val": "test", "valid": "test", "validation": "test",
+           "query": "query", "gallery": "gallery"}  # fmt: skip
+
+
+def read_table(path: Path) -> DataSet:
+    """``path,label[,split]``; paths relative to the table, or absolute. Splits: train, test, or query and gallery.
+
+    Without a split, the first half of the classes, sorted by name, trains, and the other half is judged.
+    """
+    parts = _parts(path)
+    builder = Builder(Tree(path.parent), anywhere=True)
+    given = [row for rows in parts.values() for row in rows]
+    if "" in parts:
+        if len(parts) > 1:
+            raise BadSource(f"{path}: some rows have a split and others none; fill the column, or leave it out")
+        parts["train"], parts["test"] = halves(given)
+    if bool(parts.get("query")) != bool(parts.get("gallery")) or (parts.get("test") and parts.get("query")):
+        raise BadSource(f"{path}: besides train, give test, or query and gallery, as the split")
+    train = builder.train(parts.get("train", []))
+    if not parts.get("query"):
+        query = builder.train(parts.get("test", []))
+        return DataSet("csv", "zero-shot", train, query, missing=tuple(builder.missing))
+    known = numbering(parts["query"], parts["gallery"])
+    names = tuple(map(str, known))
+    query, gallery = (builder.split(parts[part], known, names=names) for part in ("query", "gallery"))
+    return DataSet("csv", "query-gallery", train, query, gallery, missing=tuple(builder.missing))
+
+
+def _parts(path: Path) -> dict[str, list[Row]]:
+    """The rows by split; '' where none is given. Raises BadSource."""
+    parts: dict[str, list[Row]] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            if not {"path", "label"} <= set(reader.fieldnames):
+                raise BadSource(
+                    f"{path}: a table of pictures needs the columns path and label, "
+                    f"not {', '.join(reader.fieldnames) or 'none'}"
+                )
+            for row in reader:
+                where = f"{path} line {reader.line_num}"
+                picture, label = ((row[name] or "").strip() for name in ("path", "label"))
+                if not (picture and label):
+                    raise BadSource(f"{where}: path or label is empty")
+                split = (row.get("split") or "").strip().lower()
+                if split and split not in _SPLITS:
+                    raise BadSource(f"{where}: the split {split!r} is none of {', '.join(_SPLITS)}")
+                parts.setdefault(_SPLITS.get(split, ""), []).append(Row(picture, label))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadSource(f"{path}: the table cannot be read: {error}") from error
+    return parts

@@ -1,0 +1,137 @@
+"""The pictures of a split as vectors: decoded in threads, encoded in as many as the encoder takes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from embedkit.encoders.contract import Encoder
+from embedkit.encoders.images import decode_image
+from embedkit.errors import BadImage
+from embedkit.training.datasets.contract import Split
+
+if TYPE_CHECKING:
+    from embedkit.training.datasets.contract import BoolArray
+    from embedkit.types import ByteArray, FloatArray, VectorArray
+
+__all__ = ["Encoded", "EncodingProgress", "ProgressCallback", "encode_split"]
+
+_BATCH = 32
+_AHEAD = 4  # batches that are decoded ahead of the encoder
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingProgress:
+    """A moment of an evaluation: pictures in all, and done; `failed` of them could not be read."""
+
+    total: int
+    seen: int
+    failed: int
+    note: str = ""
+
+
+ProgressCallback: TypeAlias = Callable[[EncodingProgress], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """`vectors` (m, dim) float32 of the pictures that could be read, `good` (n,) bool which those are.
+
+    `failures`: (path, reason) of the others.
+    """
+
+    vectors: FloatArray
+    good: BoolArray
+    failures: tuple[tuple[str, str], ...]
+
+
+def encode_split(
+    encoder: Encoder, split: Split, *, threads: int = 0, progress: Callable[[int, int], None] | None = None
+) -> Encoded:
+    """Vectors of a split. `threads`: that decode, 0 for one a core. `progress` is told (done, failed).
+
+    The bits of a binary encoder become ±1, for which the inner product orders as the Hamming distance does. A picture
+    that cannot be read is left out and named.
+    """
+    vectors = np.zeros((len(split), encoder.spec.dim), np.float32)
+    good = np.zeros(len(split), np.bool_)
+    failures: list[tuple[str, str]] = []
+    done = 0
+    with (
+        ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="embedkit-decode") as decoders,
+        ThreadPoolExecutor(encoder.concurrency, thread_name_prefix="embedkit-encode") as encoders,
+    ):
+        batches = _batches(encoder, split, decoders, failures)
+        waiting: deque[tuple[list[int], Future[VectorArray]]] = deque()
+        for rows, pixels in batches:
+            waiting.append((rows, encoders.submit(encoder.encode, np.stack(pixels))))
+            while len(waiting) > encoder.concurrency + 1:
+                done += _taken(waiting.popleft(), vectors, good)
+                _tell(progress, done, len(failures))
+        while waiting:
+            done += _taken(waiting.popleft(), vectors, good)
+            _tell(progress, done, len(failures))
+    return Encoded(vectors if good.all() else vectors[good], good, tuple(failures))
+
+
+def _taken(batch: tuple[list[int], Future[VectorArray]], vectors: FloatArray, good: BoolArray) -> int:
+    rows, future = batch
+    found = future.result()
+    vectors[rows] = _signs(found, vectors.shape[1]) if found.dtype == np.uint8 else found
+    good[rows] = True
+    return len(rows)
+
+
+def _signs(codes: VectorArray, bits: int) -> FloatArray:
+    return np.unpackbits(codes.view(np.uint8), axis=1, count=bits).astype(np.float32) * 2 - 1
+
+
+def _tell(progress: Callable[[int, int], None] | None, done: int, failed: int) -> None:
+    if progress is not None:
+        progress(done + failed, failed)
+
+
+def _batches(
+    encoder: Encoder, split: Split, pool: ThreadPoolExecutor, failures: list[tuple[str, str]]
+) -> Iterator[tuple[list[int], list[ByteArray]]]:
+    """Rows and their pixels, a batch at a time; a few batches are decoded ahead."""
+    waiting: deque[tuple[int, Future[ByteArray]]] = deque()
+    rows: list[int] = []
+    pixels: list[ByteArray] = []
+    for row in range(len(split) + _BATCH * _AHEAD):
+        if row < len(split):
+            waiting.append((row, pool.submit(_prepared, encoder, split, row)))
+        if row < _BATCH * _AHEAD - 1 or not waiting:
+            continue
+        place, future = waiting.popleft()
+        try:
+            pixels.append(future.result())
+            rows.append(place)
+        except BadImage as error:
+            failures.append((split.paths[place], str(error)))
+        if len(rows) == _BATCH:
+            yield rows, pixels
+            rows, pixels = [], []
+    if rows:
+        yield rows, pixels
+
+
+def _prepared(encoder: Encoder, split: Split, row: int) -> ByteArray:
+    """The pixels of a picture, cut to its box if it has one. Raises BadImage."""
+    try:
+        data = Path(split.paths[row]).read_bytes()
+    except OSError as error:
+        raise BadImage(f"it cannot be read: {error.strerror or error}") from error
+    if split.boxes is None or split.boxes[row, 2] <= 0:
+        return encoder.prepare(data)
+    left, top, width, height = (int(side) for side in split.boxes[row])
+    picture = decode_image(data)
+    box = (max(0, left), max(0, top), min(picture.width, left + width), min(picture.height, top + height))
+    return encoder.prepare(picture.crop(box) if box[0] < box[2] and box[1] < box[3] else picture)

@@ -1,0 +1,228 @@
+"""From vectors, or from an encoder, to the figures that a data set's protocol asks for."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embedkit.encoders.contract import Encoder, RuntimeName
+from embedkit.encoders.load import load_encoder
+from embedkit.errors import BadSource, ConfigError
+from embedkit.training.datasets.contract import DataSet, Pairs, Split, Subset
+from embedkit.training.datasets.open import open_dataset
+from embedkit.training.evaluation.clustering import cluster_scores
+from embedkit.training.evaluation.contract import Scores
+from embedkit.training.evaluation.encode import Encoded, EncodingProgress, ProgressCallback, encode_split
+from embedkit.training.evaluation.limit import limited
+from embedkit.training.evaluation.ranking import cross_camera_scores, random_gallery_scores
+from embedkit.training.evaluation.retrieval import category_scores, retrieval_scores
+from embedkit.training.evaluation.verification import pair_scores
+
+if TYPE_CHECKING:
+    from embedkit.training.datasets.contract import BoolArray
+    from embedkit.types import FloatArray
+
+__all__ = ["EvaluationReport", "evaluate_data", "evaluate_encoder", "score_vectors"]
+
+_NAMED = 20  # pictures that a report names
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationReport:
+    """How good an encoder is on a data set.
+
+    `metrics`: the figures by name; `primary` of them decides which of two models is better. Of the `pictures`,
+    `failed` could not be read (`failures` names the first); `missing` are named by the data set's lists and not on
+    disk: a figure can be held against a paper's only where both are 0 and there is no `limit`. `unmatched` queries
+    have nothing to be found.
+    """
+
+    model: str
+    data: str
+    protocol: str
+    metrics: Mapping[str, float]
+    primary: str
+    greater_is_better: bool
+    dim: int
+    pictures: int
+    queries: int
+    unmatched: int
+    failed: int
+    missing: int
+    seconds: float
+    limit: int | None = None
+    failures: tuple[tuple[str, str], ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, the figures among them."""
+        values = asdict(self)
+        metrics = {name: round(value, 6) for name, value in values.pop("metrics").items()}
+        values["seconds"] = round(self.seconds, 3)
+        values["failures"] = [{"path": path, "error": error} for path, error in self.failures]
+        return {**metrics, **values}
+
+
+def score_vectors(
+    data: DataSet, vectors: FloatArray, gallery: FloatArray | None = None, *, clusters: bool = True, seed: int = 0
+) -> Scores:
+    """The figures of a data set's protocol. `vectors`: one for each picture of the query split, in its order.
+
+    `gallery`: of the gallery split, where there is one. `clusters`: NMI and F1 too, where queries search each other.
+    """
+    query = data.query
+    if data.protocol == "pairs" and data.pairs is not None:
+        pairs = data.pairs
+        return pair_scores(vectors, pairs.first, pairs.second, pairs.same, pairs.folds)
+    if data.protocol == "random-galleries":
+        return _by_subset(data, vectors, seed)
+    if data.gallery is None or gallery is None:
+        scores = retrieval_scores(vectors, query.labels)
+        if not clusters:
+            return scores
+        return replace(scores, values={**scores.values, **cluster_scores(vectors, query.labels, seed=seed)})
+    found = data.gallery
+    if data.protocol == "cross-camera":
+        return cross_camera_scores(
+            vectors, query.labels, _given(query.cameras), gallery, found.labels, _given(found.cameras)
+        )
+    if data.protocol in ("consumer-to-shop", "street-to-shop"):
+        return category_scores(
+            vectors,
+            query.labels,
+            _given(query.categories),
+            gallery,
+            found.labels,
+            _given(found.categories),
+            names=data.categories,
+            within=data.protocol == "street-to-shop",
+        )
+    return retrieval_scores(vectors, query.labels, gallery, found.labels)
+
+
+def _given(column: Any) -> Any:
+    if column is None:
+        raise BadSource("The protocol of the data set needs cameras or categories, which its splits lack")
+    return column
+
+
+def _by_subset(data: DataSet, vectors: FloatArray, seed: int) -> Scores:
+    """Figures of every subset by name; the first one decides."""
+    subsets = data.subsets or (Subset("all", np.arange(len(vectors))),)
+    parts = {
+        part.name: random_gallery_scores(vectors[part.rows], data.query.labels[part.rows], seed=seed)
+        for part in subsets
+    }
+    first = next(iter(parts))
+    values = {f"{key}:{name}": value for name, part in parts.items() for key, value in part.values.items()}
+    return Scores(values, f"{parts[first].primary}:{first}", parts[first].queries)
+
+
+def evaluate_encoder(
+    model: str,
+    data: str | Path,
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    clusters: bool = True,
+    runtime: RuntimeName = "auto",
+    threads: int = 0,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> EvaluationReport:
+    """Open both and judge the one by the other; see `embedkit.evaluate_encoder`."""
+    if limit is not None and limit < 2:
+        raise ConfigError(f"A limit of {limit} pictures leaves nothing to be found; give 2 or more")
+    opened = open_dataset(data, name=name)
+    encoder = load_encoder(model, runtime=runtime, threads=threads)
+    try:
+        return evaluate_data(
+            encoder, opened, limit=limit, clusters=clusters, threads=threads, seed=seed, progress=progress
+        )
+    finally:
+        encoder.close()
+
+
+def evaluate_data(
+    encoder: Encoder,
+    data: DataSet,
+    *,
+    limit: int | None = None,
+    clusters: bool = True,
+    threads: int = 0,
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> EvaluationReport:
+    """Judge an encoder by a data set that is open."""
+    if "image" not in encoder.spec.modalities:
+        raise ConfigError(f"The encoder {encoder.spec.name!r} takes no pictures; give one that does")
+    if limit is not None:
+        data = limited(data, limit)
+    begun = time.perf_counter()
+    parts = [data.query] if data.gallery is None else [data.query, data.gallery]
+    encoded = _encode(encoder, parts, threads, progress)
+    left = _without(data, [part.good for part in encoded])
+    scores = score_vectors(left, *(part.vectors for part in encoded), clusters=clusters, seed=seed)
+    failures = tuple(failure for part in encoded for failure in part.failures)
+    if failures:
+        _log.warning("%d pictures cannot be read and are left out; the first is %s: %s", len(failures), *failures[0])
+    return EvaluationReport(
+        encoder.spec.name,
+        data.name,
+        data.protocol,
+        scores.values,
+        scores.primary,
+        scores.greater_is_better,
+        encoder.spec.dim,
+        sum(map(len, parts)),
+        scores.queries,
+        scores.unmatched,
+        len(failures),
+        len(data.missing),
+        time.perf_counter() - begun,
+        limit,
+        failures[:_NAMED],
+    )
+
+
+def _encode(encoder: Encoder, parts: list[Split], threads: int, progress: ProgressCallback | None) -> list[Encoded]:
+    """Every part; the progress is told over all of them. Raises BadSource when nothing of one can be read."""
+    total, before, failed = sum(map(len, parts)), 0, 0
+    encoded = []
+    for part in parts:
+
+        def tell(done: int, bad: int, before: int = before, failed: int = failed) -> None:
+            if progress is not None:
+                progress(EncodingProgress(total, before + done, failed + bad))
+
+        one = encode_split(encoder, part, threads=threads, progress=tell)
+        if not one.good.any():
+            path, reason = one.failures[0]
+            raise BadSource(f"None of the {len(part):,} pictures can be read; the first is {path}: {reason}")
+        encoded.append(one)
+        before, failed = before + len(part), failed + len(one.failures)
+    return encoded
+
+
+def _without(data: DataSet, good: list[BoolArray]) -> DataSet:
+    """The data set without the pictures that could not be read."""
+    if all(part.all() for part in good):
+        return data
+    place = np.cumsum(good[0]) - 1
+    pairs = data.pairs
+    if pairs is not None:
+        whole = good[0][pairs.first] & good[0][pairs.second]
+        pairs = Pairs(place[pairs.first][whole], place[pairs.second][whole], pairs.same[whole], pairs.folds[whole])
+    return replace(
+        data,
+        query=data.query.take(good[0]),
+        gallery=data.gallery.take(good[1]) if data.gallery is not None else None,
+        pairs=pairs,
+        subsets=tuple(Subset(part.name, place[part.rows[good[0][part.rows]]]) for part in data.subsets),
+    )

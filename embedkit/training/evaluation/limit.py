@@ -1,0 +1,41 @@
+"""A small part of a data set for a quick look: whole classes, so that there is still something to be found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from embedkit.training.datasets.contract import DataSet, Pairs, Subset
+
+__all__ = ["limited"]
+
+
+def limited(data: DataSet, pictures: int) -> DataSet:
+    """At most so many queries (the first class whole), and the gallery's pictures of their classes.
+
+    Of pairs, evenly many from the whole list, so that every fold keeps some of both kinds.
+    """
+    if data.pairs is not None:
+        return _fewer_pairs(data, data.pairs, pictures)
+    labels = data.query.labels
+    known, first, counts = np.unique(labels, return_index=True, return_counts=True)
+    order = np.argsort(first)
+    kept = np.cumsum(counts[order]) <= pictures
+    kept[0] = True
+    mask = np.isin(labels, known[order][kept])
+    place = np.cumsum(mask) - 1
+    gallery = data.gallery
+    return replace(
+        data,
+        query=data.query.take(mask),
+        gallery=gallery.take(np.isin(gallery.labels, known[order][kept])) if gallery is not None else None,
+        subsets=tuple(Subset(part.name, place[part.rows[mask[part.rows]]]) for part in data.subsets),
+    )
+
+
+def _fewer_pairs(data: DataSet, pairs: Pairs, pictures: int) -> DataSet:
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, max(1, min(len(pairs), pictures // 2))).astype(np.int64))
+    used, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
+    fewer = Pairs(places[: len(chosen)], places[len(chosen) :], pairs.same[chosen], pairs.folds[chosen])
+    return replace(data, query=data.query.take(used), pairs=fewer)
