@@ -1,0 +1,1 @@
+"""Learning an embedding space: data sets, samplers, losses, miners, evaluation."""
