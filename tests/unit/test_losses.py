@@ -42,7 +42,7 @@ def once(loss, embeddings, labels):
 
 @pytest.mark.parametrize("spec", ALL)
 def test_a_loss_is_a_finite_number_that_moves_the_embeddings_and_its_own_parameters(spec):
-    loss, embeddings = loss_of(spec).train(), batch(2)
+    loss, embeddings = loss_of(spec).train(), batch(5)
     value = once(loss, embeddings, LABELS)
     value.backward()
     assert value.shape == ()
@@ -147,12 +147,15 @@ def test_a_loss_scales_to_length_one_itself_where_it_is_defined_so(spec):
 
 
 @pytest.mark.parametrize("spec", NAMES)
-def test_half_precision_is_computed_in_full(spec):
+def test_half_precision_is_computed_in_full_also_within_autocast(spec):
     loss = build_loss(spec, dim=6, classes=4).eval()
     half = batch().detach().to(torch.bfloat16)
     value = once(loss, half, LABELS)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(once(loss, half.float(), LABELS).item())
+    full = once(loss, half.float(), LABELS).item()
+    assert value.item() == pytest.approx(full)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert once(loss, half, LABELS).item() == pytest.approx(full)
 
 
 @pytest.mark.parametrize("spec", NAMES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,12 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Half precision is computed in float32."""
+        """What a subclass computes, on what `prepare` gives."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Half precision is computed in full, also within autocast: differences of distances need it."""
+        with torch.autocast(args[0].device.type, enabled=False):
+            return super().__call__(*args, **kwargs)
 
     def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Checked, in full precision, and of length 1 where the loss is defined so. Raises BadInput."""
