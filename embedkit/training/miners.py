@@ -88,10 +88,10 @@ class BatchHard(Miner):
 
 
 class DistanceWeighted(Miner):
-    """Wu 2017, section 3.2: negatives are drawn with probability ∝ min(λ, 1 / q(d)), one for every positive pair.
+    """Wu 2017, section 4: negatives are drawn with probability ∝ min(λ, 1 / q(d)), one for every positive pair.
 
     q(d) ∝ d^(n-2) (1 - d²/4)^((n-3)/2) is the density of the distance of two random points of the unit sphere in n
-    dimensions (eq. 3). `cutoff` clips small distances (the paper's λ, as in the authors' code: 0.5); negatives beyond
+    dimensions. `cutoff` clips small distances (the paper's λ, as in the authors' code: 0.5); negatives beyond
     `reach` (1.4), which no longer cost anything, are not drawn. An anchor all of whose negatives lie beyond it draws
     the nearest.
     """
@@ -121,7 +121,7 @@ class DistanceWeighted(Miner):
 
 
 def log_inverse_density(distance: Tensor, dim: int) -> Tensor:
-    """-log q(d) up to a constant (Wu 2017, eq. 3); distances of unit vectors, kept away from 0 and from 2.
+    """-log q(d) up to a constant (Wu 2017, section 4); distances of unit vectors, kept away from 0 and from 2.
 
     >>> log_inverse_density(torch.tensor([1.0]), 4)
     tensor([0.1438])
@@ -131,7 +131,7 @@ def log_inverse_density(distance: Tensor, dim: int) -> Tensor:
 
 
 class MultiSimilarity(Miner):
-    """Wang 2019, eq. 11 and 12, ε = 0.1.
+    """Wang 2019, the mining step of the multi-similarity loss, ε = 0.1.
 
     Negatives more similar than the hardest positive less ε; positives less similar than the hardest negative plus ε.
     """
@@ -154,7 +154,7 @@ class MultiSimilarity(Miner):
 
 
 def hard_classes(centres: np.ndarray, *, count: int, seed: int) -> np.ndarray:
-    """Negative class mining of Sohn 2016, section 3.2.2: row numbers of `count` classes that are hard to tell apart.
+    """Negative class mining of Sohn 2016, section 3.2.1: row numbers of `count` classes that are hard to tell apart.
 
     The first is drawn at random; each next one is the class most similar (inner product) to any taken so far.
     `centres` are the class means ``(c, d)``.

@@ -157,7 +157,7 @@ class _Dealt(_Plan):
 class PairSampler(BalancedSampler):
     """Two images of each of `classes` classes, as the N-pair losses want them.
 
-    With `mine(centres)` the classes of a batch are hard to tell apart (Sohn 2016, section 3.2.2): among ten times as
+    With `mine(centres)` the classes of a batch are hard to tell apart (Sohn 2016, section 3.2.1): among ten times as
     many classes as a batch holds, taken in random order, each next one is the most similar to those before it.
     """
 

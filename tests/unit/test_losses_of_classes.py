@@ -111,7 +111,7 @@ def test_proxy_anchor_is_kim_2020_eq_4():
     close(value(loss), np.mean(pull) + np.mean(push))
 
 
-def test_soft_triple_is_qian_2019_eq_8_with_its_regulariser():
+def test_soft_triple_is_qian_2019_with_its_regulariser():
     weight = RNG.normal(size=(6, 4))
     centres = unit(weight)
     similar = (UNIT @ centres.T).reshape(6, 3, 2)
@@ -159,7 +159,7 @@ BASES = ["contrastive", "lifted", "npair", "triplet"]
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_daml_is_duan_2018_eq_4_and_5(base):
+def test_daml_is_duan_2018(base):
     """With two images of two classes, every pair has two negatives to draw from; the draw is repeated here."""
     labels = np.array([0, 0, 1, 1])
     rng = np.random.default_rng(3)

@@ -105,7 +105,7 @@ def test_npair_once_is_the_papers_batch_of_one_pair_a_class():
     close(result, np.mean(costs))
 
 
-def test_angular_is_wang_2017_eq_8_beside_the_npair_loss():
+def test_angular_is_wang_2017_beside_the_npair_loss():
     tan2, costs = math.tan(math.radians(40)) ** 2, []
     for a, p in POSITIVES:
         f = [4 * tan2 * (UNIT[a] + UNIT[p]) @ UNIT[n] - 2 * (1 + tan2) * UNIT[a] @ UNIT[p] for n in others(a)]
@@ -115,7 +115,7 @@ def test_angular_is_wang_2017_eq_8_beside_the_npair_loss():
     close(value("angular(alpha=40, npair=no)"), 2 * np.mean(costs))
 
 
-def test_margin_loss_is_wu_2017_eq_4_with_a_beta_for_every_class():
+def test_margin_loss_is_wu_2017_with_a_beta_for_every_class():
     loss = build_loss("margin(nu=0.1)", dim=5, classes=4, miner="all").double()
     betas = np.array([1.0, 1.1, 1.2, 1.3])
     loss.beta.data = torch.tensor(betas)
@@ -151,7 +151,7 @@ def test_circle_is_sun_2020_eq_6():
     close(value("circle"), np.mean(costs))
 
 
-def test_multi_similarity_is_wang_2019_eq_13_on_the_pairs_of_its_miner():
+def test_multi_similarity_is_wang_2019_on_the_pairs_of_its_miner():
     costs = []
     for a in range(8):
         s_p = [UNIT[a] @ UNIT[p] for i, p in POSITIVES if i == a]
@@ -181,7 +181,7 @@ def test_nt_xent_is_chen_2020_eq_1():
     close(value("nt-xent(temperature=0.5)"), np.mean(costs))
 
 
-def test_recall_at_k_is_patel_2022_eq_4_to_6():
+def test_recall_at_k_is_patel_2022():
     def smooth(x, tau):
         return 1 / (1 + math.exp(-x / tau))
 

@@ -45,7 +45,7 @@ def test_on_a_line_batch_hard_takes_the_farthest_positive_and_the_nearest_negati
     assert triplets_of(BatchHard(), batch) == {(0, 2, 4), (1, 2, 3), (2, 0, 3)}
 
 
-def test_the_multi_similarity_miner_keeps_what_violates_eq_11_and_12():
+def test_the_multi_similarity_miner_keeps_what_violates_its_two_conditions():
     batch = random_batch(24, 4, 6)
     positive, negative = MultiSimilarity(0.1).masks(batch)
     s = batch.similarities().numpy()

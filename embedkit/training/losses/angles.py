@@ -50,7 +50,7 @@ class CosFace(_Angle):
 
 
 class ArcFace(_Angle):
-    """Deng 2019, eq. 3: cos(θ + m); s = 64, m = 0.5. Several centres a class: sub-centre ArcFace, Deng 2020, eq. 3.
+    """Deng 2019, eq. 3: cos(θ + m); s = 64, m = 0.5. Several centres a class: sub-centre ArcFace, Deng 2020.
 
     Where θ + m is beyond π it would rise again; cos θ - m sin m stands there, as in the authors' code.
     """

@@ -40,9 +40,9 @@ class Generator(nn.Module):
 
 
 class DAML(Loss):
-    """Duan 2018: J = J_gen + λ J_m (eq. 5), λ₁ = 1, λ₂ = 50, λ = 1.
+    """Duan 2018: J = J_gen + λ J_m, λ₁ = 1, λ₂ = 50, λ = 1.
 
-    J_gen = J_hard + λ₁ J_reg + λ₂ J_adv (eq. 4): the synthetic negative x̃ is to be near its anchor, ‖x̃ - x‖²; near the
+    J_gen = J_hard + λ₁ J_reg + λ₂ J_adv: the synthetic negative x̃ is to be near its anchor, ‖x̃ - x‖²; near the
     negative it was made from, ‖x̃ - x⁻‖²; and to fool the metric, max(0, D²(x̃, x) - D²(x, x⁺) - α). It moves the
     generator only. J_m is the base loss with x̃ in the place of the negatives, and moves the embedding only.
 

@@ -20,8 +20,8 @@ class LibraryPairs(PairLoss):
 
     Circle (Sun 2020, eq. 6, pairwise labels): log(1 + Σ exp(γ α_n (s_n - m)) Σ exp(-γ α_p (s_p - 1 + m))), the weights
     α_n = max(0, s_n + m) and α_p = max(0, 1 + m - s_p) without a gradient; γ = 80, m = 0.4.
-    Multi-Similarity (Wang 2019, eq. 13): log(1 + Σ exp(-α(s_p - λ))) / α + log(1 + Σ exp(β(s_n - λ))) / β with the
-    miner of eq. 11 and 12; α = 2, β = 50, λ = 0.5 as in the authors' code.
+    Multi-Similarity (Wang 2019, L_MS): log(1 + Σ exp(-α(s_p - λ))) / α + log(1 + Σ exp(β(s_n - λ))) / β with the
+    paper's miner; α = 2, β = 50, λ = 0.5 as in the authors' code.
     SupCon (Khosla 2020, eq. 2): the mean over the positives of -log softmax of their similarity / τ among all others;
     τ = 0.1.
     """

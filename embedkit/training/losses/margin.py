@@ -14,9 +14,9 @@ __all__ = ["Margin", "margin"]
 
 
 class Margin(PairLoss):
-    """Wu 2017, eq. 4: max(0, α + y (D - β)), y = 1 for a pair of one class and -1 for two; α = 0.2, β starts at 1.2.
+    """Wu 2017, section 4: max(0, α + y (D - β)), y = 1 for one class and -1 for two; α = 0.2, β starts at 1.2.
 
-    β is learned, one for every class (section 4.1, that of the anchor), or one for all when the number of classes is
+    β is learned, one for every class (that of the anchor), or one for all when the number of classes is
     not known; ν weighs its penalty ν β. The negatives come from `DistanceWeighted`. The sum is divided by the number
     of pairs that cost something, as in the authors' code.
     """

@@ -22,8 +22,8 @@ Kind = Literal["mc", "ovo"]
 class NPair(PairLoss):
     """Sohn 2016, on vectors as they are: a similarity within [-1, 1] cannot tell many classes apart.
 
-    `mc`, the multi-class N-pair loss (eq. 7): log(1 + Σ exp(fᵀf_n - fᵀf⁺)) over the negatives n.
-    `ovo`, one versus one (eq. 8): Σ log(1 + exp(fᵀf_n - fᵀf⁺)).
+    `mc`, the multi-class N-pair loss (N-pair-mc): log(1 + Σ exp(fᵀf_n - fᵀf⁺)) over the negatives n.
+    `ovo`, one versus one (N-pair-ovo): Σ log(1 + exp(fᵀf_n - fᵀf⁺)).
     Both plus λ times the mean of ‖f‖², the penalty of section 3.2.2.
 
     `tuplets="every"` takes every ordered pair of one class as f and f⁺ and every image of another class as f_n, which
@@ -68,7 +68,7 @@ def _once(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 class Angular(PairLoss):
-    """Wang 2017: N-pair loss + λ times the N-pair angular loss (eq. 8 and 9), α = 45°, λ = 2.
+    """Wang 2017: N-pair loss + λ times the N-pair angular loss, α = 45°, λ = 2.
 
     The angular part is log(1 + Σ exp f) with f = 4 tan²α (x_a + x_p)ᵀx_n - 2 (1 + tan²α) x_aᵀx_p on vectors of length
     1; the N-pair part is on vectors as they are, with its norm penalty. `weight=0` leaves the angular part out, and

@@ -14,10 +14,11 @@ __all__ = ["SoftTriple", "soft_triple"]
 
 
 class SoftTriple(ClassLoss):
-    """Qian 2019, eq. 8 with the centre regulariser of eq. 10; λ = 20, γ = 0.1, δ = 0.01, τ = 0.2, K = 10.
+    """Qian 2019, ℓ_SoftTriple with its regulariser of the centres; λ = 20, γ = 0.1, δ = 0.01, τ = 0.2, K = 10.
 
-    The similarity to a class is Σ_k softmax_k(xᵀw_k / γ) xᵀw_k (eq. 6), that of the own class less δ. The regulariser
-    τ Σ √(2 - 2 w_sᵀw_t) / (C K (K - 1)) draws the centres of a class together, so that it keeps as many as it needs.
+    The relaxed similarity to a class is Σ_k softmax_k(xᵀw_k / γ) xᵀw_k, that of the own class less δ, times λ. The
+    regulariser τ Σ √(2 - 2 w_sᵀw_t) / (C K (K - 1)) draws the centres of a class together, so that a class keeps as
+    many as it needs.
     """
 
     def __init__(

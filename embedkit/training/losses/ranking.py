@@ -36,7 +36,7 @@ class NTXent(PairLoss):
 
 
 class RecallAtK(PairLoss):
-    """Patel 2022, eq. 4 to 6: 1 - the mean over queries and k of a smooth Recall@k; k = 1, 2, 4, 8, 16.
+    """Patel 2022, section 3: 1 - the mean over queries and k of a smooth Recall@k; k = 1, 2, 4, 8, 16.
 
     The rank of a positive x is 1 + Σ_z σ((s_z - s_x) / τ₂) over all others z, and the recall of a query
     Σ_x σ((k - rank) / τ₁) / min(k, positives); τ₁ = 1, τ₂ = 0.01. The division by min(k, positives), and no recall
