@@ -197,7 +197,7 @@ def test_daml_is_duan_2018(base):
             generation.append(squared(x, features[a]) + squared(x, features[n]) + 50 * adversarial)
         fake = [embed(x) for x in made_]
         if base == "npair":
-            metric.append(math.log1p(sum(math.exp(f[a] @ x - f[a] @ f[p]) for x in fake)))
+            metric.append(math.log1p(sum(math.exp((f[a] @ x - f[a] @ f[p]) / 4) for x in fake)))
         elif base == "triplet":
             metric += [max(0.0, 0.2 + squared(f[a], f[p]) - squared(f[a], x)) for x in fake]
         elif base == "lifted":

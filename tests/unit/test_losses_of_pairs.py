@@ -95,14 +95,18 @@ def npair_costs(x, kind):
 @pytest.mark.parametrize("kind", ["mc", "ovo"])
 def test_npair_is_sohn_2016_on_raw_vectors_with_the_norm_penalty(kind):
     expected = np.mean(list(npair_costs(RAW, kind))) + 0.005 * (RAW**2).sum(1).mean()
-    close(value(f"npair(kind={kind})"), expected)
+    close(value(f"npair(kind={kind}, scale=1)"), expected)
 
 
 def test_npair_once_is_the_papers_batch_of_one_pair_a_class():
     f, plus = RAW[:4], RAW[4:]
     costs = [math.log1p(sum(math.exp(f[i] @ plus[j] - f[i] @ plus[i]) for j in range(4) if j != i)) for i in range(4)]
-    result = value("npair(tuplets=once, penalty=0)", labels=np.array([0, 1, 2, 3, 0, 1, 2, 3]))
+    result = value("npair(tuplets=once, penalty=0, scale=1)", labels=np.array([0, 1, 2, 3, 0, 1, 2, 3]))
     close(result, np.mean(costs))
+
+
+def test_npair_scales_its_products_with_the_dimension_unless_told_otherwise():
+    assert value("npair(penalty=0)") == pytest.approx(value("npair(penalty=0, scale=1)", embeddings=RAW * 20**-0.25))
 
 
 def test_angular_is_wang_2017_beside_the_npair_loss():
@@ -111,7 +115,7 @@ def test_angular_is_wang_2017_beside_the_npair_loss():
         f = [4 * tan2 * (UNIT[a] + UNIT[p]) @ UNIT[n] - 2 * (1 + tan2) * UNIT[a] @ UNIT[p] for n in others(a)]
         costs.append(math.log1p(sum(map(math.exp, f))))
     npair = np.mean(list(npair_costs(RAW, "mc"))) + 0.005 * (RAW**2).sum(1).mean()
-    close(value("angular(alpha=40)"), npair + 2 * np.mean(costs))
+    close(value("angular(alpha=40, scale=1)"), npair + 2 * np.mean(costs))
     close(value("angular(alpha=40, npair=no)"), 2 * np.mean(costs))
 
 

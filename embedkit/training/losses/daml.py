@@ -132,7 +132,7 @@ class DAML(Loss):
         """J_m: the base loss of pairs ``(p, d)``, ``(p, d)`` against their own negatives ``(p, k, d)``."""
         if isinstance(self.base, NPair):
             similar = (negatives @ anchor[:, :, None]).squeeze(2) - (anchor * positive).sum(1, keepdim=True)
-            return F.softplus(similar.logsumexp(1)).mean()
+            return F.softplus((self.base.scale_of(anchor) * similar).logsumexp(1)).mean()
         here = anchor[:, None]
         near, far = squared_distances(here, positive[:, None]).flatten(), squared_distances(here, negatives).squeeze(1)
         if isinstance(self.base, Triplet):

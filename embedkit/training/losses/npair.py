@@ -26,6 +26,10 @@ class NPair(PairLoss):
     `ovo`, one versus one (N-pair-ovo): Σ log(1 + exp(fᵀf_n - fᵀf⁺)).
     Both plus λ times the mean of ‖f‖², the penalty of section 3.2.2.
 
+    The products are multiplied by `scale`; the paper's is 1. An embedding layer of dimension d gives products that grow
+    with d, at 128 some hundred, and a softmax over them sees nothing but its largest: it learns slowly. The default 0
+    stands for 1 / (2 √d), with which it keeps up with NT-Xent.
+
     `tuplets="every"` takes every ordered pair of one class as f and f⁺ and every image of another class as f_n, which
     gives a batch four times the comparisons; `"once"` is the paper's: the first two images of a class are f and f⁺,
     and f_n are the other classes' f⁺.
@@ -38,19 +42,25 @@ class NPair(PairLoss):
         self,
         *,
         penalty: float = 0.005,
+        scale: float = 0.0,
         kind: Kind = "mc",
         tuplets: Literal["every", "once"] = "every",
         miner: Miner | None = None,
     ) -> None:
         super().__init__(miner)
         self.penalty, self.kind, self.tuplets = penalty, kind, tuplets
+        self.scale = scale
+
+    def scale_of(self, embeddings: Tensor) -> float:
+        """What products of these embeddings are multiplied by."""
+        return self.scale or 0.5 / math.sqrt(embeddings.shape[-1])
 
     def of_batch(self, batch: Batch) -> Tensor:
         positive, negative = self.miner.masks(batch)
         if self.tuplets == "once":
             positive, negative = _once(batch)
         anchor, other = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
-        similar = batch.similarities()
+        similar = self.scale_of(batch.anchors) * batch.similarities()
         above = similar[anchor] - similar[anchor, other][:, None]
         if self.kind == "mc":
             cost = F.softplus(masked_logsumexp(above, negative[anchor]))
@@ -71,8 +81,7 @@ class Angular(PairLoss):
     """Wang 2017: N-pair loss + λ times the N-pair angular loss, α = 45°, λ = 2.
 
     The angular part is log(1 + Σ exp f) with f = 4 tan²α (x_a + x_p)ᵀx_n - 2 (1 + tan²α) x_aᵀx_p on vectors of length
-    1; the N-pair part is on vectors as they are, with its norm penalty. `weight=0` leaves the angular part out, and
-    `only=True` the N-pair part.
+    1; the N-pair part is on vectors as they are, with its norm penalty and scale. `only=True` leaves it out.
     """
 
     normalise = False
@@ -84,12 +93,13 @@ class Angular(PairLoss):
         degrees: float = 45.0,
         weight: float = 2.0,
         penalty: float = 0.005,
+        scale: float = 0.0,
         only: bool = False,
         miner: Miner | None = None,
     ) -> None:
         super().__init__(miner)
         self.tan2, self.weight = math.tan(math.radians(degrees)) ** 2, weight
-        self.npair = None if only else NPair(penalty=penalty)
+        self.npair = None if only else NPair(penalty=penalty, scale=scale)
 
     def of_batch(self, batch: Batch) -> Tensor:
         part = self.weight * self._angular(batch)
@@ -109,19 +119,25 @@ class Angular(PairLoss):
 
 
 def npair(spec: SpecText, *, dim: int, classes: int) -> NPair:
-    """``npair(penalty=0.005, kind=mc, tuplets=every)``."""
-    spec.only("penalty", "kind", "tuplets")
+    """``npair(penalty=0.005, scale=0, kind=mc, tuplets=every)``; scale=0 follows the dimension."""
+    spec.only("penalty", "scale", "kind", "tuplets")
     kind: Kind = "ovo" if spec.choice("kind", "mc", ("mc", "ovo")) == "ovo" else "mc"
     once = spec.choice("tuplets", "every", ("every", "once")) == "once"
-    return NPair(penalty=spec.number("penalty", 0.005, 0.0, 1e6), kind=kind, tuplets="once" if once else "every")
+    return NPair(
+        penalty=spec.number("penalty", 0.005, 0.0, 1e6),
+        scale=spec.number("scale", 0.0, 0.0, 1e6),
+        kind=kind,
+        tuplets="once" if once else "every",
+    )
 
 
 def angular(spec: SpecText, *, dim: int, classes: int) -> Angular:
-    """``angular(alpha=45, weight=2, penalty=0.005, npair=yes)``; alpha in degrees."""
-    spec.only("alpha", "weight", "penalty", "npair")
+    """``angular(alpha=45, weight=2, penalty=0.005, scale=0, npair=yes)``; alpha in degrees."""
+    spec.only("alpha", "weight", "penalty", "scale", "npair")
     return Angular(
         degrees=spec.number("alpha", 45.0, 1.0, 89.0),
         weight=spec.number("weight", 2.0, 0.0, 1e6),
         penalty=spec.number("penalty", 0.005, 0.0, 1e6),
+        scale=spec.number("scale", 0.0, 0.0, 1e6),
         only=spec.choice("npair", "yes", ("no", "yes")) == "no",
     )
