@@ -236,3 +236,15 @@ def test_daml_waits_for_its_generator_before_it_uses_it():
         torch.manual_seed(1)
         values.append(value(loss))
     assert values[1] > values[0], "from the second step on the synthetic negatives count"
+
+
+@pytest.mark.parametrize("spec", ["arcface", "cosface", "deepid2", "proxy-anchor", "soft-triple", "sphereface"])
+def test_class_vectors_start_at_the_class_means(spec):
+    loss, means = build_loss(spec, dim=4, classes=3).double(), torch.tensor(RNG.normal(size=(3, 4)) * 2)
+    loss.start_at(means)
+    centres = loss.vectors.detach().view(3, -1, 4)
+    expected = means / means.norm(dim=1, keepdim=True) if loss.normalise else means
+    assert torch.allclose(centres, expected[:, None], atol=0.3 if spec == "soft-triple" else 1e-12)
+    assert len(torch.unique(centres.flatten(0, 1), dim=0)) == len(loss.vectors), "every centre differs"
+    with pytest.raises(BadInput, match="do not fit 3 class vectors"):
+        loss.start_at(means[:2])

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embedkit.specs import SpecText
@@ -23,6 +23,10 @@ class _Angle(ClassLoss):
         super().__init__(classes)
         self.scale, self.centres = scale, centres
         self.weight = class_vectors(dim, classes, centres=centres)
+
+    @property
+    def vectors(self) -> nn.Parameter:
+        return self.weight
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings = self.prepare(embeddings, labels)

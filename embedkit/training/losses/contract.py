@@ -84,6 +84,25 @@ class ClassLoss(Loss):
         super().__init__()
         self.classes = classes
 
+    @property
+    @abstractmethod
+    def vectors(self) -> nn.Parameter:
+        """The class vectors ``(classes · centres, d)``."""
+
+    @torch.no_grad()
+    def start_at(self, means: Tensor) -> None:
+        """Set the class vectors to the class means ``(classes, d)`` of the embedding as it is before training.
+
+        Random vectors first drag the embedding to random places, which costs what it had learned elsewhere; with many
+        classes and few epochs it does not recover. Several centres of a class get a little noise each. Raises BadInput.
+        """
+        if means.shape != (self.classes, self.vectors.shape[1]):
+            raise BadInput(f"The class means {tuple(means.shape)} do not fit {self.classes} class vectors")
+        repeats = len(self.vectors) // self.classes
+        start = (unit(means) if self.normalise else means).repeat_interleave(repeats, dim=0)
+        noise = torch.randn_like(start) * start.std() * 0.1 if repeats > 1 else 0
+        self.vectors.copy_(start + noise)
+
     def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings = super().prepare(embeddings, labels)
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embedkit.specs import SpecText
@@ -50,8 +50,12 @@ class DeepID2(ClassLoss):
         super().__init__(classes)
         self.weight = class_vectors(dim, classes)
         self.share, self.fixed = weight, margin > 0
-        self.bias = torch.nn.Parameter(torch.zeros(classes))
+        self.bias = nn.Parameter(torch.zeros(classes))
         self.register_buffer("margin", torch.tensor(margin))
+
+    @property
+    def vectors(self) -> nn.Parameter:
+        return self.weight
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings = self.prepare(embeddings, labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pytorch_metric_learning import losses as library
-from torch import Tensor
+from torch import Tensor, nn
 
 from embedkit.specs import SpecText
 from embedkit.training.losses.contract import ClassLoss, PairLoss, known_classes
@@ -44,11 +44,16 @@ class ProxyAnchor(ClassLoss):
     log(1 + Σ exp(α(s + δ))).
     """
 
-    rate = 3.0
+    rate = 0.3
 
     def __init__(self, dim: int, classes: int, *, alpha: float = 32.0, margin: float = 0.1) -> None:
         super().__init__(classes)
         self.inner = library.ProxyAnchorLoss(num_classes=classes, embedding_size=dim, margin=margin, alpha=alpha)
+
+    @property
+    def vectors(self) -> nn.Parameter:
+        proxies: nn.Parameter = self.inner.proxies
+        return proxies
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         loss: Tensor = self.inner(self.prepare(embeddings, labels), labels)

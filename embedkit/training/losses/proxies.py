@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from embedkit.specs import SpecText
@@ -35,6 +35,10 @@ class SoftTriple(ClassLoss):
         super().__init__(classes)
         self.weight, self.centres = class_vectors(dim, classes, centres=centres), centres
         self.scale, self.gamma, self.margin, self.tau = scale, gamma, margin, tau
+
+    @property
+    def vectors(self) -> nn.Parameter:
+        return self.weight
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings = self.prepare(embeddings, labels)
