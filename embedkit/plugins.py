@@ -20,6 +20,7 @@ from embedkit.errors import ConfigError, MissingExtra, UnknownName
 __all__ = ["BUILT_IN", "Group", "PlugIn", "find", "load", "names", "require"]
 
 Group = Literal["backends", "encoders", "losses", "sources"]
+_SINGULAR: dict[Group, str] = {"backends": "backend", "encoders": "encoder", "losses": "loss", "sources": "source"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,85 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
             "train",
         ),
     ),
-    "losses": (),
+    "losses": (
+        PlugIn("angular", "embedkit.training.losses.npair:angular", "N-pair + angular loss, Wang 2017", "train"),
+        PlugIn("arcface", "embedkit.training.losses.angles:arcface", "additive angular margin, Deng 2019", "train"),
+        PlugIn(
+            "batch-hard",
+            "embedkit.training.losses.triplets:batch_hard",
+            "hardest positive and negative, Hermans 2017",
+            "train",
+        ),
+        PlugIn("circle", "embedkit.training.losses.library:circle", "circle loss, Sun 2020", "train"),
+        PlugIn(
+            "contrastive",
+            "embedkit.training.losses.contrastive:contrastive",
+            "contrastive, DrLIM, Hadsell 2006",
+            "train",
+        ),
+        PlugIn("cosface", "embedkit.training.losses.angles:cosface", "additive cosine margin, Wang 2018", "train"),
+        PlugIn(
+            "daml",
+            "embedkit.training.losses.daml:daml",
+            "learned hard negatives on top of another loss, Duan 2018",
+            "train",
+        ),
+        PlugIn(
+            "deepid2",
+            "embedkit.training.losses.contrastive:deepid2",
+            "identification + verification, Sun 2014",
+            "train",
+        ),
+        PlugIn("lifted", "embedkit.training.losses.lifted:lifted", "lifted structure, Song 2016", "train"),
+        PlugIn(
+            "margin",
+            "embedkit.training.losses.margin:margin",
+            "margin loss, distance-weighted sampling, Wu 2017",
+            "train",
+        ),
+        PlugIn(
+            "multi-similarity",
+            "embedkit.training.losses.library:multi_similarity",
+            "multi-similarity with its miner, Wang 2019",
+            "train",
+        ),
+        PlugIn(
+            "npair", "embedkit.training.losses.npair:npair", "multi-class N-pair with norm penalty, Sohn 2016", "train"
+        ),
+        PlugIn(
+            "nt-xent",
+            "embedkit.training.losses.ranking:ntxent",
+            "normalised temperature-scaled cross-entropy, Chen 2020",
+            "train",
+        ),
+        PlugIn("proxy-anchor", "embedkit.training.losses.library:proxy_anchor", "proxy-anchor, Kim 2020", "train"),
+        PlugIn(
+            "recall-at-k", "embedkit.training.losses.ranking:recall_at_k", "Recall@k surrogate, Patel 2022", "train"
+        ),
+        PlugIn(
+            "semi-hard",
+            "embedkit.training.losses.triplets:facenet",
+            "triplets with semi-hard negatives, FaceNet, Schroff 2015",
+            "train",
+        ),
+        PlugIn("soft-triple", "embedkit.training.losses.proxies:soft_triple", "SoftTriple, Qian 2019", "train"),
+        PlugIn(
+            "sphereface",
+            "embedkit.training.losses.angles:sphereface",
+            "multiplicative angular margin, Liu 2017",
+            "train",
+        ),
+        PlugIn(
+            "subcentre-arcface",
+            "embedkit.training.losses.angles:subcentre_arcface",
+            "ArcFace with several centres a class, Deng 2020",
+            "train",
+        ),
+        PlugIn("supcon", "embedkit.training.losses.library:supcon", "supervised contrastive, Khosla 2020", "train"),
+        PlugIn(
+            "triplet", "embedkit.training.losses.triplets:triplet", "all triplets, Deep Ranking, Wang 2014", "train"
+        ),
+    ),
     "sources": (
         PlugIn("folder", "embedkit.ingest.sources.folder:open_source", "a folder tree of pictures"),
         PlugIn("csv", "embedkit.ingest.sources.tables:open_csv", "CSV or TSV, one product a row"),
@@ -96,7 +175,7 @@ def find(group: Group, name: str) -> PlugIn:
     try:
         return _table(group)[name]
     except KeyError:
-        raise UnknownName(group.removesuffix("s"), name, names(group)) from None
+        raise UnknownName(_SINGULAR[group], name, names(group)) from None
 
 
 def load(group: Group, name: str) -> Any:

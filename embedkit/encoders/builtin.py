@@ -21,8 +21,8 @@ from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TOKENIZER, Manifest, write_folder
 from embedkit.encoders.pooling_options import POOLING_OPTIONS, PoolingOptions
 from embedkit.encoders.preprocess import FITS, Preprocess
-from embedkit.encoders.spec_text import SpecText
 from embedkit.errors import ConfigError
+from embedkit.specs import SpecText
 
 __all__ = ["effnet_lite0", "effnet_lite0_folder", "effnet_lite0_options", "minilm", "minilm_folder"]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from embedkit.encoders.contract import Encoder
-    from embedkit.encoders.spec_text import SpecText
+    from embedkit.specs import SpecText
 
 __all__ = ["EfficientNetLite0", "backbone", "build", "load_weights"]
 

@@ -19,8 +19,8 @@ from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TEXT_ONNX, TOKENIZER,
 from embedkit.encoders.load import load_encoder, model_folder_of
 from embedkit.encoders.model import JointEncoder
 from embedkit.encoders.probe import PROBE_TEXTS, pack, probe_pixels
-from embedkit.encoders.spec_text import parse_spec
 from embedkit.errors import ConfigError
+from embedkit.specs import parse_spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -19,10 +19,10 @@ from embedkit import plugins
 from embedkit.encoders.load import model_folder_of
 from embedkit.encoders.poolings import RMAC, NetVLAD, make_pooling
 from embedkit.encoders.preprocess import Preprocess
-from embedkit.encoders.spec_text import SpecText, parse_spec
 from embedkit.encoders.torch_model import Backbone, PixelModel, TorchImageEncoder, encoder_of
 from embedkit.encoders.whitening import fit_whitening
 from embedkit.errors import BadImage, ConfigError
+from embedkit.specs import SpecText, parse_spec
 
 if TYPE_CHECKING:
     from torch import Tensor

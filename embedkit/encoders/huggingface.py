@@ -15,8 +15,8 @@ from embedkit import plugins
 from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
 from embedkit.encoders.model import JointEncoder
 from embedkit.encoders.probe import PROBE_TEXTS, probe_pixels
-from embedkit.encoders.spec_text import SpecText
 from embedkit.errors import ConfigError
+from embedkit.specs import SpecText
 from embedkit.types import Modality
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 from embedkit import plugins
 from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
 from embedkit.encoders.folder import MANIFEST, read_manifest
-from embedkit.encoders.spec_text import parse_spec
 from embedkit.errors import ConfigError
+from embedkit.specs import parse_spec
 
 __all__ = ["describe_encoder", "load_encoder", "model_folder_of"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from embedkit.encoders.spec_text import SpecText
 from embedkit.errors import ConfigError
+from embedkit.specs import SpecText
 
 __all__ = ["POOLINGS", "POOLING_OPTIONS", "PoolingOptions"]
 

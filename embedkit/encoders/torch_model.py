@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from embedkit.encoders.pooling_options import PoolingOptions
     from embedkit.encoders.preprocess import Preprocess
-    from embedkit.encoders.spec_text import SpecText
+    from embedkit.specs import SpecText
     from embedkit.types import ByteArray, VectorArray
 
 __all__ = ["Backbone", "PixelModel", "TorchImageEncoder", "encoder_of", "state_fingerprint"]

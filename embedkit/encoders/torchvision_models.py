@@ -13,8 +13,8 @@ from embedkit import plugins
 from embedkit.encoders.contract import Encoder, RuntimeName
 from embedkit.encoders.pooling_options import POOLING_OPTIONS, POOLINGS, PoolingOptions
 from embedkit.encoders.preprocess import FITS, Preprocess
-from embedkit.encoders.spec_text import SpecText
 from embedkit.errors import ConfigError, FetchFailed, UnknownName
+from embedkit.specs import SpecText
 
 if TYPE_CHECKING:
     from torch import nn

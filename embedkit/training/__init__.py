@@ -1,1 +1,1 @@
-"""Training: data sets with their official splits, and the metrics that encoders are judged by."""
+"""Learning an embedding space: data sets, losses, miners, samplers, and how encoders are judged."""

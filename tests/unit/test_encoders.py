@@ -15,8 +15,8 @@ from embedkit.encoders.load import describe_encoder, load_encoder
 from embedkit.encoders.poolings import RMAC, GeM, NetVLAD
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.probe import agreement, probe_pixels
-from embedkit.encoders.spec_text import parse_spec
 from embedkit.errors import BadInput, ConfigError, DataCorrupt, FetchFailed, UnknownName
+from embedkit.specs import parse_spec
 from embedkit.testing.encoder import EncoderContract
 
 

@@ -12,10 +12,10 @@ from torchvision import models
 
 from embedkit.encoders.load import describe_encoder, load_encoder
 from embedkit.encoders.poolings import make_pooling
-from embedkit.encoders.spec_text import parse_spec
 from embedkit.encoders.torchvision_models import backbone
 from embedkit.encoders.vit import PatchGrid
 from embedkit.errors import ConfigError, FetchFailed, UnknownName
+from embedkit.specs import parse_spec
 
 # The smallest network of every family, and a size that is quick and yet more than one place wide.
 # None: the default, which must be the size that the network was made for.

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedkit.encoders.spec_text import SpecText
 from embedkit.errors import ConfigError, FetchFailed
+from embedkit.specs import SpecText
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,0 +1,1 @@
+"""Losses: one family a file, all behind the contract of `contract.py`."""

@@ -1,0 +1,41 @@
+"""Lifted structured feature embedding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from embedkit.specs import SpecText
+from embedkit.training.losses.contract import PairLoss
+from embedkit.training.miners import Miner
+from embedkit.training.pairs import Batch, distances, masked_logsumexp
+
+__all__ = ["Lifted", "lifted"]
+
+
+class Lifted(PairLoss):
+    """Song 2016, eq. 4: for a positive pair (i, j), ½ max(0, J)² with α = 1 and
+
+    J = log(Σ exp(α - D(i, k)) + Σ exp(α - D(j, l))) + D(i, j)
+
+    over the negatives k of i and l of j; mean over the positive pairs.
+    """
+
+    def __init__(self, margin: float = 1.0, miner: Miner | None = None) -> None:
+        super().__init__(miner)
+        self.margin = margin
+
+    def of_batch(self, batch: Batch) -> Tensor:
+        positive, negative = self.miner.masks(batch)
+        i, j = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
+        distance = batch.distances()
+        from_i = masked_logsumexp(self.margin - distance[i], negative[i])
+        apart = batch.other_labels[j][:, None] != batch.other_labels[None, :]
+        from_j = masked_logsumexp(self.margin - distances(batch.others[j], batch.others), apart)
+        cost = (torch.logaddexp(from_i, from_j) + distance[i, j]).clamp_min(0)
+        return cost.square().sum() / (2 * max(1, len(i)))
+
+
+def lifted(spec: SpecText, *, dim: int, classes: int) -> Lifted:
+    """``lifted(margin=1.0)``."""
+    return Lifted(spec.only("margin").number("margin", 1.0, 0.0, 1e6))

@@ -1,0 +1,109 @@
+"""What losses and miners look at: a batch, what it is compared with, and who belongs together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["Bank", "Batch", "Triplets", "distances", "masked_logsumexp", "mean_of", "squared_distances", "unit"]
+
+_ZERO = 1e-12  # a squared distance below it is none: the root has no finite slope there
+
+
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """Embeddings ``(m, d)`` and labels ``(m,)`` of earlier batches, which a batch is compared with as well."""
+
+    embeddings: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Triplets:
+    """Row numbers, all of one length: `anchor` in the batch, `positive` and `negative` in what it is compared with."""
+
+    anchor: Tensor
+    positive: Tensor
+    negative: Tensor
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`n` anchors and the `m` others they are compared with, the first `n` of which are the anchors themselves.
+
+    `positive` and `negative` are masks ``(n, m)``: same class but not the same row, and another class.
+    """
+
+    anchors: Tensor
+    labels: Tensor
+    others: Tensor
+    other_labels: Tensor
+    positive: Tensor
+    negative: Tensor
+
+    @classmethod
+    def of(cls, embeddings: Tensor, labels: Tensor, bank: Bank | None = None) -> Batch:
+        """The batch alone, or together with a bank."""
+        others = embeddings if bank is None else torch.cat([embeddings, bank.embeddings])
+        other_labels = labels if bank is None else torch.cat([labels, bank.labels])
+        same = labels[:, None] == other_labels[None, :]
+        itself = torch.eye(len(labels), len(other_labels), dtype=torch.bool, device=labels.device)
+        return cls(embeddings, labels, others, other_labels, same & ~itself, ~same)
+
+    def similarities(self) -> Tensor:
+        """Inner products ``(n, m)``."""
+        return self.anchors @ self.others.T
+
+    def distances(self) -> Tensor:
+        """Euclidean distances ``(n, m)``."""
+        return distances(self.anchors, self.others)
+
+    def squared_distances(self) -> Tensor:
+        """Squared Euclidean distances ``(n, m)``."""
+        return squared_distances(self.anchors, self.others)
+
+    def triplets(self, positive: Tensor | None = None, negative: Tensor | None = None) -> Triplets:
+        """Every anchor with each of its positives and each of its negatives, out of two masks (all by default)."""
+        positive = self.positive if positive is None else positive
+        negative = self.negative if negative is None else negative
+        anchor, near = positive.nonzero(as_tuple=True)
+        pair, far = negative[anchor].nonzero(as_tuple=True)
+        return Triplets(anchor[pair], near[pair], far)
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Squared Euclidean distances ``(n, m)`` of the rows of two matrices.
+
+    >>> squared_distances(torch.tensor([[0.0, 3.0]]), torch.tensor([[4.0, 0.0]]))
+    tensor([[25.]])
+    """
+    squares = left.square().sum(-1, keepdim=True) + right.square().sum(-1)[..., None, :]
+    return (squares - 2 * left @ right.transpose(-1, -2)).clamp_min(0)
+
+
+def distances(left: Tensor, right: Tensor) -> Tensor:
+    """Euclidean distances ``(n, m)``; the gradient of two rows that coincide is 0, not NaN."""
+    squared = squared_distances(left, right)
+    apart = squared > _ZERO
+    return torch.where(apart, torch.where(apart, squared, 1).sqrt(), 0)
+
+
+def masked_logsumexp(values: Tensor, mask: Tensor, *, dim: int = -1) -> Tensor:
+    """Logarithm of Σ exp over the entries in the mask; a very large negative number where there are none."""
+    return values.masked_fill(~mask, torch.finfo(values.dtype).min / 4).logsumexp(dim)
+
+
+def mean_of(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of the entries in the mask; 0, still with a gradient path, when there are none."""
+    return torch.where(mask, values, 0).sum() / mask.sum().clamp_min(1)
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """The rows scaled to length 1."""
+    return F.normalize(embeddings, dim=-1)
