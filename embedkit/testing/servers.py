@@ -17,6 +17,7 @@ __all__ = ["MilvusProcess", "milvus_server", "postgres_server"]
 
 _START = 240.0  # seconds; the first start unpacks the server
 _STOP = 5.0
+_ERRORS = Path("logs/milvus-stderr.log")
 _PORTS = range(20_000, 32_000)
 
 
@@ -39,25 +40,34 @@ class MilvusProcess:
         return f"milvus://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start and wait until it answers. Raises RuntimeError with the end of its log."""
+        """Start and wait until it answers. Raises RuntimeError with the end of its log.
+
+        A second server on one machine cannot start while a first one holds the port of its etcd; it is tried again.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [str(Path(sys.executable).with_name("milvus-server")), "--data", str(self.folder)]
         log = self.folder / "server.log"
+        deadline = time.monotonic() + _START
+        while time.monotonic() < deadline:
+            self._process = self._launched(log)
+            while time.monotonic() < deadline and self._process.poll() is None and not _died(self.folder):
+                if self._answers():
+                    return
+                time.sleep(0.5)
+            self.kill()
+            time.sleep(2)
+        raise RuntimeError(f"the Milvus server did not start: {log.read_text(errors='replace')[-2_000:]}")
+
+    def _launched(self, log: Path) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).with_name("milvus-server")), "--data", str(self.folder)]
+        (self.folder / _ERRORS).unlink(missing_ok=True)
         with log.open("wb") as out:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [*command, "--proxy-port", str(self.port), *self._arguments],
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
                 env={**os.environ, "METRICS_PORT": str(_free_port())},
             )
-        deadline = time.monotonic() + _START
-        while time.monotonic() < deadline and self._process.poll() is None:
-            if self._answers():
-                return
-            time.sleep(0.5)
-        self.kill()
-        raise RuntimeError(f"the Milvus server did not start: {log.read_text(errors='replace')[-2_000:]}")
 
     def _answers(self) -> bool:
         with closing(socket.socket()) as probe:
@@ -100,6 +110,12 @@ class MilvusProcess:
         if self._process is not None:
             self._process.wait(20)
             self._process = None
+
+
+def _died(folder: Path) -> bool:
+    """Whether the server says that it could not start; the process that started it waits on for minutes."""
+    errors = folder / _ERRORS
+    return errors.is_file() and "panic" in errors.read_text(errors="replace")
 
 
 def _free_port() -> int:
