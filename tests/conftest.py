@@ -12,6 +12,11 @@ import embedkit
 from embedkit.testing.servers import milvus_server, postgres_server
 
 
+def pytest_collection_modifyitems(items):
+    """One machine takes one Milvus server at a time: tests with their own come before the shared one starts."""
+    items.sort(key=lambda item: item.get_closest_marker("own_server") is None)
+
+
 @pytest.fixture(scope="session")
 def milvus_process(tmp_path_factory):
     with milvus_server(tmp_path_factory.mktemp("milvus")) as server:

@@ -12,6 +12,7 @@ from embedkit.backends.open import open_backend
 from embedkit.errors import BackendUnavailable, ConfigError
 from embedkit.testing.servers import milvus_server
 
+pytestmark = pytest.mark.own_server
 PASSWORD = "Milvus"  # that of a new server's root
 
 

@@ -12,6 +12,7 @@ from embedkit.ingest import committer
 from embedkit.testing.servers import MilvusProcess
 from tests.conftest import picture
 
+pytestmark = pytest.mark.own_server
 COUNT = 160
 
 
