@@ -27,15 +27,22 @@ if TYPE_CHECKING:
         list_backends,
         list_datasets,
         list_encoders,
+        list_recipes,
+        read_recipe,
+        train_encoder,
     )
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.evaluate import EvaluationReport
+    from embedkit.training.loop import TrainingProgress
+    from embedkit.training.recipe import Augment, TrainingRecipe
+    from embedkit.training.run import TrainingReport
     from embedkit.types import Hit, Product
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Augment": "training.recipe",
     "Collection": "collection",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
@@ -47,6 +54,9 @@ _LAZY = {
     "Product": "types",
     "Progress": "ingest.report",
     "Status": "collection",
+    "TrainingProgress": "training.loop",
+    "TrainingRecipe": "training.recipe",
+    "TrainingReport": "training.run",
     "VerifyReport": "ingest.verify",
     "check_dataset": "kit",
     "connect": "kit",
@@ -56,10 +66,14 @@ _LAZY = {
     "list_backends": "kit",
     "list_datasets": "kit",
     "list_encoders": "kit",
+    "list_recipes": "kit",
     "parse_filter": "filters",
+    "read_recipe": "kit",
+    "train_encoder": "kit",
 }
 
 __all__ = [
+    "Augment",
     "Collection",
     "DataSetCheck",
     "DataSetInfo",
@@ -73,6 +87,9 @@ __all__ = [
     "Progress",
     "Status",
     "Terminal",
+    "TrainingProgress",
+    "TrainingRecipe",
+    "TrainingReport",
     "Transient",
     "VerifyReport",
     "__version__",
@@ -84,7 +101,10 @@ __all__ = [
     "list_backends",
     "list_datasets",
     "list_encoders",
+    "list_recipes",
     "parse_filter",
+    "read_recipe",
+    "train_encoder",
 ]
 
 

@@ -22,6 +22,7 @@ EmbedkitError
     ├── MissingExtra          an optional package is not installed
     ├── ProductNotFound
     ├── StoreError            the metadata store refuses or cannot be opened
+    ├── TrainingFailed        the loss is no longer a number
     ├── UnknownName           no encoder, backend, source… of that name
     └── UnsupportedByBackend  the backend cannot do what was asked
 
@@ -55,6 +56,7 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "Terminal",
+    "TrainingFailed",
     "Transient",
     "UnknownName",
     "UnsupportedByBackend",
@@ -175,6 +177,10 @@ class ProductNotFound(Terminal):
 
 class StoreError(Terminal):
     """The metadata store refuses or cannot be opened."""
+
+
+class TrainingFailed(Terminal):
+    """The loss or its gradient is no longer a number."""
 
 
 class UnknownName(Terminal):

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.encode import ProgressCallback
     from embedkit.training.evaluation.evaluate import EvaluationReport
+    from embedkit.training.loop import TrainingProgressCallback
+    from embedkit.training.recipe import TrainingRecipe
+    from embedkit.training.run import TrainingReport
 
 __all__ = [
     "BackendInfo",
@@ -35,6 +38,9 @@ __all__ = [
     "list_backends",
     "list_datasets",
     "list_encoders",
+    "list_recipes",
+    "read_recipe",
+    "train_encoder",
 ]
 
 
@@ -210,3 +216,43 @@ def evaluate_encoder(
         seed=seed,
         progress=progress,
     )
+
+
+def list_recipes() -> tuple[str, ...]:
+    """The names of the training recipes that come along."""
+    from embedkit.training.recipe import recipe_names
+
+    return recipe_names()
+
+
+def read_recipe(text: str) -> TrainingRecipe:
+    """A training recipe by its name, or from a ``.toml`` file. Raises ConfigError, UnknownName."""
+    from embedkit.training.recipe import read_recipe as read
+
+    return read(text)
+
+
+def train_encoder(
+    recipe: TrainingRecipe | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    plots: bool = True,
+    wandb: bool = False,
+    threads: int = 0,
+    progress: TrainingProgressCallback | None = None,
+) -> TrainingReport:
+    """Train what a recipe says; `out` becomes a model folder, with the history and the plots of the run beside it.
+
+    `resume`: go on with the run in `out` after its last checkpoint (`recipe` is None then, the run has its own).
+    `plots`: draw curves, distances, mistakes and the map of the embedding. `wandb`: log to Weights & Biases beside
+    TensorBoard. `threads`: 0 for one a core. `progress` is told after every batch and every epoch.
+    Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number any more),
+    UnknownName; KeyboardInterrupt, after a checkpoint, when it is stopped.
+    """
+    from embedkit import plugins
+
+    plugins.require("torch", "train", needed_for="Training")
+    from embedkit.training.run import train_encoder as train
+
+    return train(recipe, out, resume=resume, plots=plots, wandb=wandb, threads=threads, progress=progress)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from embedkit.encoders.hf.texts import TorchTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
-__all__ = ["export_encoder"]
+__all__ = ["export_encoder", "write_model"]
 
 _OPSET = 17
 
@@ -55,7 +55,7 @@ def export_encoder(
         else:
             encoder = load_encoder(text, cache_dir=cache_dir)
             try:
-                _write(encoder, draft)
+                write_model(encoder, draft)
             finally:
                 encoder.close()
         open_folder(draft, runtime="onnx").close()  # raises if the vectors differ from the probe's
@@ -74,12 +74,16 @@ def _fit(text: str, pictures: Iterable[bytes], folder: Path) -> None:
 
     encoder, count = fit_encoder(text, pictures)
     try:
-        _write(encoder, folder, training={"fitted_on": {"pictures": count}})
+        write_model(encoder, folder, training={"fitted_on": {"pictures": count}})
     finally:
         encoder.close()
 
 
-def _write(encoder: Any, folder: Path, *, training: Mapping[str, Any] | None = None) -> None:
+def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | None = None) -> None:
+    """Write the files of a model folder; `training`: recipe and figures of one that was trained or fitted.
+
+    Raises ConfigError for an encoder that does not run in torch, MissingExtra.
+    """
     plugins.require("torch", "train", needed_for="Exporting an encoder")
     from embedkit.encoders.hf.texts import TorchTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder

@@ -22,14 +22,14 @@ from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.torch_model import Backbone, PixelModel, TorchImageEncoder, encoder_of
 from embedkit.encoders.whitening import fit_whitening
 from embedkit.errors import BadImage, ConfigError
-from embedkit.specs import SpecText, parse_spec
+from embedkit.specs import parse_spec
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from embedkit.types import ByteArray
 
-__all__ = ["fit_encoder"]
+__all__ = ["fit_encoder", "torch_backbone"]
 
 _PICTURES = 1_000  # more bring little; a whitening to many dimensions takes two for each
 _LOCAL_FEATURES = 50_000  # for k-means, as in the NetVLAD paper
@@ -44,7 +44,7 @@ def fit_encoder(text: str, pictures: Iterable[bytes]) -> tuple[TorchImageEncoder
     Raises ConfigError when nothing is to be fitted, or there are too few pictures.
     """
     spec = parse_spec(text)
-    backbone = _backbone(spec, text)
+    backbone = torch_backbone(text)
     options = backbone.options
     if not options.fitted and options.name != "rmac":
         raise ConfigError(
@@ -64,7 +64,9 @@ def fit_encoder(text: str, pictures: Iterable[bytes]) -> tuple[TorchImageEncoder
     return encoder_of(spec, backbone, pooling), count
 
 
-def _backbone(spec: SpecText, text: str) -> Backbone:
+def torch_backbone(text: str) -> Backbone:
+    """The backbone of a spec string whose pooling can be fitted. Raises ConfigError, UnknownName."""
+    spec = parse_spec(text)
     if model_folder_of(text) is None:
         if spec.name == "effnet-lite0":
             from embedkit.encoders.effnet_torch import backbone as effnet_lite0

@@ -91,8 +91,9 @@ class TorchImageEncoder(Encoder):
             raise BadInput(f"{self.spec.name!r} takes prepared pictures, not {pixels.dtype} of shape {pixels.shape}")
         if not len(pixels):
             return np.empty((0, self.spec.dim), np.float32)
+        given = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         with torch.inference_mode():
-            vectors: VectorArray = self.model(torch.from_numpy(np.require(pixels, requirements=["C", "W"]))).numpy()
+            vectors: VectorArray = self.model(given.to(self.model.mean.device)).cpu().numpy()
         return vectors
 
     def close(self) -> None:

@@ -72,8 +72,8 @@ class GradientCache:
 
     def __init__(
         self,
-        network: nn.Module,
-        loss: nn.Module,
+        network: Callable[[Tensor], Tensor],
+        loss: Callable[[Tensor, Tensor], Tensor],
         *,
         backward: Callable[[Tensor], None] = torch.Tensor.backward,
         precision: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -92,7 +92,7 @@ class GradientCache:
                 states.append(_RandomState(piece.device))
                 parts.append(self._embed(piece))
         embeddings = torch.cat(parts).requires_grad_()
-        loss: Tensor = self.loss(embeddings, labels)
+        loss = self.loss(embeddings, labels)
         self._backward(loss)
         assert embeddings.grad is not None
         after = _RandomState(embeddings.device)
@@ -106,7 +106,7 @@ class GradientCache:
 
     def _embed(self, piece: Tensor) -> Tensor:
         with self._precision():
-            embedded: Tensor = self.network(piece)
+            embedded = self.network(piece)
         return embedded
 
 

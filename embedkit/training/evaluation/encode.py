@@ -7,15 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from embedkit.encoders.contract import Encoder
-from embedkit.encoders.images import decode_image
 from embedkit.errors import BadImage
 from embedkit.training.datasets.contract import Split
+from embedkit.training.datasets.pixels import split_pixels
 
 if TYPE_CHECKING:
     from embedkit.training.datasets.contract import BoolArray
@@ -107,7 +106,7 @@ def _batches(
     pixels: list[ByteArray] = []
     for row in range(len(split) + _BATCH * _AHEAD):
         if row < len(split):
-            waiting.append((row, pool.submit(_prepared, encoder, split, row)))
+            waiting.append((row, pool.submit(split_pixels, split, row, encoder.prepare)))
         if row < _BATCH * _AHEAD - 1 or not waiting:
             continue
         place, future = waiting.popleft()
@@ -121,17 +120,3 @@ def _batches(
             rows, pixels = [], []
     if rows:
         yield rows, pixels
-
-
-def _prepared(encoder: Encoder, split: Split, row: int) -> ByteArray:
-    """The pixels of a picture, cut to its box if it has one. Raises BadImage."""
-    try:
-        data = Path(split.paths[row]).read_bytes()
-    except OSError as error:
-        raise BadImage(f"it cannot be read: {error.strerror or error}") from error
-    if split.boxes is None or split.boxes[row, 2] <= 0:
-        return encoder.prepare(data)
-    left, top, width, height = (int(side) for side in split.boxes[row])
-    picture = decode_image(data)
-    box = (max(0, left), max(0, top), min(picture.width, left + width), min(picture.height, top + height))
-    return encoder.prepare(picture.crop(box) if box[0] < box[2] and box[1] < box[3] else picture)

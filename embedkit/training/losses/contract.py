@@ -42,6 +42,9 @@ class Loss(nn.Module, ABC):
         with torch.autocast(args[0].device.type, enabled=False):
             return super().__call__(*args, **kwargs)
 
+    def attach(self, layer: nn.Module, features: int) -> None:
+        """Where it `takes_features`: the layer that makes embeddings of so many of them."""
+
     def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Checked, in full precision, and of length 1 where the loss is defined so. Raises BadInput."""
         if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1] or labels.dtype != torch.int64:

@@ -1,0 +1,39 @@
+"""The pixels of one picture of a split: read, cut to its box, and fitted to what an encoder takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from embedkit.encoders.images import decode_image
+from embedkit.errors import BadImage
+from embedkit.training.datasets.contract import Split
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from embedkit.types import ByteArray
+
+    Prepare: TypeAlias = Callable[[bytes | Image], ByteArray]
+
+__all__ = ["picture_bytes", "split_pixels"]
+
+
+def picture_bytes(path: str) -> bytes:
+    """The file of a picture. Raises BadImage."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise BadImage(f"it cannot be read: {error.strerror or error}") from error
+
+
+def split_pixels(split: Split, row: int, prepare: Prepare) -> ByteArray:
+    """``(height, width, 3)`` uint8 of a picture, cut to its box if it has one. Raises BadImage."""
+    data = picture_bytes(split.paths[row])
+    if split.boxes is None or split.boxes[row, 2] <= 0:
+        return prepare(data)
+    left, top, width, height = (int(side) for side in split.boxes[row])
+    picture = decode_image(data)
+    box = (max(0, left), max(0, top), min(picture.width, left + width), min(picture.height, top + height))
+    return prepare(picture.crop(box) if box[0] < box[2] and box[1] < box[3] else picture)

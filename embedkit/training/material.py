@@ -1,0 +1,96 @@
+"""What a recipe trains on: the training pictures, those that are watched on the way, and those that judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from embedkit.errors import BadImage, BadSource, ConfigError
+from embedkit.training.datasets.contract import DataSet, Split
+from embedkit.training.datasets.open import open_dataset
+from embedkit.training.datasets.pixels import picture_bytes
+from embedkit.training.losses.contract import Loss
+from embedkit.training.recipe import TrainingRecipe
+from embedkit.training.samplers import BalancedSampler, ClassSampler, PairSampler, Sampler
+
+__all__ = ["Material", "build_sampler", "open_material", "sample_bytes"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """`train` has dense labels. `watched` may choose the weights: None without a holdout. `test` only judges."""
+
+    train: Split
+    watched: DataSet | None
+    test: DataSet
+
+    @property
+    def shown(self) -> DataSet:
+        """What is judged after every epoch."""
+        return self.watched or self.test
+
+
+def open_material(recipe: TrainingRecipe) -> Material:
+    """The data set, with a holdout cut off as the recipe says. Raises BadSource, UnknownName."""
+    if not recipe.data:
+        raise ConfigError("No data to train on; give the path of a data set, or of a table with path and label")
+    data = open_dataset(recipe.data, name=recipe.data_name or None)
+    _check(data.train, recipe.data)
+    if not recipe.holdout:
+        return Material(data.train, None, data)
+    classes = np.unique(data.train.labels)
+    held = np.random.default_rng(recipe.seed).permutation(classes)[: max(2, round(recipe.holdout * len(classes)))]
+    mask = np.isin(data.train.labels, held)
+    kept = _dense(data.train.take(~mask))
+    _check(kept, f"{recipe.data} without its holdout")
+    watched = DataSet(f"{data.name} (holdout)", "zero-shot", data.train.take(~mask), data.train.take(mask))
+    return Material(kept, watched, data)
+
+
+def _check(train: Split, where: str) -> None:
+    """Raises BadSource when nothing can be learned from it."""
+    if not len(train):
+        raise BadSource(f"{where} has no pictures to train on; see what belongs there with: embedkit datasets check")
+    counts = np.unique(train.labels, return_counts=True)[1]
+    if len(counts) < 2:
+        raise BadSource(f"{where} has one class of {len(train):,} pictures; learning to tell apart needs two or more")
+    if counts.max() < 2:
+        raise BadSource(
+            f"{where} has one picture of each of its {len(counts):,} classes; learning what belongs together "
+            "needs two or more of some"
+        )
+
+
+def _dense(split: Split) -> Split:
+    known, labels = np.unique(split.labels, return_inverse=True)
+    names = tuple(split.names[label] for label in known) if split.names is not None else None
+    return replace(split, labels=labels.astype(np.int64), names=names)
+
+
+def sample_bytes(split: Split, *, seed: int) -> Iterator[bytes]:
+    """The files of the pictures in random order; those that cannot be read are left out."""
+    for row in np.random.default_rng(seed).permutation(len(split)):
+        try:
+            yield picture_bytes(split.paths[row])
+        except BadImage:
+            continue
+
+
+def build_sampler(recipe: TrainingRecipe, loss: Loss, split: Split, *, shard: int = 0, shards: int = 1) -> Sampler:
+    """Batches as the recipe and the loss want them, of fewer classes where the data has no more.
+
+    Raises ConfigError when a batch is too small for the loss.
+    """
+    per_class = 2 if recipe.sampler == "pairs" else recipe.per_class or loss.per_class
+    if recipe.batch < 2 * per_class:
+        raise ConfigError(
+            f"The loss {recipe.loss!r} wants {per_class} pictures of a class and two classes or more, which a batch of "
+            f"{recipe.batch} does not hold; set batch to at least {2 * per_class}, or per_class"
+        )
+    classes = min(recipe.batch // per_class, len(np.unique(split.labels)))
+    if recipe.sampler == "pairs":
+        return PairSampler(split.labels, classes=classes, seed=recipe.seed, shard=shard, shards=shards)
+    kind = ClassSampler if recipe.sampler == "class" else BalancedSampler
+    return kind(split.labels, classes=classes, per_class=per_class, seed=recipe.seed, shard=shard, shards=shards)

@@ -1,0 +1,231 @@
+"""The network that is trained: an encoder to start from, an embedding layer on it, and what of both learns."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from embedkit.encoders.contract import EncoderSpec
+from embedkit.encoders.folder import WEIGHTS, read_manifest
+from embedkit.encoders.load import load_encoder, model_folder_of
+from embedkit.encoders.model import JointEncoder
+from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder, state_fingerprint
+from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.specs import parse_spec
+from embedkit.training.losses.build import build_loss
+from embedkit.training.losses.contract import Loss, PairLoss
+from embedkit.training.memory import CrossBatchMemory
+from embedkit.training.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    from embedkit.encoders.preprocess import Preprocess
+
+__all__ = ["Built", "Objective", "as_encoder", "build_model", "build_objective", "parameter_groups", "set_modes"]
+
+Sample = Callable[[], Iterable[bytes]]
+
+
+class Objective(nn.Module):
+    """Model and loss as one module, so that several processes keep both in step.
+
+    uint8 or float32 pixels ``(n, height, width, 3)`` of 0..255 and labels ``(n,)`` in; the loss out, and the
+    embeddings ``(n, dim)`` as they were, not scaled.
+    """
+
+    def __init__(self, model: PixelModel, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """What the loss is given: embeddings, or features before the embedding layer if it asks for them."""
+        stages = _stages(self.model)
+        given: Tensor = stages[:-1](self.model.features(pixels))
+        return given if self.loss.takes_features else stages[-1](given)
+
+    def embeddings(self, given: Tensor) -> Tensor:
+        """The embeddings of what `embed` gave, without a gradient."""
+        with torch.no_grad():
+            made: Tensor = _stages(self.model)[-1](given) if self.loss.takes_features else given
+            return made.detach().float()
+
+    def forward(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        given = self.embed(pixels)
+        return self.loss(given, labels), self.embeddings(given)
+
+
+def _stages(model: PixelModel) -> nn.Sequential:
+    assert isinstance(model.pooling, nn.Sequential)
+    return model.pooling
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model; `pictures`: what it takes, `features`: the numbers before its embedding layer, `dim`: after it."""
+
+    model: PixelModel
+    pictures: Preprocess
+    features: int
+    dim: int
+
+
+def build_model(recipe: TrainingRecipe, sample: Sample) -> Built:
+    """The model that a recipe starts from; random numbers follow torch's seed.
+
+    `sample` gives the bytes of training pictures, for a pooling that starts from them (NetVLAD). A model folder that
+    embedkit trained goes on with its own layers. Raises ConfigError, DataCorrupt, UnknownName.
+    """
+    folder = model_folder_of(recipe.encoder)
+    if folder is not None:
+        return _trained(folder, recipe)
+    return _fresh(recipe, sample)
+
+
+def _fresh(recipe: TrainingRecipe, sample: Sample | None) -> Built:
+    start = _start(recipe.encoder, sample)
+    network, pooling, pictures = start.network, start.pooling, start.recipe
+    if recipe.multi_scale:
+        from embedkit.training.multi_scale import MultiScale
+
+        network, pooling = MultiScale(network, pooling), nn.Identity()
+    model = PixelModel(network, nn.Sequential(OrderedDict(pool=pooling, flat=nn.Flatten(1))), pictures)
+    features = _length(model, pictures)
+    embedding: nn.Module = nn.Linear(features, recipe.dim) if recipe.dim else nn.Identity()
+    _stages(model).add_module("embedding", embedding)
+    return Built(model.to(memory_format=torch.channels_last), pictures, features, recipe.dim or features)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """The torch parts of an encoder for pictures."""
+
+    network: nn.Module
+    pooling: nn.Module
+    recipe: Preprocess
+
+
+def _start(text: str, sample: Sample | None) -> _Start:
+    spec = parse_spec(text)
+    if spec.options.get("pooling") == "netvlad" or (
+        spec.name in ("effnet-lite0", "torchvision") and "dim" in spec.options
+    ):
+        return _start_fitted(text, sample)
+    encoder = load_encoder(text, runtime="torch")
+    pictures = encoder.pictures if isinstance(encoder, JointEncoder) else encoder
+    if not isinstance(pictures, TorchImageEncoder):
+        encoder.close()
+        raise ConfigError(f"The encoder {text!r} takes no pictures; train effnet-lite0, torchvision:NAME or hf:NAME")
+    return _Start(pictures.model.network, pictures.model.pooling, pictures.recipe)
+
+
+def _start_fitted(text: str, sample: Sample | None) -> _Start:
+    """A pooling that starts from pictures; without a sample, one of the same shape."""
+    from embedkit.encoders.fit import fit_encoder, torch_backbone
+    from embedkit.encoders.poolings import NetVLAD
+
+    if "dim" in parse_spec(text).options:
+        raise ConfigError(f"dim in the encoder {text!r} whitens vectors; in training give the recipe's dim instead")
+    if sample is not None:
+        encoder, _ = fit_encoder(text, sample())
+        return _Start(encoder.model.network, encoder.model.pooling, encoder.recipe)
+    backbone = torch_backbone(text)
+    pooling = NetVLAD(channels=backbone.probe().shape[1], clusters=backbone.options.clusters)
+    return _Start(backbone.network, pooling, backbone.recipe)
+
+
+def _length(model: PixelModel, pictures: Preprocess) -> int:
+    """The length of what the model makes of a picture."""
+    black = torch.zeros(2, *pictures.size, 3, dtype=torch.uint8, device=model.mean.device)
+    with torch.no_grad():
+        return int(model(black).shape[1])
+
+
+def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
+    """The model of a run folder, with its weights."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    stored = read_manifest(folder).training.get("recipe")
+    if stored is None:
+        raise ConfigError(
+            f"{str(folder)!r} was exported, not trained; start from the encoder it was made of: "
+            f"{read_manifest(folder).source!r}"
+        )
+    before = TrainingRecipe.from_dict(stored)
+    if recipe.dim not in (0, before.dim) or recipe.multi_scale != before.multi_scale:
+        raise ConfigError(
+            f"{str(folder)!r} makes vectors of dim={before.dim} and multi_scale={before.multi_scale}; "
+            "to start from it, the recipe must say the same"
+        )
+    built = _fresh(before, None)
+    try:
+        built.model.load_state_dict(load_file(str(folder / WEIGHTS)))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataCorrupt(f"{folder / WEIGHTS}: these are not the weights of {before.encoder!r} ({reason})") from error
+    return built
+
+
+def build_objective(built: Built, recipe: TrainingRecipe, *, classes: int) -> Objective:
+    """The model with the loss that the recipe names. Raises ConfigError, UnknownName."""
+    loss = build_loss(recipe.loss, dim=built.dim, classes=classes, miner=recipe.miner)
+    if loss.takes_features:
+        loss.attach(_stages(built.model)[-1], built.features)
+    if recipe.memory:
+        if not isinstance(loss, PairLoss):
+            raise ConfigError(f"The loss {recipe.loss!r} compares no pairs and takes no memory; leave memory out")
+        loss = CrossBatchMemory(loss, size=recipe.memory, dim=built.dim, after=recipe.memory_after)
+    return Objective(built.model, loss)
+
+
+def set_modes(objective: Objective, recipe: TrainingRecipe) -> None:
+    """Training mode, but for what stays as it is: frozen parameters, and batch normalisation if the recipe says so.
+
+    `recipe.frozen` counts the parameter tensors of the network from its input on.
+    """
+    objective.train()
+    parameters = list(objective.model.network.parameters())
+    for parameter in parameters[: round(recipe.frozen * len(parameters))]:
+        parameter.requires_grad_(False)
+    for module in objective.model.network.modules():
+        if isinstance(module, _BatchNorm):
+            still = module.weight is not None and not module.weight.requires_grad
+            if recipe.freeze_norm or still:
+                module.eval()
+
+
+def parameter_groups(objective: Objective, recipe: TrainingRecipe) -> list[dict[str, Any]]:
+    """Groups for an optimiser: network and pooling, embedding layer, the loss's own numbers.
+
+    Vectors (biases, normalisation) and the loss's numbers do not decay.
+    """
+    model, stages = objective.model, _stages(objective.model)
+    body = [*model.network.parameters(), *stages[:-1].parameters()]
+    groups: list[dict[str, Any]] = []
+    for parameters, rate in ((body, recipe.rate), (list(stages[-1].parameters()), recipe.head_rate)):
+        learning = [one for one in parameters if one.requires_grad]
+        matrices, vectors = [one for one in learning if one.ndim > 1], [one for one in learning if one.ndim <= 1]
+        groups.append({"params": matrices, "lr": rate, "weight_decay": recipe.weight_decay})
+        groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
+    own = [one for one in objective.loss.parameters() if one.requires_grad]
+    groups.append({"params": own, "lr": recipe.head_rate * objective.loss.rate, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
+
+
+def as_encoder(model: PixelModel, pictures: Preprocess, recipe: TrainingRecipe, *, name: str) -> TorchImageEncoder:
+    """The model behind the encoder contract, as it is now."""
+    model.eval()
+    spec = EncoderSpec(
+        name=name,
+        modalities=("image",),
+        dim=_length(model, pictures),
+        fingerprint=state_fingerprint(model, {**pictures.as_dict(), "encoder": recipe.encoder, "dim": recipe.dim}),
+        input_size=pictures.size,
+    )
+    return TorchImageEncoder(spec, pictures, model)

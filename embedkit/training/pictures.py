@@ -1,0 +1,102 @@
+"""The training pictures: decoded in threads ahead of the network, and kept decoded where they fit into memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from embedkit.encoders.preprocess import Preprocess
+from embedkit.errors import BadImage, BadSource
+from embedkit.training.datasets.contract import Split
+from embedkit.training.datasets.pixels import split_pixels
+
+if TYPE_CHECKING:
+    from embedkit.types import ByteArray, IdArray
+
+    Waiting: TypeAlias = tuple[list[int], list[Future[ByteArray | None]]]
+
+__all__ = ["KEPT", "PictureBatch", "Pictures"]
+
+KEPT = 2 * 1024**3  # bytes of decoded pictures
+_AHEAD = 4  # batches
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PictureBatch:
+    """`rows` of the split, `pixels` uint8 ``(n, height, width, 3)``, `labels` int64 ``(n,)``."""
+
+    rows: IdArray
+    pixels: ByteArray
+    labels: IdArray
+
+
+class Pictures:
+    """A split as batches of pixels. A context manager.
+
+    A picture that cannot be read is left out of its batch; `failures` holds the reason by its path.
+    """
+
+    def __init__(self, split: Split, recipe: Preprocess, *, threads: int = 0, keep: int = KEPT) -> None:
+        self._split, self._recipe = split, recipe
+        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="embedkit-decode")
+        self.failures: dict[str, str] = {}
+        whole = len(split) * int(np.prod(recipe.size)) * 3
+        self._kept: ByteArray | None = np.empty((len(split), *recipe.size, 3), np.uint8) if whole <= keep else None
+        self._held = np.zeros(len(split), np.bool_)
+
+    def batches(self, plan: Iterable[list[int]]) -> Iterator[PictureBatch]:
+        """The batches of a plan, in its order; one of which nothing can be read is left out. Raises BadSource."""
+        waiting: deque[Waiting] = deque()
+        for rows in plan:
+            waiting.append((rows, [self._pool.submit(self._pixels, row) for row in self._unknown(rows)]))
+            if len(waiting) > _AHEAD:
+                yield from self._taken(waiting.popleft())
+        while waiting:
+            yield from self._taken(waiting.popleft())
+
+    def _unknown(self, rows: list[int]) -> list[int]:
+        return [row for row in rows if self._kept is None or not self._held[row]]
+
+    def _taken(self, batch: Waiting) -> Iterator[PictureBatch]:
+        planned, futures = batch
+        found = [future.result() for future in futures]
+        good = np.array([row for row in planned if self._split.paths[row] not in self.failures], np.int64)
+        if not len(good):
+            if len(self.failures) == len(self._split):
+                path, reason = next(iter(self.failures.items()))
+                raise BadSource(f"None of the {len(self._split):,} pictures can be read; the first is {path}: {reason}")
+            return
+        pixels = self._kept[good] if self._kept is not None else np.stack([one for one in found if one is not None])
+        yield PictureBatch(good, pixels, self._split.labels[good])
+
+    def _pixels(self, row: int) -> ByteArray | None:
+        try:
+            pixels = split_pixels(self._split, row, self._recipe)
+        except BadImage as error:
+            path = self._split.paths[row]
+            if path not in self.failures:
+                self.failures[path] = str(error)
+                _log.warning("A picture is left out of the training: %s: %s", path, error)
+            return None
+        if self._kept is not None:
+            self._kept[row] = pixels
+            self._held[row] = True
+        return pixels
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Pictures:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,292 @@
+"""A training from recipe to run folder: a model folder with the recipe, the history and the plots beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from embedkit import plugins
+from embedkit.encoders.export import write_model
+from embedkit.encoders.folder import MANIFEST, write_folder
+from embedkit.errors import ConfigError, TrainingFailed
+from embedkit.training.checkpoint import read_checkpoint
+from embedkit.training.evaluation.evaluate import EvaluationReport
+from embedkit.training.history import History, read_history
+from embedkit.training.loop import Trainer, TrainingProgressCallback
+from embedkit.training.material import Material, open_material, sample_bytes
+from embedkit.training.network import as_encoder, build_model, build_objective
+from embedkit.training.recipe import TrainingRecipe, read_recipe
+from embedkit.training.stopping import StopSignal
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["TrainingReport", "train_encoder"]
+
+RECIPE = "recipe.toml"
+PLOTS = "plots"
+_EVENTS = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """How a training ended.
+
+    `start` and `end`: the figures on the test split before and after, empty if the recipe judges nothing; `primary`
+    decides. `seconds` of training alone: no judging, no writing. `failures`: (path, reason) of pictures that could
+    not be read; `failed` counts them. `stopped_early`: the figure that was watched no longer grew.
+    """
+
+    folder: str
+    data: str
+    loss: str
+    steps: int
+    epochs: float
+    seconds: float
+    images_per_second: float
+    start: Mapping[str, float]
+    end: Mapping[str, float]
+    primary: str
+    failed: int
+    failures: tuple[tuple[str, str], ...] = ()
+    stopped_early: bool = False
+    plots: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        values = asdict(self)
+        for name in ("start", "end"):
+            values[name] = {key: round(value, 6) for key, value in values[name].items()}
+        for name, digits in (("epochs", 3), ("seconds", 3), ("images_per_second", 2)):
+            values[name] = round(values[name], digits)
+        values["failures"] = [{"path": path, "error": error} for path, error in self.failures]
+        values["plots"] = list(self.plots)
+        return values
+
+
+def train_encoder(
+    recipe: TrainingRecipe | None,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    plots: bool = True,
+    wandb: bool = False,
+    threads: int = 0,
+    progress: TrainingProgressCallback | None = None,
+) -> TrainingReport:
+    """Train what a recipe says, and write a model folder that `ingest` takes.
+
+    `resume`: go on with the run in `out`, whose recipe it keeps (`recipe` is None then). `wandb`: log to Weights &
+    Biases beside TensorBoard. `threads`: 0 for one a core. Several processes, started by ``accelerate launch`` or
+    ``torchrun``, share the batches; each compares within its own.
+
+    Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number), UnknownName;
+    KeyboardInterrupt after a checkpoint.
+    """
+    folder = Path(out)
+    recipe = _asked(recipe, folder, resume)
+    accelerate = plugins.require("accelerate", "train", needed_for="Training")
+    if wandb:
+        plugins.require("wandb", "", needed_for="Logging to Weights & Biases")
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    material = open_material(recipe)
+    with _devices(accelerate, recipe, folder, wandb) as accelerator:
+        trainer = _trainer(recipe, material, accelerator, folder, threads, progress)
+        try:
+            return _trained(trainer, resume=resume, plots=plots)
+        finally:
+            trainer.close()
+
+
+def _asked(recipe: TrainingRecipe | None, folder: Path, resume: bool) -> TrainingRecipe:
+    """The recipe to follow. Raises ConfigError when the folder and what is asked do not go together."""
+    path = folder / RECIPE
+    if resume:
+        if recipe is not None:
+            raise ConfigError("A run that goes on keeps its recipe; leave out the recipe, or do not resume")
+        if not path.is_file():
+            raise ConfigError(f"{str(folder)!r} holds no run to go on with: it has no {RECIPE}; train without resume")
+        if (folder / MANIFEST).is_file():
+            raise ConfigError(
+                f"The run in {str(folder)!r} is finished; start a new one from it with encoder={str(folder)!r}"
+            )
+        return read_recipe(str(path)).checked()
+    if recipe is None:
+        raise ConfigError("No recipe to train; give one, or resume")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        more = "go on with it by --resume, or " if path.is_file() and not (folder / MANIFEST).is_file() else ""
+        raise ConfigError(f"{str(folder)!r} exists; {more}choose another folder")
+    recipe = recipe.checked()
+    return replace(recipe, data=str(Path(recipe.data).expanduser().resolve())) if Path(recipe.data).exists() else recipe
+
+
+@contextmanager
+def _devices(accelerate: Any, recipe: TrainingRecipe, folder: Path, wandb: bool) -> Iterator[Accelerator]:
+    """The accelerator, with its loggers. Raises ConfigError when the device cannot do what the recipe asks for."""
+    accelerate.state.AcceleratorState._reset_state()  # of an earlier training in this process, of another precision
+    precision = "no" if recipe.precision == "fp32" else recipe.precision
+    try:
+        accelerator = accelerate.Accelerator(
+            mixed_precision=precision,
+            log_with=["tensorboard", "wandb"] if wandb else ["tensorboard"],
+            project_dir=str(folder / _EVENTS),
+            kwargs_handlers=[accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    except ValueError as error:
+        raise ConfigError(f"precision={recipe.precision} cannot be had here: {error}") from error
+    if accelerator.num_processes > 1 and recipe.pieces > 1:
+        raise ConfigError(
+            f"pieces={recipe.pieces} works in one process, not in {accelerator.num_processes}; leave it out"
+        )
+    try:
+        yield accelerator
+    finally:
+        accelerator.free_memory()
+
+
+def _trainer(
+    recipe: TrainingRecipe,
+    material: Material,
+    accelerator: Accelerator,
+    folder: Path,
+    threads: int,
+    progress: TrainingProgressCallback | None,
+) -> Trainer:
+    torch.manual_seed(recipe.seed)
+    built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
+    objective = build_objective(built, recipe, classes=int(material.train.labels.max()) + 1)
+    return Trainer(recipe, material, built, objective, accelerator, folder, threads=threads, progress=progress)
+
+
+def _trained(trainer: Trainer, *, resume: bool, plots: bool) -> TrainingReport:
+    recipe, folder, accelerator = trainer.recipe, trainer.folder, trainer.accelerator
+    checkpoint = read_checkpoint(folder) if resume else None
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (folder / RECIPE).write_text(recipe.as_toml(), encoding="utf-8")
+    accelerator.wait_for_everyone()
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    _start_loggers(accelerator, trainer)
+    history = History(folder, step=trainer.step if checkpoint is not None else -1)
+
+    def log(values: Mapping[str, float], step: int) -> None:
+        accelerator.log(dict(values), step=step)
+
+    try:
+        with StopSignal() as stop:
+            if checkpoint is None:
+                if recipe.validate and accelerator.is_main_process:
+                    trainer.start = dict(trainer.judge(trainer.model).metrics)
+                    trainer.shown(history, log)
+                trainer.begin()
+                trainer.save()
+            trainer.run(history, stop, log)
+    except TrainingFailed as error:
+        _keep_last(trainer)
+        raise TrainingFailed(f"{error}. The weights before it are kept: {folder}") from error
+    finally:
+        history.close()
+        accelerator.end_training()
+    return _finished(trainer, plots=plots)
+
+
+def _start_loggers(accelerator: Accelerator, trainer: Trainer) -> None:
+    kept = {name: value for name, value in trainer.recipe.as_dict().items() if isinstance(value, str | int | float)}
+    accelerator.init_trackers(
+        trainer.folder.name, config=kept, init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}}
+    )
+
+
+def _keep_last(trainer: Trainer) -> None:
+    """Write the model as the last checkpoint has it: the newest weights may be spoilt already."""
+    checkpoint = read_checkpoint(trainer.folder)
+    if checkpoint is not None and trainer.accelerator.is_main_process:
+        trainer.restore(checkpoint)
+        _write(trainer, None)
+
+
+def _finished(trainer: Trainer, *, plots: bool) -> TrainingReport:
+    recipe, folder = trainer.recipe, trainer.folder
+    end: EvaluationReport | None = None
+    written: tuple[str, ...] = ()
+    if trainer.accelerator.is_main_process:
+        if trainer.chosen is not None:
+            trainer.model.load_state_dict(trainer.chosen)
+        end = trainer.judge(trainer.model, clusters=True) if recipe.validate else None
+        _write(trainer, end)
+        if plots:
+            written = _draw(trainer)
+    failures = tuple(trainer.pictures.failures.items())
+    report = TrainingReport(
+        str(folder),
+        trainer.material.test.name,
+        recipe.loss,
+        trainer.step,
+        trainer.epochs,
+        trainer.seconds,
+        _speed(trainer),
+        trainer.start or {},
+        end.metrics if end is not None else {},
+        end.primary if end is not None else "",
+        len(failures),
+        failures[:20],
+        trainer.stopped_early,
+        written,
+    )
+    if trainer.accelerator.is_main_process:
+        (folder / "report.json").write_text(json.dumps(report.as_dict(), indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _speed(trainer: Trainer) -> float:
+    """Pictures a second of the whole training, as its batches are planned."""
+    batch = trainer.batch * trainer.accelerator.num_processes
+    return trainer.step * batch / trainer.seconds if trainer.seconds else 0.0
+
+
+def _write(trainer: Trainer, end: EvaluationReport | None) -> None:
+    """The model's files into the run folder, its manifest last."""
+    recipe, folder = trainer.recipe, trainer.folder
+    model = trainer.model.cpu().float()
+    encoder = as_encoder(model, trainer.built.pictures, recipe, name=str(folder))
+    training = {
+        "recipe": recipe.as_dict(),
+        "data": trainer.material.test.name,
+        "steps": trainer.step,
+        "epochs": round(trainer.epochs, 3),
+        "seconds": round(trainer.seconds, 1),
+        "start": dict(trainer.start or {}),
+        "metrics": dict(end.metrics) if end is not None else {},
+    }
+    with write_folder(folder / ".model", overwrite=True) as draft:
+        write_model(encoder, draft, training=training)
+    for path in sorted((folder / ".model").iterdir(), key=lambda one: one.name == MANIFEST):
+        os.replace(path, folder / path.name)
+    shutil.rmtree(folder / ".model")
+
+
+def _draw(trainer: Trainer) -> tuple[str, ...]:
+    from embedkit.training.evaluation.encode import encode_split
+    from embedkit.training.plots.write import write_plots
+
+    encoder = as_encoder(trainer.model, trainer.built.pictures, trainer.recipe, name=str(trainer.folder))
+    query = trainer.material.test.query
+    encoded = encode_split(encoder, query, threads=trainer.threads)
+    paths = write_plots(
+        trainer.folder / PLOTS,
+        history=read_history(trainer.folder),
+        split=query.take(encoded.good),
+        vectors=encoded.vectors,
+        seed=trainer.recipe.seed,
+    )
+    return tuple(str(path) for path in paths)
