@@ -140,6 +140,8 @@ class TrainingRecipe:
             value = _value(self, name)
             if not low <= value <= high:  # which NaN is not either
                 raise ConfigError(f"{name} = {value:g} is not a number of {low:g} to {high:g}")
+        if self.dim == 1:
+            raise ConfigError("dim = 1 cannot tell classes apart; take 2 or more, or 0 for the encoder's own vector")
         for name, known in _CHOICES.items():
             value = _value(self, name)
             if value not in known:
