@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -41,7 +40,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "rate": (0, 1e3),
     "head_rate": (0, 1e3),
     "weight_decay": (0, 1e3),
-    "warmup": (0, 1),
+    "warmup": (0, 0.9),
     "clip": (0, 1e9),
     "frozen": (0, 1),
     "ema": (0, 0.999999),
@@ -162,6 +161,8 @@ class TrainingRecipe:
             value = _value(self, name)
             if not low <= value <= high:  # which NaN is not either
                 raise ConfigError(f"{name} = {value:g} is not a number of {low:g} to {high:g}")
+        if self.dim == 1:
+            raise ConfigError("dim = 1 cannot tell classes apart; take 2 or more, or 0 for the encoder's own vector")
         for name, known in _CHOICES.items():
             value = _value(self, name)
             if value not in known:
@@ -286,7 +287,7 @@ def _typed(default: Augment | TrainingRecipe, values: Mapping[str, Any], prefix:
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(kinds)}"
             raise ConfigError(f"There is no setting {prefix + str(name)!r}{where}; {hint}")
         kind = kinds[name]
-        if kind is float and type(value) is int and math.isfinite(value):
+        if kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
         if type(value) is not kind:
             raise ConfigError(f"The setting {prefix + name!r}{where} is {value!r}, not {_KINDS[kind]}")
