@@ -35,8 +35,19 @@ class _Conv(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         down, across = (self._padding(length) for length in x.shape[2:])
-        x = self.norm(self.conv(F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))))
-        return F.relu6(x) if self.relu else x
+        both = down // 2
+        if down % 2 or down != across:
+            x, both = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2)), 0
+        if self.norm.training:
+            x = self.norm(F.conv2d(x, self.conv.weight, None, self.stride, both, groups=self.conv.groups))
+        else:
+            x = F.conv2d(x, *self._folded(), self.stride, both, groups=self.conv.groups)
+        return F.relu6(x, inplace=True) if self.relu else x
+
+    def _folded(self) -> tuple[Tensor, Tensor]:
+        """Kernel and bias with a normalisation that keeps its statistics multiplied in: one pass less over the maps."""
+        scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
+        return self.conv.weight * scale[:, None, None, None], self.norm.bias - self.norm.running_mean * scale
 
     def _padding(self, length: int) -> int:
         return max(0, (-(-length // self.stride) - 1) * self.stride + self.size - length)
