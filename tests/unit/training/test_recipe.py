@@ -70,6 +70,11 @@ def test_a_recipe_that_is_written_is_read_back_from_its_file(tmp_path):
     assert read_recipe(str(tmp_path / "mine.toml")) == recipe
 
 
+def test_every_character_below_256_and_line_ends_of_all_kinds_come_back():
+    text = "".join(map(chr, range(256))) + "\u2028\u2029\ufeff\U0001f34e\r\n\"\"\"'''"
+    assert TrainingRecipe.from_dict(module.tomllib.loads(changed(title=text).as_toml())).title == text
+
+
 def test_settings_that_are_left_out_keep_their_defaults_and_whole_numbers_may_stand_for_any():
     recipe = TrainingRecipe.from_dict({"epochs": 3, "augment": {"crop": 1, "rotate": 15}})
     assert recipe == changed(epochs=3.0, augment=Augment(rotate=15.0))
