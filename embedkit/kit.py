@@ -239,6 +239,7 @@ def train_encoder(
     resume: bool = False,
     plots: bool = True,
     wandb: bool = False,
+    checkpoint_seconds: float = 60.0,
     threads: int = 0,
     progress: TrainingProgressCallback | None = None,
 ) -> TrainingReport:
@@ -246,7 +247,7 @@ def train_encoder(
 
     `resume`: go on with the run in `out` after its last checkpoint (`recipe` is None then, the run has its own).
     `plots`: draw curves, distances, mistakes and the map of the embedding. `wandb`: log to Weights & Biases beside
-    TensorBoard. `threads`: 0 for one a core. `progress` is told after every batch and every epoch.
+    TensorBoard. `checkpoint_seconds` lie between checkpoints. `threads`: 0 for one a core. `progress` is told after every batch and every epoch.
     Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number any more),
     UnknownName; KeyboardInterrupt, after a checkpoint, when it is stopped.
     """
@@ -255,4 +256,13 @@ def train_encoder(
     plugins.require("torch", "train", needed_for="Training")
     from embedkit.training.run import train_encoder as train
 
-    return train(recipe, out, resume=resume, plots=plots, wandb=wandb, threads=threads, progress=progress)
+    return train(
+        recipe,
+        out,
+        resume=resume,
+        plots=plots,
+        wandb=wandb,
+        checkpoint_seconds=checkpoint_seconds,
+        threads=threads,
+        progress=progress,
+    )

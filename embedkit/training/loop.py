@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EpochResult", "Trainer", "TrainingProgress", "TrainingProgressCallback"]
 
-_CHECKPOINT_SECONDS = 60.0
 _CENTRE = 0.5  # weight of the newest embeddings in the class means that hard classes are mined by
 
 
@@ -96,6 +95,7 @@ class Trainer:
         self.recipe, self.material, self.built, self.accelerator = recipe, material, built, accelerator
         self.folder, self.threads, self._progress = folder, threads, progress
         self.step, self.seconds, self.seen = 0, 0.0, 0
+        self.checkpoint_seconds = 60.0
         self.best: tuple[float, int] | None = None
         self.chosen: dict[str, Any] | None = None
         self.start: Mapping[str, float] | None = None
@@ -223,7 +223,7 @@ class Trainer:
                 raise KeyboardInterrupt
             if self.finished:
                 break
-            if time.perf_counter() - self._saved > _CHECKPOINT_SECONDS:
+            if time.perf_counter() - self._saved > self.checkpoint_seconds:
                 self.save()
                 clock = time.perf_counter()
         ended = self._sampler.position(self.step)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from embedkit.errors import BadInput, ConfigError
 from embedkit.training.losses.contract import Loss, PairLoss

@@ -68,8 +68,8 @@ class Augment:
     """
 
     flip: bool = True
-    crop: float = 1.0
-    colour: float = 0.0
+    crop: float = 0.7
+    colour: float = 0.2
     rotate: float = 0.0
     erase: float = 0.0
 
@@ -112,7 +112,7 @@ class TrainingRecipe:
     weight_decay: float = 1e-4
     warmup: float = 0.05
     clip: float = 10.0
-    frozen: float = 0.0
+    frozen: float = 0.3
     freeze_norm: bool = True
     ema: float = 0.0
     precision: str = "fp32"

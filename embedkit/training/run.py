@@ -79,13 +79,14 @@ def train_encoder(
     resume: bool = False,
     plots: bool = True,
     wandb: bool = False,
+    checkpoint_seconds: float = 60.0,
     threads: int = 0,
     progress: TrainingProgressCallback | None = None,
 ) -> TrainingReport:
     """Train what a recipe says, and write a model folder that `ingest` takes.
 
     `resume`: go on with the run in `out`, whose recipe it keeps (`recipe` is None then). `wandb`: log to Weights &
-    Biases beside TensorBoard. `threads`: 0 for one a core. Several processes, started by ``accelerate launch`` or
+    Biases beside TensorBoard. `checkpoint_seconds` lie between checkpoints, which are written after epochs too. `threads`: 0 for one a core. Several processes, started by ``accelerate launch`` or
     ``torchrun``, share the batches; each compares within its own.
 
     Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number), UnknownName;
@@ -100,6 +101,7 @@ def train_encoder(
     material = open_material(recipe)
     with _devices(accelerate, recipe, folder, wandb) as accelerator:
         trainer = _trainer(recipe, material, accelerator, folder, threads, progress)
+        trainer.checkpoint_seconds = checkpoint_seconds
         try:
             return _trained(trainer, resume=resume, plots=plots)
         finally:

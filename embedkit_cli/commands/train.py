@@ -70,6 +70,9 @@ def train(
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the network by torch.compile.")] = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases too.")] = False,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw curves, map, distances, mistakes.")] = True,
+    checkpoint_seconds: Annotated[
+        float, typer.Option("--checkpoint-seconds", min=0, help="Seconds between checkpoints.")
+    ] = 60.0,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads; 0 for one a core.")] = 0,
     json_only: AsJson = False,
 ) -> None:
@@ -106,7 +109,14 @@ def train(
         asked = (embedkit.read_recipe(recipe) if recipe else embedkit.TrainingRecipe()).changed(changes)
     with render.progress_bar("train", quiet=json_only) as bar:
         report = embedkit.train_encoder(
-            asked, out, resume=resume, plots=plots, wandb=wandb, threads=threads, progress=_with_epochs(bar)
+            asked,
+            out,
+            resume=resume,
+            plots=plots,
+            wandb=wandb,
+            checkpoint_seconds=checkpoint_seconds,
+            threads=threads,
+            progress=_with_epochs(bar),
         )
     if json_only:
         render.as_json(report.as_dict())

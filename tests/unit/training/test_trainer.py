@@ -1,0 +1,348 @@
+"""A training, end to end on small pictures: what it writes, what it survives, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import embedkit
+from embedkit import plugins
+from embedkit.encoders.load import load_encoder
+from embedkit.errors import BadSource, ConfigError, DataCorrupt, TrainingFailed
+from embedkit.training.datasets.open import open_dataset
+from embedkit.training.evaluation.encode import encode_split
+from embedkit.training.recipe import Augment, TrainingRecipe
+from embedkit.training.run import train_encoder
+from tests import tiny_models
+from tests.conftest import picture
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Sixteen classes of four pictures: a pattern, in four brightnesses."""
+    root = tmp_path_factory.mktemp("shop")
+    for place in range(16):
+        folder = root / f"thing {place:02}"
+        folder.mkdir()
+        for copy in range(4):
+            picture(place, (64, 64)).point(lambda value, copy=copy: value * (8 - copy) // 8).save(
+                folder / f"{copy}.png"
+            )
+    return root
+
+
+def small(shop, **changes):
+    recipe = TrainingRecipe(
+        data=str(shop), encoder="effnet-lite0(size=64)", dim=16, loss="nt-xent", batch=8, steps=4, validate=0
+    )
+    return replace(recipe, **changes)
+
+
+def train(recipe, out, **options):
+    return train_encoder(recipe, out, **{"plots": False, **options})
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def losses(folder):
+    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def test_a_run_folder_is_a_model_folder_whose_figures_are_those_of_evaluate(shop, tmp_path):
+    moments = []
+    report = train(small(shop, steps=8, validate=100, loss="npair"), tmp_path / "run", progress=moments.append)
+    judged = embedkit.evaluate_encoder(tmp_path / "run", shop)
+    assert judged.metrics["recall@1"] == pytest.approx(report.end["recall@1"], abs=0.05)
+    assert judged.dim == 16
+    assert report.start["recall@1"] > 0
+    assert [one.seen for one in moments if one.epoch is None] == list(range(1, 9))
+    assert [one.epoch.epoch for one in moments if one.epoch] == [1, 2]
+    stored = json.loads((tmp_path / "run" / "encoder.json").read_text())["training"]
+    assert stored["recipe"]["loss"] == "npair"
+    assert stored["metrics"] == pytest.approx(dict(report.end))
+    assert "recall@1" in (tmp_path / "run" / "README.md").read_text()
+    assert list((tmp_path / "run" / "events").rglob("events.out.*"))
+
+
+def test_training_raises_the_recall_of_classes_it_has_not_seen(shop, tmp_path):
+    changes = Augment(crop=1.0, colour=0.5)
+    report = train(small(shop, steps=40, batch=16, validate=100, augment=changes), tmp_path / "run")
+    assert report.end["map@r"] > report.start["map@r"]
+
+
+@pytest.mark.parametrize("loss", [*plugins.names("losses"), "daml(base=triplet)"])
+def test_every_loss_trains_and_goes_on_from_its_checkpoint(loss, shop, tmp_path):
+    train(small(shop, loss=loss, steps=3), tmp_path / "whole")
+    whole = losses(tmp_path / "whole")
+    assert len(whole) == 3
+    assert np.isfinite(whole).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"loss": "margin", "memory": 64, "ema": 0.9},
+        {"sampler": "pairs", "loss": "npair", "freeze_norm": False},
+        {"loss": "proxy-anchor", "augment": Augment(crop=0.5, colour=0.3, rotate=10, erase=0.5)},
+    ],
+    ids=["plain", "memory and average", "hard classes and batch statistics", "class vectors and augmentation"],
+)
+def test_a_run_that_is_killed_in_an_epoch_ends_bit_equal_to_one_that_is_not(changes, shop, tmp_path):
+    recipe = small(shop, steps=12, **changes)
+    train(recipe, tmp_path / "whole")
+    (tmp_path / "recipe.toml").write_text(recipe.as_toml())
+    command = ["train", "--recipe", "recipe.toml", "--out", "run", "--no-plots", "--checkpoint-seconds", "0"]
+    code = "from embedkit_cli.main import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    history = tmp_path / "run" / "history.jsonl"
+    while process.poll() is None and not (history.is_file() and history.read_text().count('"loss"') >= 6):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "run" / "encoder.json").exists()
+    report = train_encoder(None, tmp_path / "run", resume=True, plots=False)
+    assert report.steps == 12
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_ctrl_c_finishes_the_batch_and_writes_a_checkpoint(shop, tmp_path):
+    recipe = small(shop, steps=6)
+    train(recipe, tmp_path / "whole")
+
+    def interrupt(now):
+        if now.seen == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "run", progress=interrupt)
+    assert len(losses(tmp_path / "run")) == 2
+    train_encoder(None, tmp_path / "run", resume=True, plots=False)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_picture_that_cannot_be_read_is_left_out_counted_and_named(shop, tmp_path):
+    root = shutil.copytree(shop, tmp_path / "data")
+    (root / "thing 03" / "2.png").write_bytes(b"no picture")
+    report = train(small(root, epochs=1, steps=0), tmp_path / "run")
+    assert report.failed == 1
+    ((path, reason),) = report.failures
+    assert path.endswith("thing 03/2.png")
+    assert reason
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_weights_before_it(shop, tmp_path):
+    recipe = small(
+        shop, steps=30, rate=1e3, head_rate=1e3, warmup=0.5, clip=0.0, loss="contrastive", dim=8, freeze_norm=False
+    )
+    with pytest.raises(TrainingFailed, match=r"The loss of batch \d+ is .*\.png.*kept") as caught:
+        train(replace(recipe, rate=1e30, head_rate=1e30), tmp_path / "run")
+    assert str(tmp_path / "run") in str(caught.value)
+    encoder = load_encoder(str(tmp_path / "run"))
+    vectors = encode_split(encoder, open_dataset(shop).query).vectors
+    assert np.isfinite(vectors).all()
+
+
+def test_what_cannot_be_learned_from_is_refused_in_a_sentence(tmp_path):
+    def classes(name, sizes):
+        for place, size in enumerate(sizes):
+            for split in ("train", "test"):
+                folder = tmp_path / name / split / f"{place}"
+                folder.mkdir(parents=True)
+                for copy in range(size if split == "train" else 2):
+                    picture(place).save(folder / f"{copy}.png")
+        return tmp_path / name
+
+    for sizes, words in (([4], "one class of 4 pictures"), ([1, 1, 1], "one picture of each of its 3 classes")):
+        with pytest.raises(BadSource, match=words):
+            train(small(classes(str(sizes), sizes)), tmp_path / "run")
+    with pytest.raises(BadSource, match="no data set"):
+        train(small(tmp_path / "nowhere"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="No data"):
+        train(TrainingRecipe(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_that_is_too_small_for_the_loss_is_refused(shop, tmp_path):
+    with pytest.raises(ConfigError, match=r"'margin' wants 5 pictures .* at least 10"):
+        train(small(shop, loss="margin", batch=8), tmp_path / "run")
+
+
+def test_a_class_with_gaps_in_its_numbers_or_few_pictures_is_no_trouble(shop, tmp_path):
+    rows = ["path,label,split"]
+    for number, place in ((7, 0), (1000, 1), (3, 2), (5, 3)):
+        copies = range(4) if number != 1000 else range(1)
+        split = "train" if place < 2 else "test"
+        rows += [f"{shop}/thing {place:02}/{copy}.png,{number},{split}" for copy in copies]
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    report = train(small(tmp_path / "mine.csv", loss="proxy-anchor", steps=2), tmp_path / "run")
+    assert report.steps == 2
+
+
+def test_a_folder_that_is_taken_is_refused_and_a_finished_run_is_not_resumed(shop, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("dear diary")
+    with pytest.raises(ConfigError, match="exists; choose another"):
+        train(small(shop), tmp_path / "mine")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+    with pytest.raises(ConfigError, match="holds no run to go on with"):
+        train_encoder(None, tmp_path / "mine", resume=True)
+    train(small(shop, steps=1), tmp_path / "run")
+    with pytest.raises(ConfigError, match="is finished"):
+        train_encoder(None, tmp_path / "run", resume=True)
+
+
+@pytest.fixture
+def broken_off(shop, tmp_path):
+    def interrupt(now):
+        if now.seen == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small(shop), tmp_path / "run", progress=interrupt)
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_of_another_network_is_refused(broken_off):
+    path = broken_off / "recipe.toml"
+    path.write_text(path.read_text().replace("dim = 16", "dim = 24"))
+    with pytest.raises(ConfigError, match="of another network"):
+        train_encoder(None, broken_off, resume=True)
+
+
+class Payload:
+    def __reduce__(self):
+        return (exec, ("import pathlib; pathlib.Path('/tmp/embedkit-was-here').touch()",))
+
+
+def test_a_checkpoint_that_is_a_pickle_of_a_stranger_is_refused_unread(broken_off, tmp_path):
+    marker = tmp_path / "ran"
+    code = f"import pathlib; pathlib.Path({str(marker)!r}).touch()"
+    payload = type("Payload", (), {"__reduce__": lambda self: (exec, (code,))})
+    torch.save(payload(), broken_off / "checkpoint.pt", pickle_module=_Cloudy)
+    with pytest.raises(DataCorrupt, match="no checkpoint that embedkit wrote"):
+        train_encoder(None, broken_off, resume=True)
+    assert not marker.exists()
+
+
+class _Cloudy:
+    """A pickle module that pickles classes made on the spot."""
+
+    Pickler = pickle.Pickler
+    __name__ = "pickle"
+
+
+def test_pieces_of_a_batch_give_the_gradient_of_the_whole(shop, tmp_path):
+    train(small(shop, steps=2, batch=16), tmp_path / "whole")
+    train(small(shop, steps=2, batch=16, pieces=4), tmp_path / "pieces")
+    whole, pieces = weights(tmp_path / "whole"), weights(tmp_path / "pieces")
+    assert losses(tmp_path / "pieces") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+    name = "pooling.embedding.weight"
+    assert torch.allclose(whole[name], pieces[name], atol=2e-4)
+
+
+def test_what_is_frozen_stays_and_the_rest_moves(shop, tmp_path):
+    train(small(shop, frozen=0.0, steps=1, rate=0.0, head_rate=0.0), tmp_path / "start")
+    train(small(shop, frozen=0.5), tmp_path / "half")
+    start, half = weights(tmp_path / "start"), weights(tmp_path / "half")
+    moved = [name for name in start if not torch.equal(start[name], half[name])]
+    assert "network.stem.conv.weight" not in moved
+    assert {"network.head.conv.weight", "pooling.embedding.weight"} <= set(moved)
+    assert not [name for name in moved if "running" in name]
+    train(small(shop, freeze_norm=False, frozen=0.5), tmp_path / "statistics")
+    changed = weights(tmp_path / "statistics")
+    assert not torch.equal(start["network.head.norm.running_mean"], changed["network.head.norm.running_mean"])
+    assert torch.equal(start["network.stem.norm.running_mean"], changed["network.stem.norm.running_mean"])
+
+
+def test_the_average_of_weights_is_what_is_kept(shop, tmp_path):
+    for steps in (1, 2, 3):
+        train(small(shop, steps=3, warmup=0.0), tmp_path / "plain") if steps == 3 else None
+    train(small(shop, steps=3, ema=0.999, warmup=0.0), tmp_path / "average")
+    train(small(shop, steps=1, rate=0.0, head_rate=0.0), tmp_path / "start")
+    name = "pooling.embedding.weight"
+    start, plain, average = (weights(tmp_path / folder)[name] for folder in ("start", "plain", "average"))
+    assert 0 < (average - start).norm() < (plain - start).norm()
+
+
+def test_a_holdout_is_not_trained_on_and_ends_the_run_when_it_no_longer_gains(shop, tmp_path):
+    recipe = small(shop, steps=0, epochs=30, holdout=0.25, patience=2, validate=100, rate=0.0, head_rate=0.0)
+    report = train(recipe, tmp_path / "run")
+    assert report.stopped_early
+    assert report.epochs == 3  # the best, and two that are no better
+
+
+def test_a_run_folder_is_an_encoder_to_start_from(shop, tmp_path):
+    train(small(shop), tmp_path / "first")
+    again = small(shop, encoder=str(tmp_path / "first"), steps=1, rate=0.0, head_rate=0.0)
+    train(again, tmp_path / "second")
+    assert same(weights(tmp_path / "first"), weights(tmp_path / "second"))
+    with pytest.raises(ConfigError, match="dim=16"):
+        train(replace(again, dim=32), tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    ["torchvision:resnet18(size=64, weights=none, pooling=gem)", "effnet-lite0(size=64, pooling=netvlad, clusters=2)"],
+)
+def test_other_networks_and_poolings_train_and_are_started_from_again(encoder, shop, tmp_path):
+    train(small(shop, encoder=encoder, steps=2), tmp_path / "run")
+    assert load_encoder(str(tmp_path / "run")).spec.dim == 16
+    again = small(shop, encoder=str(tmp_path / "run"), steps=1, rate=0.0, head_rate=0.0)
+    train(again, tmp_path / "again")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
+
+
+def test_a_hugging_face_model_trains_and_runs_without_its_library(shop, tmp_path):
+    folder = tiny_models.vit(tmp_path / "vit")
+    train(small(shop, encoder=f"hf:{folder}", steps=2), tmp_path / "run")
+    assert load_encoder(str(tmp_path / "run")).spec.dim == 16
+
+
+def test_the_scales_of_deep_ranking_train(shop, tmp_path):
+    train(small(shop, multi_scale=True, loss="triplet", steps=2), tmp_path / "run")
+    assert load_encoder(str(tmp_path / "run")).spec.dim == 16
+
+
+def test_bfloat16_trains_to_about_the_same_losses(shop, tmp_path):
+    train(small(shop), tmp_path / "full")
+    train(small(shop, precision="bf16"), tmp_path / "half")
+    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "full"), rel=0.2)
+
+
+def test_two_processes_share_the_batches_and_end_with_one_model(shop, tmp_path):
+    (tmp_path / "recipe.toml").write_text(small(shop, epochs=1, steps=0, loss="proxy-anchor", validate=50).as_toml())
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+        "-m",
+        "tests.unit.training.launched",
+    ]
+    done = subprocess.run([sys.executable, *launch, str(tmp_path)], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path / "run")) == 2  # 32 pictures, two processes, 8 each
+    assert load_encoder(str(tmp_path / "run")).spec.dim == 16
