@@ -1,8 +1,8 @@
 """Every loss on emoji-zs with one and the same recipe, budget and seed: a table and a bar chart.
 
-The budget is the clock of the training alone (data, steps, class vectors); neither starting nor judging counts. Every
-loss is judged by the 3,797 pictures of emoji that it has not seen. Results are kept as they come, and a second run
-goes on with what is missing; `--again` measures a row anew. Nothing else should run on the machine.
+The budget is the clock of the training alone (data, steps, class vectors), or a number of batches, which other work on
+the machine does not change; neither starting nor judging counts. Every loss is judged by the 3,797 pictures of emoji that it has not seen. Results are kept as they come, and a second run
+goes on with what is missing; `--again` measures a row anew.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--name", default="metric_learning", help="of the files in --out")
     parser.add_argument("--recipe", default="emoji-npair")
     parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--steps", type=int, default=0, help="batches instead of minutes, for a machine that is busy")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--losses", nargs="*", default=[START, *LOSSES])
     parser.add_argument("--set", nargs="*", default=[], help="settings of the recipe, as in embedkit train --set")
@@ -128,7 +129,8 @@ def main() -> None:
         {row["loss"]: row for row in json.loads(kept.read_text())} if kept.is_file() else {}
     )
     recipe = embedkit.read_recipe(options.recipe)
-    title = f"emoji-zs, {recipe.encoder}, {recipe.dim}-d, {options.minutes:g} min on {os.cpu_count()} cores"
+    budget = f"{options.steps:,} batches" if options.steps else f"{options.minutes:g} min on {os.cpu_count()} cores"
+    title = f"emoji-zs, {recipe.encoder}, {recipe.dim}-d, {recipe.batch} pictures a batch, {budget}"
     with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as home:
         for loss in options.losses:
             if loss in rows and not options.again:
