@@ -1,8 +1,9 @@
 """Every loss on emoji-zs with one and the same recipe, budget and seed: a table and a bar chart.
 
 The budget is the clock of the training alone (data, steps, class vectors), or a number of batches, which other work on
-the machine does not change; neither starting nor judging counts. Every loss is judged by the 3,797 pictures of emoji that it has not seen. Results are kept as they come, and a second run
-goes on with what is missing; `--again` measures a row anew.
+the machine does not change; neither starting nor judging counts. Every loss is judged by the 3,797 pictures of emoji
+that it has not seen. Results are kept as they come, and a second run goes on with what is missing; `--again` measures a
+row anew.
 """
 
 from __future__ import annotations
@@ -64,11 +65,9 @@ def measured(loss: str, options: argparse.Namespace, home: Path) -> dict[str, An
     """Train and judge one loss, or judge the network as it is before training."""
     out = home / "run"
     shutil.rmtree(out, ignore_errors=True)
-    budget = (
-        ["--steps", "1", "--set", "rate=0", "--set", "head_rate=0"]
-        if loss == START
-        else ["--minutes", str(options.minutes)]
-    )
+    budget = ["--steps", str(options.steps)] if options.steps else ["--minutes", str(options.minutes)]
+    if loss == START:
+        budget = ["--steps", "1", "--set", "rate=0", "--set", "head_rate=0"]
     name = "nt-xent" if loss == START else loss
     settings = [part for text in options.set for part in ("--set", text)]
     trained = embedkit_command(
