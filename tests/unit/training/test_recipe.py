@@ -77,7 +77,7 @@ def test_every_character_below_256_and_line_ends_of_all_kinds_come_back():
 
 def test_settings_that_are_left_out_keep_their_defaults_and_whole_numbers_may_stand_for_any():
     recipe = TrainingRecipe.from_dict({"epochs": 3, "augment": {"crop": 1, "rotate": 15}})
-    assert recipe == changed(epochs=3.0, augment=Augment(rotate=15.0))
+    assert recipe == changed(epochs=3.0, augment=Augment(crop=1.0, rotate=15.0))
     assert isinstance(recipe.epochs, float)
     assert TrainingRecipe.from_dict({}) == TrainingRecipe()
 
