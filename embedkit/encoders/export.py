@@ -103,9 +103,8 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
         recipe, probe, text, text_probe = text, text_probe, None, None
     if recipe is None:
         raise ConfigError(f"{encoder.spec.name!r} cannot be exported; encoders that run in torch can")
-    manifest = Manifest(
-        encoder.spec, recipe, probe, encoder.spec.name, training or {}, text=text, text_probe=text_probe
-    )
+    source = (training or {}).get("recipe", {}).get("encoder", encoder.spec.name)
+    manifest = Manifest(encoder.spec, recipe, probe, source, training or {}, text=text, text_probe=text_probe)
     (folder / MANIFEST).write_text(manifest.as_json(), encoding="utf-8")
     (folder / CARD).write_text(_card(manifest), encoding="utf-8")
 
@@ -162,9 +161,25 @@ def _card(manifest: Manifest) -> str:
         "text": f"texts through `{TOKENIZER}` into `{TEXT_ONNX if 'image' in spec.modalities else ONNX}`",
     }
     given = ", ".join(ways[modality] for modality in spec.modalities)
+    trained = "recipe" in manifest.training
     return (
-        f"# {spec.name}\n\nAn embedkit model folder, exported from `{spec.name}`.\n\n"
+        f"# {spec.name}\n\nAn embedkit model folder, {'trained' if trained else 'exported'} from `{manifest.source}`.\n\n"
         f"| field | value |\n|---|---|\n{lines}\n"
+        + (_trained(manifest.training) if trained else "")
         + (f"Its pooling was fitted to {fitted['pictures']:,} pictures.\n" if fitted else "")
         + f"Runs in ONNX Runtime and OpenVINO; {given}; unit vectors come out.\n"
+    )
+
+
+def _trained(training: Mapping[str, Any]) -> str:
+    """The part of a model card on how it was trained, and how good it became."""
+    recipe, start = training["recipe"], training["start"]
+    rows = "".join(
+        f"| {name} | {f'{start[name]:.4f}' if name in start else ''} | {value:.4f} |\n"
+        for name, value in training["metrics"].items()
+    )
+    figures = f"\n| figure, on classes of its test split | before | after |\n|---|---|---|\n{rows}" if rows else ""
+    return (
+        f"Trained on `{training['data']}` with the loss `{recipe['loss']}`: {training['steps']:,} batches, "
+        f"{training['epochs']:g} epochs, {training['seconds']:,.0f} s; every setting is in `encoder.json`.\n{figures}\n"
     )

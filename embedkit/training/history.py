@@ -33,23 +33,30 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 
 class History:
-    """Lines that are appended. What lies after the step to go on from is forgotten, so that the curve joins."""
+    """Lines that are appended. What lies after the step to go on from is forgotten, so that the curve joins.
 
-    def __init__(self, folder: Path, *, step: int) -> None:
-        self.lines = [line for line in read_history(folder) if line["step"] <= step]
+    `folder` None: nothing is written, as in every process but the first.
+    """
+
+    def __init__(self, folder: Path | None, *, step: int) -> None:
+        self._file: IO[str] | None = None
+        if folder is None:
+            return
+        kept = [line for line in read_history(folder) if line["step"] <= step]
         path, draft = folder / HISTORY, folder / f".{HISTORY}"
-        draft.write_text("".join(_line(line) for line in self.lines), encoding="utf-8")
+        draft.write_text("".join(_line(line) for line in kept), encoding="utf-8")
         os.replace(draft, path)
-        self._file: IO[str] = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  closed by `close`
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  closed by `close`
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Append a line, on disk as far as the operating system knows."""
-        self.lines.append(dict(line))
-        self._file.write(_line(line))
+        if self._file is not None:
+            self._file.write(_line(line))
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _line(values: Mapping[str, Any]) -> str:

@@ -127,7 +127,8 @@ def _asked(recipe: TrainingRecipe | None, folder: Path, resume: bool) -> Trainin
         more = "go on with it by --resume, or " if path.is_file() and not (folder / MANIFEST).is_file() else ""
         raise ConfigError(f"{str(folder)!r} exists; {more}choose another folder")
     recipe = recipe.checked()
-    return replace(recipe, data=str(Path(recipe.data).expanduser().resolve())) if Path(recipe.data).exists() else recipe
+    place = Path(recipe.data).expanduser()
+    return replace(recipe, data=str(place.resolve())) if recipe.data and place.exists() else recipe
 
 
 @contextmanager
@@ -179,7 +180,8 @@ def _trained(trainer: Trainer, *, resume: bool, plots: bool) -> TrainingReport:
     if checkpoint is not None:
         trainer.restore(checkpoint)
     _start_loggers(accelerator, trainer)
-    history = History(folder, step=trainer.step if checkpoint is not None else -1)
+    begun = trainer.step if checkpoint is not None else -1
+    history = History(folder if accelerator.is_main_process else None, step=begun)
 
     def log(values: Mapping[str, float], step: int) -> None:
         accelerator.log(dict(values), step=step)
@@ -260,7 +262,7 @@ def _write(trainer: Trainer, end: EvaluationReport | None) -> None:
     """The model's files into the run folder, its manifest last."""
     recipe, folder = trainer.recipe, trainer.folder
     model = trainer.model.cpu().float()
-    encoder = as_encoder(model, trainer.built.pictures, recipe, name=str(folder))
+    encoder = as_encoder(model, trainer.built.pictures, recipe, name=folder.name)
     training = {
         "recipe": recipe.as_dict(),
         "data": trainer.material.test.name,

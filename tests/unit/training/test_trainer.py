@@ -44,7 +44,7 @@ def shop(tmp_path_factory):
 
 def small(shop, **changes):
     recipe = TrainingRecipe(
-        data=str(shop), encoder="effnet-lite0(size=64)", dim=16, loss="nt-xent", batch=8, steps=4, validate=0
+        data=str(shop), encoder="effnet-lite0(size=64)", dim=16, loss="nt-xent", batch=10, steps=4, validate=0
     )
     return replace(recipe, **changes)
 
@@ -151,11 +151,9 @@ def test_a_picture_that_cannot_be_read_is_left_out_counted_and_named(shop, tmp_p
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_weights_before_it(shop, tmp_path):
-    recipe = small(
-        shop, steps=30, rate=1e3, head_rate=1e3, warmup=0.5, clip=0.0, loss="contrastive", dim=8, freeze_norm=False
-    )
-    with pytest.raises(TrainingFailed, match=r"The loss of batch \d+ is .*\.png.*kept") as caught:
-        train(replace(recipe, rate=1e30, head_rate=1e30), tmp_path / "run")
+    recipe = small(shop, steps=30, rate=1e3, head_rate=1e3, warmup=0.0, clip=0.0)
+    with pytest.raises(TrainingFailed, match=r"The loss of batch \d+ is .*\.png.*are kept") as caught:
+        train(recipe, tmp_path / "run")
     assert str(tmp_path / "run") in str(caught.value)
     encoder = load_encoder(str(tmp_path / "run"))
     vectors = encode_split(encoder, open_dataset(shop).query).vectors
@@ -330,18 +328,9 @@ def test_bfloat16_trains_to_about_the_same_losses(shop, tmp_path):
 
 
 def test_two_processes_share_the_batches_and_end_with_one_model(shop, tmp_path):
-    (tmp_path / "recipe.toml").write_text(small(shop, epochs=1, steps=0, loss="proxy-anchor", validate=50).as_toml())
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += [
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-        "--main_process_port",
-        "0",
-        "-m",
-        "tests.unit.training.launched",
-    ]
+    (tmp_path / "recipe.toml").write_text(small(shop, epochs=1, steps=0, batch=8, loss="proxy-anchor", validate=50).as_toml())
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += ["-m", "tests.unit.training.launched"]
     done = subprocess.run([sys.executable, *launch, str(tmp_path)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path / "run")) == 2  # 32 pictures, two processes, 8 each
