@@ -18,10 +18,12 @@ from embedkit.errors import BadImage
 from embedkit.training.datasets.contract import Split
 
 if TYPE_CHECKING:
-    from embedkit.training.datasets.contract import BoolArray
-    from embedkit.types import ByteArray, FloatArray, VectorArray
+    from PIL.Image import Image
 
-__all__ = ["Encoded", "EncodingProgress", "ProgressCallback", "encode_split"]
+    from embedkit.training.datasets.contract import BoolArray
+    from embedkit.types import ByteArray, FloatArray, IdArray, VectorArray
+
+__all__ = ["Encoded", "EncodingProgress", "ProgressCallback", "cut_to_box", "encode_split"]
 
 _BATCH = 32
 _AHEAD = 4  # batches that are decoded ahead of the encoder
@@ -131,7 +133,11 @@ def _prepared(encoder: Encoder, split: Split, row: int) -> ByteArray:
         raise BadImage(f"it cannot be read: {error.strerror or error}") from error
     if split.boxes is None or split.boxes[row, 2] <= 0:
         return encoder.prepare(data)
-    left, top, width, height = (int(side) for side in split.boxes[row])
-    picture = decode_image(data)
-    box = (max(0, left), max(0, top), min(picture.width, left + width), min(picture.height, top + height))
-    return encoder.prepare(picture.crop(box) if box[0] < box[2] and box[1] < box[3] else picture)
+    return encoder.prepare(cut_to_box(decode_image(data), split.boxes[row]))
+
+
+def cut_to_box(picture: Image, box: IdArray) -> Image:
+    """The part of a picture in a box of left, top, width, height; the whole picture where nothing would be left."""
+    left, top, width, height = (int(side) for side in box)
+    edges = (max(0, left), max(0, top), min(picture.width, left + width), min(picture.height, top + height))
+    return picture.crop(edges) if edges[0] < edges[2] and edges[1] < edges[3] else picture
