@@ -138,6 +138,7 @@ def _devices(accelerate: Any, recipe: TrainingRecipe, folder: Path, wandb: bool)
     precision = "no" if recipe.precision == "fp32" else recipe.precision
     try:
         accelerator = accelerate.Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else it takes no notice of torchrun on a machine without
             mixed_precision=precision,
             log_with=["tensorboard", "wandb"] if wandb else ["tensorboard"],
             project_dir=str(folder / _EVENTS),

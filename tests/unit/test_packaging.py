@@ -77,6 +77,7 @@ def test_a_wheel_installs_two_packages_and_nothing_else(tmp_path):
         "embedkit/encoders/probes/effnet-lite0.json",
         "embedkit/metadata/migrations/versions/v0001_first.py",
         "embedkit/training/recipes/emoji-npair.toml",
+        "embedkit/training/plots/map_template.html",
         "embedkit_cli/templates/sheet.html",
     ):
         assert needed in names

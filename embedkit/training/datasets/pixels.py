@@ -13,11 +13,11 @@ from embedkit.training.datasets.contract import Split
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from embedkit.types import ByteArray
+    from embedkit.types import ByteArray, IdArray
 
     Prepare: TypeAlias = Callable[[bytes | Image], ByteArray]
 
-__all__ = ["picture_bytes", "split_pixels"]
+__all__ = ["cut_to_box", "picture_bytes", "split_pixels"]
 
 
 def picture_bytes(path: str) -> bytes:
@@ -33,7 +33,11 @@ def split_pixels(split: Split, row: int, prepare: Prepare) -> ByteArray:
     data = picture_bytes(split.paths[row])
     if split.boxes is None or split.boxes[row, 2] <= 0:
         return prepare(data)
-    left, top, width, height = (int(side) for side in split.boxes[row])
-    picture = decode_image(data)
-    box = (max(0, left), max(0, top), min(picture.width, left + width), min(picture.height, top + height))
-    return prepare(picture.crop(box) if box[0] < box[2] and box[1] < box[3] else picture)
+    return prepare(cut_to_box(decode_image(data), split.boxes[row]))
+
+
+def cut_to_box(picture: Image, box: IdArray) -> Image:
+    """The part of a picture in a box of left, top, width, height; the whole picture where nothing would be left."""
+    left, top, width, height = (int(side) for side in box)
+    edges = (max(0, left), max(0, top), min(picture.width, left + width), min(picture.height, top + height))
+    return picture.crop(edges) if edges[0] < edges[2] and edges[1] < edges[3] else picture

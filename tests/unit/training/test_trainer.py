@@ -328,7 +328,9 @@ def test_bfloat16_trains_to_about_the_same_losses(shop, tmp_path):
 
 
 def test_two_processes_share_the_batches_and_end_with_one_model(shop, tmp_path):
-    (tmp_path / "recipe.toml").write_text(small(shop, epochs=1, steps=0, batch=8, loss="proxy-anchor", validate=50).as_toml())
+    (tmp_path / "recipe.toml").write_text(
+        small(shop, epochs=1, steps=0, batch=8, loss="proxy-anchor", validate=50).as_toml()
+    )
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     launch += ["-m", "tests.unit.training.launched"]
     done = subprocess.run([sys.executable, *launch, str(tmp_path)], capture_output=True, text=True, timeout=200)
