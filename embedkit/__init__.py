@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         check_dataset,
         connect,
         describe_encoder,
-        evaluate_encoder,
         export_encoder,
         list_backends,
         list_datasets,
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     )
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
-    from embedkit.training.evaluation.evaluate import EvaluationReport
+    from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
     from embedkit.types import Hit, Product
 
 __version__ = "0.1.0"
@@ -51,7 +50,7 @@ _LAZY = {
     "check_dataset": "kit",
     "connect": "kit",
     "describe_encoder": "kit",
-    "evaluate_encoder": "kit",
+    "evaluate_encoder": "training.evaluation.evaluate",
     "export_encoder": "kit",
     "list_backends": "kit",
     "list_datasets": "kit",

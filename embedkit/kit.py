@@ -16,11 +16,9 @@ from embedkit.resources import Resources
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
-    from embedkit.encoders.contract import EncoderSpec, RuntimeName
+    from embedkit.encoders.contract import EncoderSpec
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
-    from embedkit.training.evaluation.encode import ProgressCallback
-    from embedkit.training.evaluation.evaluate import EvaluationReport
 
 __all__ = [
     "BackendInfo",
@@ -30,7 +28,6 @@ __all__ = [
     "check_dataset",
     "connect",
     "describe_encoder",
-    "evaluate_encoder",
     "export_encoder",
     "list_backends",
     "list_datasets",
@@ -91,7 +88,7 @@ class Kit:
         )
 
     def close(self) -> None:
-        """Release files, connections and runtimes."""
+        """Release files, connections and runtimes, for good; what is asked afterwards raises ConfigError."""
         self._resources.close()
 
     def __enter__(self) -> Kit:
@@ -177,36 +174,3 @@ def check_dataset(path: str | Path, *, name: str | None = None) -> DataSetCheck:
     from embedkit.training.datasets.open import check_dataset as check
 
     return check(path, name=name)
-
-
-def evaluate_encoder(
-    model: str | Path,
-    data: str | Path,
-    *,
-    name: str | None = None,
-    limit: int | None = None,
-    clusters: bool = True,
-    runtime: RuntimeName = "auto",
-    threads: int = 0,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-) -> EvaluationReport:
-    """Judge an encoder, a spec string or a model folder, by the test split and the protocol of a data set.
-
-    `name`: which data set, if its files do not tell. `limit`: about so many queries, whole classes of them, for a
-    quick look. `clusters`: NMI and F1 of k-means too, where the protocol has them. Vectors are compared by cosine.
-    Raises BadSource, ConfigError, MissingExtra, UnknownName.
-    """
-    from embedkit.training.evaluation.evaluate import evaluate_encoder as evaluate
-
-    return evaluate(
-        str(model),
-        data,
-        name=name,
-        limit=limit,
-        clusters=clusters,
-        runtime=runtime,
-        threads=threads,
-        seed=seed,
-        progress=progress,
-    )
