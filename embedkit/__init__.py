@@ -22,21 +22,17 @@ if TYPE_CHECKING:
         check_dataset,
         connect,
         describe_encoder,
-        evaluate_encoder,
         export_encoder,
         list_backends,
         list_datasets,
         list_encoders,
-        list_recipes,
-        read_recipe,
-        train_encoder,
     )
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
-    from embedkit.training.evaluation.evaluate import EvaluationReport
+    from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
     from embedkit.training.loop import TrainingProgress
-    from embedkit.training.recipe import Augment, TrainingRecipe
-    from embedkit.training.run import TrainingReport
+    from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read_recipe
+    from embedkit.training.run import TrainingReport, train_encoder
     from embedkit.types import Hit, Product
 
 __version__ = "0.1.0"
@@ -61,15 +57,15 @@ _LAZY = {
     "check_dataset": "kit",
     "connect": "kit",
     "describe_encoder": "kit",
-    "evaluate_encoder": "kit",
+    "evaluate_encoder": "training.evaluation.evaluate",
     "export_encoder": "kit",
     "list_backends": "kit",
     "list_datasets": "kit",
     "list_encoders": "kit",
-    "list_recipes": "kit",
+    "list_recipes": "training.recipe",
     "parse_filter": "filters",
-    "read_recipe": "kit",
-    "train_encoder": "kit",
+    "read_recipe": "training.recipe",
+    "train_encoder": "training.run",
 }
 
 __all__ = [

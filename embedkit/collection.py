@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.arguments import check_kind
 from embedkit.errors import (
     BadImage,
     BadInput,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from embedkit.search.query import Query
 
 __all__ = ["Collection", "Status", "check_name"]
+
+_KEY = "A product's key is a text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,10 @@ class Collection:
 
         if retry_failed == (source is not None):
             raise BadInput("Give either a source to ingest or retry_failed, and not both")
+        check_kind(source, str | Path | None, "A catalog is a path or a URL")
+        check_kind(limit, Integral | None, "limit is a whole number")
+        check_kind(map, Mapping | None, 'map is a mapping such as {"key": "sku", "image": "photo"}')
+        check_kind(encoder, Mapping | None, 'encoder is a mapping such as {"image": "effnet-lite0"}')
         if limit is not None and limit < 1:
             raise BadInput(f"limit={limit} is not a number of records; give 1 or more")
         options = pipeline.IngestOptions(limit=limit, dry_run=dry_run, prune=prune, progress=progress)
@@ -131,7 +139,10 @@ class Collection:
         if (keys is None) == (where is None):
             raise BadInput("Give either the keys of the products to delete or a filter")
         row = self._existing()
+        check_kind(keys, str | Iterable | None, "Keys are a text or a list of texts")
         chosen = [keys] if isinstance(keys, str) else list(keys) if keys is not None else list(self._keys_where(where))
+        for key in chosen:
+            check_kind(key, str, _KEY)
         return delete_products(self._target(row), [key for key in chosen if is_plain_text(key)])
 
     def drop(self) -> None:
@@ -190,6 +201,7 @@ class Collection:
         """A product by key. Raises ProductNotFound."""
         from embedkit.ingest.items import is_plain_text
 
+        check_kind(key, str, _KEY)
         row = self._existing()
         found = self._resources.store.product(row.id, key) if is_plain_text(key) else None
         if found is None:
@@ -241,6 +253,7 @@ class Collection:
     # -- how -----------------------------------------------------------------------------------
 
     def _existing(self) -> CollectionRow:
+        self._resources.check_open()
         if self._row is None:
             self._row = self._resources.store.collection(self.name, self._resources.backend_url)
         return self._row
@@ -267,9 +280,12 @@ class Collection:
 
     def _vector_query(self, row: CollectionRow, vector: npt.ArrayLike, view: str | None, weight: float) -> Query:
         try:
-            array = np.asarray(vector, np.float32)
+            given = np.asarray(vector)
         except (TypeError, ValueError) as error:
             raise BadInput(f"A query vector is a row of numbers: {error}") from error
+        if given.dtype.kind not in "iuf":
+            raise BadInput(f"A query vector is a row of numbers, not {type(vector).__name__} of {given.dtype}")
+        array = given.astype(np.float32, copy=False)
         if array.ndim != 1:
             raise BadInput(f"A query vector has one dimension, not the shape {array.shape}")
         return self._query(named_view(row, view) if view else row.views[0], array, weight)
@@ -309,6 +325,9 @@ class Collection:
             raise
 
     def _picture_bytes(self, image: str | Path | bytes | Image) -> bytes | Image:
+        from PIL.Image import Image
+
+        check_kind(image, str | Path | bytes | Image, "An image is a path, a URL, encoded bytes or a PIL picture")
         return self._resources.read(str(image)) if isinstance(image, str | Path) else image
 
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
@@ -329,6 +348,7 @@ class Collection:
 
 def check_name(name: str) -> str:
     """Raises ConfigError unless it is a collection name."""
+    check_kind(name, str, "A collection's name is a text")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,99}", name):
         raise ConfigError(f"{name!r} is no collection name; use a letter, then letters, digits and _, at most 100")
     return name

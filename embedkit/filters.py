@@ -396,8 +396,12 @@ def parse_filter(text: str) -> Filter:
 
 
 def as_filter(where: Filter | str | None) -> Filter | None:
-    """Take either form; None means no filter."""
-    return parse_filter(where) if isinstance(where, str) else where
+    """Take either form; None means no filter. Raises FilterError."""
+    if isinstance(where, str):
+        return parse_filter(where)
+    if where is None or isinstance(where, Filter):
+        return where
+    raise FilterError(f"it is a {type(where).__name__}; write a text such as \"price < 80\", or F('price') < 80")
 
 
 def filter_paths(node: Filter) -> set[Path]:

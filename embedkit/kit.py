@@ -16,14 +16,9 @@ from embedkit.resources import Resources
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
-    from embedkit.encoders.contract import EncoderSpec, RuntimeName
+    from embedkit.encoders.contract import EncoderSpec
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
-    from embedkit.training.evaluation.encode import ProgressCallback
-    from embedkit.training.evaluation.evaluate import EvaluationReport
-    from embedkit.training.loop import TrainingProgressCallback
-    from embedkit.training.recipe import TrainingRecipe
-    from embedkit.training.run import TrainingReport
 
 __all__ = [
     "BackendInfo",
@@ -33,14 +28,10 @@ __all__ = [
     "check_dataset",
     "connect",
     "describe_encoder",
-    "evaluate_encoder",
     "export_encoder",
     "list_backends",
     "list_datasets",
     "list_encoders",
-    "list_recipes",
-    "read_recipe",
-    "train_encoder",
 ]
 
 
@@ -97,7 +88,7 @@ class Kit:
         )
 
     def close(self) -> None:
-        """Release files, connections and runtimes."""
+        """Release files, connections and runtimes, for good; what is asked afterwards raises ConfigError."""
         self._resources.close()
 
     def __enter__(self) -> Kit:
@@ -183,86 +174,3 @@ def check_dataset(path: str | Path, *, name: str | None = None) -> DataSetCheck:
     from embedkit.training.datasets.open import check_dataset as check
 
     return check(path, name=name)
-
-
-def evaluate_encoder(
-    model: str | Path,
-    data: str | Path,
-    *,
-    name: str | None = None,
-    limit: int | None = None,
-    clusters: bool = True,
-    runtime: RuntimeName = "auto",
-    threads: int = 0,
-    seed: int = 0,
-    progress: ProgressCallback | None = None,
-) -> EvaluationReport:
-    """Judge an encoder, a spec string or a model folder, by the test split and the protocol of a data set.
-
-    `name`: which data set, if its files do not tell. `limit`: about so many queries, whole classes of them, for a
-    quick look. `clusters`: NMI and F1 of k-means too, where the protocol has them. Vectors are compared by cosine.
-    Raises BadSource, ConfigError, MissingExtra, UnknownName.
-    """
-    from embedkit.training.evaluation.evaluate import evaluate_encoder as evaluate
-
-    return evaluate(
-        str(model),
-        data,
-        name=name,
-        limit=limit,
-        clusters=clusters,
-        runtime=runtime,
-        threads=threads,
-        seed=seed,
-        progress=progress,
-    )
-
-
-def list_recipes() -> tuple[str, ...]:
-    """The names of the training recipes that come along."""
-    from embedkit.training.recipe import recipe_names
-
-    return recipe_names()
-
-
-def read_recipe(text: str) -> TrainingRecipe:
-    """A training recipe by its name, or from a ``.toml`` file. Raises ConfigError, UnknownName."""
-    from embedkit.training.recipe import read_recipe as read
-
-    return read(text)
-
-
-def train_encoder(
-    recipe: TrainingRecipe | None,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    plots: bool = True,
-    wandb: bool = False,
-    checkpoint_seconds: float = 60.0,
-    threads: int = 0,
-    progress: TrainingProgressCallback | None = None,
-) -> TrainingReport:
-    """Train what a recipe says; `out` becomes a model folder, with the history and the plots of the run beside it.
-
-    `resume`: go on with the run in `out` after its last checkpoint (`recipe` is None then, the run has its own).
-    `plots`: draw curves, distances, mistakes and the map of the embedding. `wandb`: log to Weights & Biases beside
-    TensorBoard. `checkpoint_seconds` lie between checkpoints. `threads`: 0 for one a core. `progress` is told after every batch and every epoch.
-    Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number any more),
-    UnknownName; KeyboardInterrupt, after a checkpoint, when it is stopped.
-    """
-    from embedkit import plugins
-
-    plugins.require("torch", "train", needed_for="Training")
-    from embedkit.training.run import train_encoder as train
-
-    return train(
-        recipe,
-        out,
-        resume=resume,
-        plots=plots,
-        wandb=wandb,
-        checkpoint_seconds=checkpoint_seconds,
-        threads=threads,
-        progress=progress,
-    )

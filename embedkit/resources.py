@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING, cast
 
 from embedkit.config import Settings
+from embedkit.errors import ConfigError
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ __all__ = ["Resources"]
 
 
 class Resources:
-    """Opened once and closed together; safe to use from several threads."""
+    """Opened once and closed together, for good; safe to use from several threads."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -26,10 +27,17 @@ class Resources:
         self._store: MetadataStore | None = None
         self._backend: VectorBackend | None = None
         self._encoders: dict[str, Encoder] = {}
+        self._closed = False
+
+    def check_open(self) -> None:
+        """Raises ConfigError once it is closed."""
+        if self._closed:
+            raise ConfigError("This kit is closed, and so are its collections; connect again: embedkit.connect(…)")
 
     @property
     def store(self) -> MetadataStore:
         with self._lock:
+            self.check_open()
             if self._store is None:
                 from embedkit.metadata.store import open_store
 
@@ -39,6 +47,7 @@ class Resources:
     @property
     def backend(self) -> VectorBackend:
         with self._lock:
+            self.check_open()
             if self._backend is None:
                 from embedkit.backends.contract import BackendOptions
                 from embedkit.backends.open import open_backend
@@ -61,6 +70,7 @@ class Resources:
     def encoder(self, spec: str) -> Encoder:
         """The encoder of a spec string, loaded once."""
         with self._lock:
+            self.check_open()
             if spec not in self._encoders:
                 from embedkit.encoders.load import load_encoder
 
@@ -83,6 +93,7 @@ class Resources:
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             for encoder in self._encoders.values():
                 encoder.close()
             self._encoders.clear()

@@ -1,19 +1,27 @@
-"""Hiding the password of a URL, before it reaches a message, a log or a table."""
+"""Hiding the password of a URL, before it reaches a message, a log or a table; and telling one place from another."""
 
 from __future__ import annotations
 
+import os
 import re
+from urllib.parse import unquote
 
-__all__ = ["redact"]
+__all__ = ["place_of", "redact"]
 
-_PASSWORD = re.compile(r"(?<=://)([^/:]*):[^/]*@")
+_NEXT = r"(?!::[\w+.-]+://)"  # where the next URL of a chain begins
+_LINK = re.compile(rf"([\w+.-]+)://([^/:]*){_NEXT}:((?:{_NEXT}.)*)", re.DOTALL)  # scheme, user, rest
+_PORT = re.compile(r"\d*(?:[/?#]|$)")
 _OPTION = re.compile(r"(?i)([?&](?:password|passwd|sslpassword|secret|token)=)[^&#:]*")
 
 
 def redact(url: str) -> str:
     """Any URL without its password, even one that does not parse, or a chain of them.
 
+    A password may hold an ``@`` or a ``/`` that should have been escaped: rather too much is hidden than too little.
+
     >>> redact("postgresql://me:secret@db/x")
+    'postgresql://me:***@db/x'
+    >>> redact("postgresql://me:se@cr/et@db/x")
     'postgresql://me:***@db/x'
     >>> redact("sftp://me@corp:secret@host/x")
     'sftp://me@corp:***@host/x'
@@ -22,4 +30,27 @@ def redact(url: str) -> str:
     >>> redact("postgresql://db/x?user=me&password=secret")
     'postgresql://db/x?user=me&password=***'
     """
-    return _OPTION.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
+    return _OPTION.sub(r"\1***", _LINK.sub(_hidden, url))
+
+
+def _hidden(link: re.Match[str]) -> str:
+    scheme, user, rest = link.groups()
+    end = max(re.split(r"[?#]", rest, maxsplit=1)[0].rfind("@"), rest.partition("/")[0].rfind("@"))
+    if end < 0 or (scheme in ("http", "https") and _PORT.match(rest)):  # a picture's path may hold an @
+        return link[0]
+    return f"{scheme}://{user}:***{rest[end:]}"
+
+
+def place_of(url: str) -> str:
+    """One text for one place, without the password: a URL with no host names a path, here made absolute.
+
+    >>> place_of("faiss:///srv/../srv/x") == place_of(f"faiss:///{os.getcwd()}/srv/x")
+    True
+    >>> place_of("milvus://root:secret@db:19530/shop")
+    'milvus://root:***@db:19530/shop'
+    """
+    scheme, _, rest = url.partition(":///")
+    path, mark, options = rest.partition("?")
+    if not path:
+        return redact(url)
+    return f"{scheme.lower()}:///{os.path.realpath(unquote(path))}{mark}{options}"

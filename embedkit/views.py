@@ -63,6 +63,7 @@ def _wanted_views(resources: Resources, name: str, encoder: Mapping[str, str] | 
         made = resources.encoder(spec).spec
         if made.kind != "float":
             raise ConfigError(f"The encoder {spec!r} makes binary codes, which a collection cannot hold yet")
+        _check_name(view, spec, made.modalities)
         folder = model_folder_of(spec)
         views.append(
             ViewRow(
@@ -142,6 +143,16 @@ def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
 def _modality_of(view: str, takes: Sequence[Modality]) -> Modality:
     """What a view holds: of an encoder that takes both, titles in the view ``title``, else pictures."""
     return "text" if "image" not in takes or (view == "title" and "text" in takes) else "image"
+
+
+def _check_name(view: str, spec: str, takes: Sequence[Modality]) -> None:
+    """Raise ConfigError for a view ``image`` that would hold texts, or a view ``title`` that would hold pictures."""
+    for name, modality, other in (("image", "image", "title"), ("title", "text", "image")):
+        if view == name and modality not in takes:
+            raise ConfigError(
+                f"The encoder {spec!r} takes no {modality}, which the view {name!r} is made of; "
+                f"give that view one that does, or write {other}={spec}"
+            )
 
 
 def named_view(row: CollectionRow, name: str) -> ViewRow:

@@ -27,7 +27,7 @@ def cli_page() -> str:
     group: Any = typer.main.get_command(app)
     context = click.Context(group, info_name="embedkit")
     parts = [_HEAD, "# The command line\n\n", "Exit codes: 0 done; 1 an error; 2 wrong usage; "]
-    parts.append("3 done, but some records failed; 130 stopped by Ctrl-C.\n")
+    parts.append("3 done, but some records failed; 130 stopped by Ctrl-C or SIGTERM.\n")
     for name, command in _commands(group, context):
         parts.append(f"\n## embedkit {name}\n\n{(command.help or '').strip()}\n\n| | |\n|---|---|\n")
         parts += [_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]

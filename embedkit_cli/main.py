@@ -1,7 +1,7 @@
 """The entry point: runs the application and turns every error into one line and an exit code.
 
 0 done; 1 an error; 2 wrong usage; 3 done, but some records failed (see ``embedkit failures``);
-130 stopped by Ctrl-C.
+130 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from typing import NoReturn
@@ -19,6 +20,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command of this process and exit."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what ends a service stops it as Ctrl-C does
     warnings.simplefilter("ignore")  # warnings of libraries say nothing that a user of the command can act on
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # tells of every try, twice; the last error is enough

@@ -47,6 +47,13 @@ class BackendUrl:
         port = f":{self.port}" if self.port else ""
         return f"{self.scheme}://{at}{self.host or ''}{port}{'/' + self.path if self.path or not self.host else ''}"
 
+    def check_options(self, *known: str) -> None:
+        """Raise ConfigError for an option behind the ``?`` that the backend does not know."""
+        for name, _ in self.query:
+            if name not in known:
+                hint = f"known: {', '.join(known)}" if known else "it takes none; write %3F for a ? in a path"
+                raise ConfigError(f"The backend {self.scheme!r} has no option {name!r} in its URL; {hint}")
+
 
 def parse_url(url: str) -> BackendUrl:
     """Raises ConfigError when it is no URL.
@@ -66,6 +73,8 @@ def parse_url(url: str) -> BackendUrl:
         port = parts.port
     except ValueError as error:
         raise ConfigError(f"The backend URL {redact(url)!r} cannot be read: {error}") from error
+    if "#" in url:
+        raise ConfigError(f"The backend URL {redact(url)!r} holds a #; write %23 for it")
     return BackendUrl(
         scheme=scheme.lower(),
         host=parts.hostname,
@@ -73,5 +82,5 @@ def parse_url(url: str) -> BackendUrl:
         path=unquote(parts.path.removeprefix("/")),
         user=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
-        query=tuple(parse_qsl(parts.query)),
+        query=tuple(parse_qsl(parts.query, keep_blank_values=True)),
     )

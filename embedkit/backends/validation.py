@@ -69,15 +69,17 @@ def _checked_vectors(spec: CollectionSpec, vectors: VectorArray, what: str) -> F
             f"which holds {spec.dim}; encode with the encoder that filled it"
         )
     array = np.ascontiguousarray(array, dtype=np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", array, array))
+    if spec.metric == "cosine" and np.abs(norms - 1.0).max() <= _UNIT:
+        return array  # and finite, or its length would not be 1
     finite = np.isfinite(array).all(axis=1)
     if not finite.all():
         raise BadInput(f"{what}: row {int(np.flatnonzero(~finite)[0])} holds NaN or infinity")
     if spec.metric != "cosine":
         return array
-    norms = np.sqrt(np.einsum("nd,nd->n", array, array))
     if not norms.all():
         raise BadInput(f"{what}: row {int(np.flatnonzero(norms == 0)[0])} is all zero, which has no cosine")
-    unit: FloatArray = array if np.abs(norms - 1.0).max() <= _UNIT else array / norms[:, None]
+    unit: FloatArray = array / norms[:, None]
     return unit
 
 

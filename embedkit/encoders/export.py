@@ -162,8 +162,9 @@ def _card(manifest: Manifest) -> str:
     }
     given = ", ".join(ways[modality] for modality in spec.modalities)
     trained = "recipe" in manifest.training
+    made = "trained" if trained else "exported"
     return (
-        f"# {spec.name}\n\nAn embedkit model folder, {'trained' if trained else 'exported'} from `{manifest.source}`.\n\n"
+        f"# {spec.name}\n\nAn embedkit model folder, {made} from `{manifest.source}`.\n\n"
         f"| field | value |\n|---|---|\n{lines}\n"
         + (_trained(manifest.training) if trained else "")
         + (f"Its pooling was fitted to {fitted['pictures']:,} pictures.\n" if fitted else "")

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -31,7 +32,7 @@ from embedkit.ingest.channel import Channel, Stop, Stopped
 from embedkit.ingest.committer import Batch, Committer, Encoded, remove_vectors, retry
 from embedkit.ingest.fetch import Fetcher
 from embedkit.ingest.items import Failed, Item, record_of
-from embedkit.ingest.prune import prune
+from embedkit.ingest.prune import gone, prune
 from embedkit.ingest.reader import CHUNK, Reader, Slot
 from embedkit.ingest.report import IngestReport, Progress, ProgressCallback
 from embedkit.ingest.sources.contract import RecordError, Source
@@ -47,6 +48,7 @@ __all__ = ["IngestOptions", "ingest", "retry_failed"]
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _TICK = 0.1  # seconds between two calls of the progress callback, at least
+_NAMED = 5  # products that a dry run names of those that --prune would delete
 _NOT_RETRIED = frozenset({"duplicate", "read"})
 
 
@@ -83,9 +85,7 @@ def ingest(
     if report.seen == 0 and start == 0 and not report.interrupted:
         found = f"Nothing was found in {source.name!r}: {source.empty_hint}."
         report = replace(report, warnings=(*report.warnings, found))
-    if options.prune and run is None:
-        return replace(report, warnings=(*report.warnings, "A dry run does not look for what --prune would delete."))
-    if not options.prune or report.interrupted or run is None:
+    if not options.prune or report.interrupted:
         return report
     return _pruned(target, run, work, report, complete=options.limit is None)
 
@@ -122,8 +122,11 @@ def _first(records: Iterator[Record | RecordError], limit: int) -> Iterator[Reco
         yield record
 
 
-def _pruned(target: Target, run: RunRow, work: _Run, report: IngestReport, *, complete: bool) -> IngestReport:
-    """Delete what the source no longer holds, unless something says that the source is not all there."""
+def _pruned(target: Target, run: RunRow | None, work: _Run, report: IngestReport, *, complete: bool) -> IngestReport:
+    """Delete what the source no longer holds, unless something says that the source is not all there.
+
+    A dry run counts it.
+    """
     reason = ""
     if not complete:
         reason = "--limit left records out"
@@ -133,7 +136,15 @@ def _pruned(target: Target, run: RunRow, work: _Run, report: IngestReport, *, co
         reason = "the catalog is empty, which looks like a mistake"
     if reason:
         return replace(report, warnings=(*report.warnings, f"Nothing was pruned: {reason}."))
-    return replace(report, deleted=prune(target, run.id))
+    if run is not None:
+        return replace(report, deleted=prune(target, run.id))
+    keys = gone(target, work.reader.keys)
+    first = list(islice(keys, _NAMED))
+    count = len(first) + sum(1 for _ in keys)
+    if not count:
+        return report
+    named = f"{', '.join(map(repr, first))}{', …' if count > len(first) else ''}"
+    return replace(report, deleted=count, warnings=(*report.warnings, f"{count:,} products would be deleted: {named}."))
 
 
 class _Run:

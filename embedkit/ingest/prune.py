@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from embedkit.ingest.committer import remove_vectors
 from embedkit.ingest.target import Target
 
-__all__ = ["delete_products", "prune"]
+__all__ = ["delete_products", "gone", "prune"]
 
 _BATCH = 1_000
 
@@ -17,6 +17,14 @@ def prune(target: Target, run_id: int) -> int:
     return sum(
         delete_products(target, keys) for keys in target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH)
     )
+
+
+def gone(target: Target, seen: Set[str]) -> Iterator[str]:
+    """Keys of the products that are not among those a catalog holds; none of a collection that is only imagined."""
+    after = ""
+    while keys := target.store.keys(target.row.id, after=after, limit=_BATCH):
+        yield from (key for key in keys if key not in seen)
+        after = keys[-1]
 
 
 def delete_products(target: Target, keys: Sequence[str]) -> int:

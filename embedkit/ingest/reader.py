@@ -72,6 +72,7 @@ class Reader:
         self.cleaned = 0  # records in which NaN became null
         self.unreadable = 0  # rows that could not be read at all
         self.seen = 0
+        self.keys: set[str] = set()  # of a dry run, which leaves no mark at the products that it saw
 
     def run(self, records: Iterator[Record | RecordError]) -> None:
         """Read to the end; an error stops the run."""
@@ -116,6 +117,8 @@ class Reader:
         )
 
     def _slot(self, record: Record, known: KnownProduct | None) -> Slot:
+        if self._run_id is None:
+            self.keys.add(record.key)
         if record.key in self._in_flight or (known and self._run_id is not None and known.last_run == self._run_id):
             reason = f"{record.locator}: the key {record.key!r} came before in this catalog; the first one is kept"
             return _done(Failed(failure_of(record, "duplicate", reason, whole=False), False))

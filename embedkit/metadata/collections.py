@@ -12,6 +12,7 @@ from embedkit.errors import CollectionExists, CollectionNotFound
 from embedkit.metadata.models import Collection, table_of
 from embedkit.metadata.rows import CollectionRow, ViewRow
 from embedkit.metadata.session import Session, now
+from embedkit.urls import place_of
 
 __all__ = ["Collections"]
 
@@ -24,7 +25,7 @@ def _row(row: sa.Row[Any]) -> CollectionRow:
 
 
 class Collections(Session):
-    """Collections; one is known by its name and its backend's URL together."""
+    """Collections; one is known by its name and its backend's place together."""
 
     def create_collection(self, name: str, *, backend_url: str, views: Sequence[ViewRow]) -> CollectionRow:
         """Add a collection without products. Raises CollectionExists."""
@@ -45,8 +46,11 @@ class Collections(Session):
         return made
 
     def _found(self, connection: sa.Connection, name: str, backend_url: str) -> CollectionRow | None:
-        row = connection.execute(sa.select(_T).where(_T.c.name == name, _T.c.backend_url == backend_url)).one_or_none()
-        return _row(row) if row else None
+        """The one at that place, however its URL was written then and is now; the same text goes first."""
+        rows = connection.execute(sa.select(_T).where(_T.c.name == name).order_by(_T.c.id)).all()
+        here = [row for row in rows if place_of(row.backend_url) == place_of(backend_url)]
+        here.sort(key=lambda row: row.backend_url != backend_url)
+        return _row(here[0]) if here else None
 
     def find_collection(self, name: str, backend_url: str) -> CollectionRow | None:
         with self._read() as connection:
@@ -58,7 +62,7 @@ class Collections(Session):
         if found is not None:
             return found
         everywhere = self.collections()
-        here = [row.name for row in everywhere if row.backend_url == backend_url]
+        here = [row.name for row in everywhere if place_of(row.backend_url) == place_of(backend_url)]
         others = sorted(row.backend_url for row in everywhere if row.name == name)
         hint = f"it has {', '.join(here[:8])}" if here else "it is empty"
         if others:
@@ -70,11 +74,11 @@ class Collections(Session):
 
     def collections(self, backend_url: str | None = None) -> tuple[CollectionRow, ...]:
         """All collections, or those of one backend, by name."""
-        query = sa.select(_T).order_by(_T.c.name, _T.c.id)
-        if backend_url is not None:
-            query = query.where(_T.c.backend_url == backend_url)
         with self._read() as connection:
-            return tuple(_row(row) for row in connection.execute(query))
+            rows = tuple(_row(row) for row in connection.execute(sa.select(_T).order_by(_T.c.name, _T.c.id)))
+        if backend_url is None:
+            return rows
+        return tuple(row for row in rows if place_of(row.backend_url) == place_of(backend_url))
 
     def set_views(self, cid: int, views: Sequence[ViewRow], *, version: int) -> None:
         """Replace the views in one step: the switch to another physical version."""

@@ -82,6 +82,8 @@ def _parsed(url: str) -> sa.URL:
             f"{redact(url)!r} is not a metadata store; write for example sqlite:///.embedkit/embedkit.db or "
             "postgresql://user@host/database"
         )
+    if "@" in (parsed.host or ""):  # else the driver would show it as a part of the host's name
+        raise ConfigError(f"The password in {redact(url)!r} holds an @; write %40 for it")
     if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise ConfigError("A metadata store lives in a file; write for example sqlite:///.embedkit/embedkit.db")
     return parsed

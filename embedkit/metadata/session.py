@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -36,6 +36,7 @@ class Session:
         self.url = url
         alone = engine.dialect.name == "sqlite"  # there a connection begins nothing unless it is to write
         self._reader = engine if alone else engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._driver_error: type[Exception] = engine.dialect.loaded_dbapi.Error
         self._writer = engine.execution_options(write=True)
 
     @contextmanager
@@ -43,6 +44,15 @@ class Session:
         """Statements that each see the newest commit."""
         with told(self.url), self._reader.connect() as connection:
             yield connection
+
+    def _rows(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """The rows of a small statement in the driver's own words: SQLAlchemy takes longer than the database."""
+        with self._read() as connection, closing(connection.connection.cursor()) as cursor:
+            try:
+                cursor.execute(statement, values)
+                return list(cursor.fetchall())
+            except self._driver_error as error:
+                raise sa.exc.DBAPIError.instance(statement, values, error, self._driver_error) from error
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.arguments import check_kind
 from embedkit.backends.contract import SearchParams, VectorBackend
 from embedkit.errors import BadInput
 from embedkit.filters import Filter
@@ -34,17 +36,9 @@ class Query:
     weight: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    view: str
-    product: Product
-    vector_id: int
-    score: float
-    distance: float
-
-
 def check_text(text: str) -> None:
     """Raise BadInput unless words can be searched by."""
+    check_kind(text, str, "What is searched by is a text")
     if not text.strip():
         raise BadInput("The text to search by is empty")
     try:
@@ -56,9 +50,11 @@ def check_text(text: str) -> None:
 def checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
     """The share of each part of a query. Raises BadInput."""
     known = {"image", "text", "vector", "product"}
+    check_kind(weights, Mapping | None, 'Weights are a mapping such as {"image": 0.7, "text": 0.3}')
     for name, value in (weights or {}).items():
         if name not in known:
             raise BadInput(f"There is no weight {name!r}; known: {', '.join(sorted(known))}")
+        check_kind(value, Real, f"The weight {name!r} is a number of 0 or more")
         if not np.isfinite(value) or value < 0:
             raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
     return weights or {}
@@ -90,8 +86,7 @@ def search(
         raise BadInput(f"k={k} is not a number of hits; give 1 or more")
     if len(queries) == 1:
         found = _nearest(store, backend, row, queries[0], k + (without is not None), where, params)
-        hits = [Hit(f.product, f.score, f.distance, f.vector_id, f.view) for f in found if f.product.key != without]
-        return hits[:k]
+        return [hit for hit in found if hit.product.key != without][:k]
     return _fused(store, backend, row, queries, k, where, params, without)
 
 
@@ -103,7 +98,7 @@ def _nearest(
     k: int,
     where: Filter | None,
     params: SearchParams | None,
-) -> list[_Found]:
+) -> list[Hit]:
     """The k best live products of one view; asks for more when some rows turn out not to be live."""
     limit = backend.capabilities.max_k
     if k > limit:
@@ -115,7 +110,7 @@ def _nearest(
         ids = ids[ids >= 0].tolist()
         products = store.products_by_vector(row.id, query.view.name, ids)
         found = [
-            _Found(query.view.name, products[vector_id], vector_id, score, distance)
+            Hit(products[vector_id], score, distance, vector_id, query.view.name)
             for vector_id, score, distance in zip(
                 ids, result.scores[0].tolist(), result.distances[0].tolist(), strict=False
             )

@@ -23,7 +23,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Augment", "TrainingRecipe", "read_recipe", "recipe_names"]
+__all__ = ["Augment", "TrainingRecipe", "list_recipes", "read_recipe"]
 
 DEFAULT_EPOCHS = 20.0
 _FOLDER = Path(__file__).with_name("recipes")
@@ -239,13 +239,13 @@ def read_recipe(text: str) -> TrainingRecipe:
     >>> read_recipe("emoji-npair").data_name
     'emoji-zs'
     """
-    path = _FOLDER / f"{text}.toml" if text in recipe_names() else Path(text)
+    path = _FOLDER / f"{text}.toml" if text in list_recipes() else Path(text)
     if not path.is_file():
         if path.suffix == ".toml" or len(path.parts) > 1:
             raise ConfigError(
-                f"There is no recipe file {text!r}; the ones that come along: {', '.join(recipe_names())}"
+                f"There is no recipe file {text!r}; the ones that come along: {', '.join(list_recipes())}"
             )
-        raise UnknownName("recipe", text, recipe_names())
+        raise UnknownName("recipe", text, list_recipes())
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # ValueError: no TOML, or no UTF-8
@@ -258,7 +258,7 @@ def read_recipe(text: str) -> TrainingRecipe:
     return recipe
 
 
-def recipe_names() -> tuple[str, ...]:
+def list_recipes() -> tuple[str, ...]:
     """The recipes that come along, sorted."""
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 

@@ -83,11 +83,13 @@ def train_encoder(
     threads: int = 0,
     progress: TrainingProgressCallback | None = None,
 ) -> TrainingReport:
-    """Train what a recipe says, and write a model folder that `ingest` takes.
+    """Train what a recipe says; `out` becomes a model folder, with history and plots of the run beside it.
 
-    `resume`: go on with the run in `out`, whose recipe it keeps (`recipe` is None then). `wandb`: log to Weights &
-    Biases beside TensorBoard. `checkpoint_seconds` lie between checkpoints, which are written after epochs too. `threads`: 0 for one a core. Several processes, started by ``accelerate launch`` or
-    ``torchrun``, share the batches; each compares within its own.
+    `resume`: go on with the run in `out` after its last checkpoint, with the recipe it keeps (`recipe` is None then).
+    `plots`: draw curves, distances, mistakes and the map of the embedding. `wandb`: log to Weights & Biases beside
+    TensorBoard. `checkpoint_seconds` lie between checkpoints, which are written after epochs too. `threads`: 0 for one
+    a core. `progress` is told after every batch and every epoch. Several processes, started by ``accelerate launch``
+    or ``torchrun``, share the batches; each compares within its own.
 
     Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number), UnknownName;
     KeyboardInterrupt after a checkpoint.

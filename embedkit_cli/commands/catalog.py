@@ -56,7 +56,9 @@ def ingest(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Read only so many records.", show_default=False)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and decode, but write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and decode, but write nothing; with --prune, count.")
+    ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete products that the catalog no longer holds.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try the failures of earlier runs again.")
@@ -66,7 +68,8 @@ def ingest(
     """Bring a collection in line with a catalog; what has not changed is skipped.
 
     The last line of the output is JSON: seen, encoded, updated, skipped, failed, deleted, seconds,
-    images_per_second. Exit code 3: some records failed; 130: stopped by Ctrl-C, and the next run goes on.
+    images_per_second. Exit code 3: some records failed; 130: stopped by Ctrl-C or SIGTERM, and the next run
+    goes on.
     """
     if retry_failed == (source is not None):
         raise typer.BadParameter("give either a SOURCE or --retry-failed")

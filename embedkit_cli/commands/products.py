@@ -43,12 +43,16 @@ def delete(
     collection: CollectionName = "products",
     everything: Annotated[bool, typer.Option("--drop", help="Remove the whole collection.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; with --json or KEYS nothing is asked.")] = False,
     config: Config = None,
     backend: Backend = None,
     json_only: AsJson = False,
 ) -> None:
-    """Delete products by key, all that a filter admits, or a whole collection."""
+    """Delete products by key, all that a filter admits, or a whole collection.
+
+    A filter and --drop ask first, how many products it is. With --json, which is for machines, nothing is asked:
+    look with --dry-run --json before.
+    """
     if sum((bool(keys), where is not None, everything)) != 1:
         raise typer.BadParameter("give KEYS, --where or --drop")
     with collection_of(config, backend, collection) as there:

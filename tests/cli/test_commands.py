@@ -149,6 +149,14 @@ def test_an_encoder_fitted_to_a_catalog_searches_it(run, catalog, tmp_path):
     assert hits[0]["key"] == "p05"
 
 
+def test_a_delete_for_machines_asks_nothing_and_its_help_says_so(run, catalog):
+    run("ingest", catalog)
+    assert "With --json, which is for machines, nothing is asked" in " ".join(run("delete", "--help").stdout.split())
+    run("delete", "--where", "price < 10", code=1)  # asks, and nobody answers
+    assert last(run("delete", "--where", "price < 10", "--json", "--dry-run")) == {"deleted": 0, "found": 2}
+    assert last(run("delete", "--where", "price < 10", "--json"))["deleted"] == 2
+
+
 def test_bad_filters_point_at_the_place(run, catalog):
     run("ingest", catalog)
     done = run("search", "-t", "x", "-w", "price < < 3", code=1)
@@ -185,7 +193,8 @@ def test_a_misspelt_variable_is_no_setting(run):
     run("status", EMBEDKIT_PORT="tcp://10.0.0.1:80")  # as Kubernetes sets it for a service of that name
 
 
-def test_ctrl_c_keeps_what_was_done(run, tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_service_manager_stop_it_and_what_was_done_is_kept(run, tmp_path, stop):
     folder = tmp_path / "many"
     folder.mkdir()
     for number in range(400):
@@ -203,7 +212,7 @@ def test_ctrl_c_keeps_what_was_done(run, tmp_path):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (vectors.exists() and vectors.stat().st_size):
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
     assert "Traceback" not in err

@@ -15,7 +15,7 @@ from embedkit import plugins
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import ClassLoss
 from embedkit.training.miners import build_miner, miner_names
-from embedkit.training.recipe import TrainingRecipe, read_recipe, recipe_names, tomllib
+from embedkit.training.recipe import TrainingRecipe, list_recipes, read_recipe, tomllib
 from embedkit_cli.app import app
 
 PAGE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def test_every_setting_of_a_recipe_is_in_the_table_in_order_with_its_default():
 
 def test_every_recipe_that_comes_along_is_in_the_table_with_its_title():
     assert [(name.strip("`"), title) for name, title in table("recipe")] == [
-        (name, read_recipe(name).title) for name in recipe_names()
+        (name, read_recipe(name).title) for name in list_recipes()
     ]
 
 

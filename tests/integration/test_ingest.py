@@ -89,6 +89,23 @@ def test_prune_deletes_what_the_catalog_no_longer_holds(products, catalog):
     assert products.verify().ok
 
 
+def test_a_dry_run_counts_what_prune_would_delete_and_deletes_nothing(products, catalog):
+    assert products.ingest(catalog, prune=True, dry_run=True).deleted == 0  # nothing is there
+    products.ingest(catalog)
+    rows = read_table(catalog)
+    assert products.ingest(catalog, prune=True, dry_run=True).deleted == 0
+    (catalog / "img" / "03.png").write_bytes(b"broken")  # a product that fails is not gone
+    write_table(catalog, [*rows[:17], {"key": "new", "title": "new one"}])
+    report = products.ingest(catalog, prune=True, dry_run=True)
+    assert (report.failed, report.deleted, report.dry_run) == (1, 7, True)
+    assert any("7 products would be deleted: 'p17', 'p18', 'p19', 'p20', 'p21', …." in told for told in report.warnings)
+    assert products.count() == 24
+    limited = products.ingest(catalog, prune=True, dry_run=True, limit=3)
+    assert limited.deleted == 0
+    assert any("--limit left records out" in told for told in limited.warnings)
+    assert products.ingest(catalog, prune=True).deleted == 7
+
+
 def test_delete_by_key_and_by_filter(products, catalog):
     products.ingest(catalog)
     assert products.delete(["p01", "p02", "nothing"]) == 2

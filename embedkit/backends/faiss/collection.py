@@ -17,7 +17,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ _WASTE = 0.25  # share of dead rows that starts a compaction
 _BESIDE = 0.5  # share of rows beside the index that starts its building anew
 _SOME = 10_000  # rows below which neither is worth it
 _RENEWED = 1_000  # changed rows up to which the columns in memory are mended one by one
+_FILTERS = 8  # whose rows are remembered, at 1 to 3 bytes a row
 _TRIES = 3  # another process may sweep a generation away between the reading of its name and its opening
 
 
@@ -50,7 +51,8 @@ class _State:
     """What the committed rows are. `ids`: by position, -1 where dead; `alive`: where they are not, None if all are.
 
     `vectors` may hold rows behind the last one that counts. `seen`: the last numbers of the logs of dead and of
-    changed rows that this state knows.
+    changed rows that this state knows. `admitted`: what the last filters admit of it; whatever is written makes
+    another state, which knows none.
     """
 
     ids: IdArray
@@ -60,6 +62,7 @@ class _State:
     index: Any
     index_file: str
     seen: tuple[int, int]
+    admitted: dict[str, kernel.Admitted] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -234,20 +237,31 @@ class FaissCollection:
 
     def search(self, queries: FloatArray, k: int, where: Filter | None, params: SearchParams | None) -> SearchResult:
         with self._look() as state:
-            mask = self._mask(state, where)
+            admitted = self._admitted(state, where)
         metric, vectors, covered = self.spec.metric, state.vectors[: state.size], state.covered
         if state.index is None:
-            found = kernel.scan(vectors, queries, k, metric, mask)
+            found = kernel.scan(vectors, queries, k, metric, admitted)
         else:
-            head, tail = (None, None) if mask is None else (mask[:covered], mask[covered:])
-            parts = [kernel.search_index(state.index, queries, k, head, params)]
-            parts.append(kernel.scan(vectors[covered:], queries, k, metric, tail, covered))
+            parts = [kernel.search_index(state.index, queries, k, admitted, params)]
+            parts.append(kernel.scan(vectors, queries, k, metric, admitted, covered))
             found = kernel.merge(parts, k, metric)
-        return _answer(found, state.ids, metric, min(k, len(vectors) if mask is None else int(np.count_nonzero(mask))))
+        return _answer(found, state.ids, metric, min(k, admitted.count if admitted else len(vectors)))
 
-    def _mask(self, state: _State, where: Filter | None) -> kernel.Mask | None:
-        if where is None:
-            return state.alive
+    def _admitted(self, state: _State, where: Filter | None) -> kernel.Admitted | None:
+        """The live rows that a filter admits, None for all."""
+        name = repr(where)  # in which 1 and true differ
+        found = state.admitted.pop(name, None)
+        if found is None:
+            mask = state.alive if where is None else self._mask(state, where)
+            if mask is None:
+                return None
+            found = kernel.Admitted.of(mask)
+        state.admitted[name] = found  # the last one asked for goes last
+        if len(state.admitted) > _FILTERS:
+            del state.admitted[next(iter(state.admitted))]
+        return found
+
+    def _mask(self, state: _State, where: Filter) -> kernel.Mask:
         start = self._cache.missing(where, state.size)
         if start is not None:
             self._cache.load(where, self._columns_from(state, start), state.size)
@@ -384,8 +398,11 @@ class FaissCollection:
 
 def _answer(found: kernel.Found, ids: IdArray, metric: str, k: int) -> SearchResult:
     """Positions become ids; padding becomes -1 and NaN."""
-    values, positions = found.values[:, :k], found.positions[:, :k]
-    there = positions >= 0
-    known = np.where(there, ids[np.where(there, positions, 0)] if len(ids) else -1, -1)
-    distances = np.where(there, values, np.nan).astype(np.float32)
-    return SearchResult(known.astype(np.int64), distances, -distances if metric == "l2" else distances)
+    values, known = found.values[:, :k], found.positions[:, :k]
+    there = known >= 0
+    if there.all():
+        known = ids[known]
+    else:
+        known = np.where(there, ids[np.where(there, known, 0)] if len(ids) else -1, -1)
+        values = np.where(there, values, np.float32(np.nan))
+    return SearchResult(known, values, -values if metric == "l2" else values)

@@ -23,7 +23,9 @@ class _Factory:
         from embedkit.backends.url import parse_url
 
         del options
-        return FaissBackend(parse_url(url).local_path)
+        parsed = parse_url(url)
+        parsed.check_options()
+        return FaissBackend(parsed.local_path)
 
 
 FACTORY = _Factory()

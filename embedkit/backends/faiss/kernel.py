@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,14 @@ from embedkit.errors import ConfigError, DataCorrupt
 if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray
 
-__all__ = ["Found", "build", "merge", "read_index", "scan", "search_index", "write_index"]
+__all__ = ["Admitted", "Found", "build", "merge", "read_index", "scan", "search_index", "write_index"]
 
 Mask = npt.NDArray[np.bool_]
 
 _THREADS = os.cpu_count() or 1
 _SPLIT = 4_000_000  # floats; a smaller scan is over before a second thread has started
 _BLAS = 20  # queries from which FAISS multiplies matrices; below, its loop over rows with a selector is 3 x faster
-_FEW = 0.02  # share of admitted rows below which copying them beats testing every row
+_FEW = 0.25  # share of admitted rows up to which going through their positions beats testing every row
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,49 +43,87 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, thread_name_prefix="faiss-scan")
 
 
-def scan(vectors: FloatArray, queries: FloatArray, k: int, metric: str, mask: Mask | None, offset: int = 0) -> Found:
-    """The exact k best of the rows where `mask` holds; `offset` is the position of the first row."""
-    work = vectors.size
-    if mask is not None:
-        admitted = np.flatnonzero(mask)
-        work = len(admitted) * vectors.shape[1]
-        if len(admitted) <= max(1_000, _FEW * len(mask)):
-            found = _knn(np.ascontiguousarray(vectors[admitted]), queries, k, metric, None)
-            positions = np.where(found.positions >= 0, admitted[found.positions] + offset if len(admitted) else -1, -1)
-            return Found(found.values, positions.astype(np.int64))
-    if len(queries) >= _THREADS or work < _SPLIT or _THREADS == 1:
-        return _shifted(_knn(vectors, queries, k, metric, mask), offset)
-    edges = np.linspace(0, len(vectors), _THREADS + 1).astype(int)
-    parts = _pool().map(
-        lambda a, b: _shifted(_knn(vectors[a:b], queries, k, metric, None if mask is None else mask[a:b]), offset + a),
-        edges[:-1],
-        edges[1:],
-    )
-    return merge(list(parts), k, metric)
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The rows that a search may find, by position. `rows`: ascending, None where they are many."""
+
+    mask: Mask
+    count: int
+    rows: IdArray | None
+
+    @classmethod
+    def of(cls, mask: Mask) -> Admitted:
+        count = int(np.count_nonzero(mask))
+        return cls(mask, count, np.flatnonzero(mask) if count <= _FEW * len(mask) else None)
 
 
-def _shifted(found: Found, offset: int) -> Found:
-    if offset == 0:
-        return found
-    return Found(found.values, np.where(found.positions >= 0, found.positions + offset, -1))
+def scan(
+    vectors: FloatArray, queries: FloatArray, k: int, metric: str, admitted: Admitted | None, start: int = 0
+) -> Found:
+    """The exact k best of the rows from position `start` on that are admitted; None admits all."""
+    rows = admitted.rows if admitted else None
+    part: Callable[[int, int], Found]
+    if rows is None:
+        part, first, last = partial(_knn, vectors, admitted, queries, k, metric), start, len(vectors)
+    else:
+        part, first, last = (
+            partial(_knn_of, vectors, rows, queries, k, metric),
+            int(rows.searchsorted(start)),
+            len(rows),
+        )
+    if len(queries) >= _THREADS or (last - first) * vectors.shape[1] < _SPLIT or _THREADS == 1:
+        return part(first, last)
+    edges = np.linspace(first, last, _THREADS + 1).astype(int).tolist()
+    return merge(list(_pool().map(part, edges[:-1], edges[1:])), k, metric)
 
 
-def _knn(vectors: FloatArray, queries: FloatArray, k: int, metric: str, mask: Mask | None) -> Found:
-    n, dim = queries.shape
-    k = min(k, len(vectors))
-    values, positions = np.empty((n, k), np.float32), np.full((n, k), -1, np.int64)
-    if k == 0:
+def _knn(
+    vectors: FloatArray, admitted: Admitted | None, queries: FloatArray, k: int, metric: str, first: int, last: int
+) -> Found:
+    """Among the rows of a range."""
+    values, positions = _room(len(queries), min(k, last - first))
+    if not positions.size:
         return Found(values, positions)
     pointer = faiss.swig_ptr
-    selector, _keep = _selector(mask)
-    if selector is None and n < _BLAS:
+    selector, _keep = _selector(admitted.mask[first:last] if admitted else None)
+    if selector is None and len(queries) < _BLAS:
         selector = faiss.IDSelectorAll()
-    common = (pointer(queries), pointer(vectors), dim, n, len(vectors), k, pointer(values), pointer(positions))
+    sizes = (queries.shape[1], len(queries), last - first, positions.shape[1])
+    common = (pointer(queries), pointer(vectors[first:last]), *sizes, pointer(values), pointer(positions))
     if metric == "l2":
         faiss.knn_L2sqr(*common, None, selector)
     else:
         faiss.knn_inner_product(*common, selector)
+    if first:
+        positions[positions >= 0] += first
     return Found(values, positions)
+
+
+def _knn_of(
+    vectors: FloatArray, rows: IdArray, queries: FloatArray, k: int, metric: str, first: int, last: int
+) -> Found:
+    """Among the rows at some of the positions `rows`."""
+    values, positions = _room(len(queries), min(k, last - first))
+    if not positions.size:
+        return Found(values, positions)
+    pointer = faiss.swig_ptr
+    search = faiss.knn_L2sqr_by_idx if metric == "l2" else faiss.knn_inner_products_by_idx
+    sizes = (queries.shape[1], len(queries), len(vectors), last - first, positions.shape[1])
+    every = 0  # queries have the same rows
+    search(
+        pointer(queries),
+        pointer(vectors),
+        pointer(rows[first:last]),
+        *sizes,
+        pointer(values),
+        pointer(positions),
+        every,
+    )
+    return Found(values, positions)
+
+
+def _room(n: int, k: int) -> tuple[FloatArray, IdArray]:
+    return np.empty((n, k), np.float32), np.full((n, k), -1, np.int64)
 
 
 def _selector(mask: Mask | None) -> tuple[Any, Any]:
@@ -154,9 +192,11 @@ def _sample(vectors: FloatArray, count: int) -> FloatArray:
     return np.ascontiguousarray(vectors[np.sort(chosen)])
 
 
-def search_index(index: Any, queries: FloatArray, k: int, mask: Mask | None, params: SearchParams | None) -> Found:
-    """Search an index made by `build`, among the positions where `mask` holds."""
-    selector, _keep = _selector(mask)
+def search_index(
+    index: Any, queries: FloatArray, k: int, admitted: Admitted | None, params: SearchParams | None
+) -> Found:
+    """Search an index made by `build`, among the rows that are admitted; None admits all."""
+    selector, _keep = _selector(admitted.mask if admitted else None)
     k = max(1, min(k, index.ntotal))
     if isinstance(index, faiss.IndexHNSW):
         ef = (params and params.ef) or 64

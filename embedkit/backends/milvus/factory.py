@@ -21,7 +21,9 @@ class _Factory:
     def open(self, url: str, options: BackendOptions) -> VectorBackend:
         from embedkit.backends.milvus.connect import connect
 
-        backend: VectorBackend = connect(parse_url(url), options)
+        parsed = parse_url(url)
+        parsed.check_options()
+        backend: VectorBackend = connect(parsed, options)
         return backend
 
 

@@ -56,6 +56,8 @@ class SqlSource(Source):
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
             _check_file(parsed)
+            if "@" in (parsed.host or ""):  # else the driver would show it as a part of the host's name
+                raise BadSource(f"The password in {redact(url)!r} holds an @; write %40 for it")
             self._engine = sa.create_engine(parsed)
         except ModuleNotFoundError as error:
             package = _PACKAGES.get(error.name or "", error.name or "its driver")

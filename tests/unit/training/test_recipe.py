@@ -20,7 +20,7 @@ from embedkit.specs import parse_spec
 from embedkit.training.datasets.registry import find_dataset
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import PairLoss
-from embedkit.training.recipe import Augment, TrainingRecipe, read_recipe, recipe_names
+from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read_recipe
 from tests.conftest import WITHOUT_TORCH
 
 NAMES = (
@@ -197,7 +197,7 @@ def test_a_file_at_fault_is_named(tmp_path, text, message):
 
 
 def test_the_recipes_of_the_brief_come_along_and_lie_among_the_examples():
-    assert recipe_names() == NAMES
+    assert list_recipes() == NAMES
     examples = Path(__file__).parents[3] / "examples" / "recipes"
     assert sorted(path.stem for path in examples.glob("*.toml")) == list(NAMES)
     assert examples.resolve() == FOLDER.resolve()
@@ -237,8 +237,8 @@ def test_every_choice_of_a_recipe_is_explained_above_it(name):
 
 def test_a_recipe_is_read_where_torch_is_not_installed():
     code = f"""{WITHOUT_TORCH}
-from embedkit.training.recipe import read_recipe, recipe_names
-for name in recipe_names():
+from embedkit.training.recipe import read_recipe, list_recipes
+for name in list_recipes():
     read_recipe(name).checked()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -227,15 +227,10 @@ def test_a_checkpoint_of_another_network_is_refused(broken_off):
         train_encoder(None, broken_off, resume=True)
 
 
-class Payload:
-    def __reduce__(self):
-        return (exec, ("import pathlib; pathlib.Path('/tmp/embedkit-was-here').touch()",))
-
-
 def test_a_checkpoint_that_is_a_pickle_of_a_stranger_is_refused_unread(broken_off, tmp_path):
     marker = tmp_path / "ran"
     code = f"import pathlib; pathlib.Path({str(marker)!r}).touch()"
-    payload = type("Payload", (), {"__reduce__": lambda self: (exec, (code,))})
+    payload = type("Payload", (), {"__reduce__": lambda _: (exec, (code,))})
     torch.save(payload(), broken_off / "checkpoint.pt", pickle_module=_Cloudy)
     with pytest.raises(DataCorrupt, match="no checkpoint that embedkit wrote"):
         train_encoder(None, broken_off, resume=True)
