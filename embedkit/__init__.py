@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
-    from embedkit.training.loop import TrainingProgress
     from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read_recipe
-    from embedkit.training.run import TrainingReport, train_encoder
+    from embedkit.training.report import TrainingProgress, TrainingReport
+    from embedkit.training.train import train_encoder
     from embedkit.types import Hit, Product
 
 __version__ = "0.1.0"
@@ -50,9 +50,9 @@ _LAZY = {
     "Product": "types",
     "Progress": "ingest.report",
     "Status": "collection",
-    "TrainingProgress": "training.loop",
+    "TrainingProgress": "training.report",
     "TrainingRecipe": "training.recipe",
-    "TrainingReport": "training.run",
+    "TrainingReport": "training.report",
     "VerifyReport": "ingest.verify",
     "check_dataset": "kit",
     "connect": "kit",
@@ -65,7 +65,7 @@ _LAZY = {
     "list_recipes": "training.recipe",
     "parse_filter": "filters",
     "read_recipe": "training.recipe",
-    "train_encoder": "training.run",
+    "train_encoder": "training.train",
 }
 
 __all__ = [

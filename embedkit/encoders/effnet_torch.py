@@ -46,8 +46,11 @@ class _Conv(nn.Sequential):
 
     def _folded(self) -> tuple[Tensor, Tensor]:
         """Kernel and bias with a normalisation that keeps its statistics multiplied in: one pass less over the maps."""
-        scale = self.norm.weight * (self.norm.running_var + self.norm.eps).rsqrt()
-        return self.conv.weight * scale[:, None, None, None], self.norm.bias - self.norm.running_mean * scale
+        mean, variance = self.norm.running_mean, self.norm.running_var
+        assert mean is not None
+        assert variance is not None
+        scale = self.norm.weight * (variance + self.norm.eps).rsqrt()
+        return self.conv.weight * scale[:, None, None, None], self.norm.bias - mean * scale
 
     def _padding(self, length: int) -> int:
         return max(0, (-(-length // self.stride) - 1) * self.stride + self.size - length)

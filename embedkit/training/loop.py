@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,44 +27,16 @@ from embedkit.training.memory import GradientCache
 from embedkit.training.network import Built, Objective, as_encoder, parameter_groups, set_modes
 from embedkit.training.pictures import PictureBatch, Pictures
 from embedkit.training.recipe import TrainingRecipe
+from embedkit.training.report import EpochResult, TrainingProgress, TrainingProgressCallback
 from embedkit.training.samplers import PairSampler
 from embedkit.training.stopping import StopSignal
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["EpochResult", "Trainer", "TrainingProgress", "TrainingProgressCallback"]
+__all__ = ["Trainer"]
 
 _CENTRE = 0.5  # weight of the newest embeddings in the class means that hard classes are mined by
-
-
-@dataclass(frozen=True, slots=True)
-class EpochResult:
-    """The end of an epoch. `value` of the figure `name` on the pictures that are shown, None if none are."""
-
-    epoch: int
-    step: int
-    loss: float
-    name: str
-    value: float | None
-    images_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingProgress:
-    """A moment of a training: batches in all and learned from, or seconds, if the budget is time.
-
-    `failed`: pictures that could not be read. `epoch`: at the end of one.
-    """
-
-    total: int | None
-    seen: int
-    failed: int
-    note: str = ""
-    epoch: EpochResult | None = None
-
-
-TrainingProgressCallback: TypeAlias = Callable[[TrainingProgress], None]
 
 
 def _averaged(model: PixelModel, decay: float) -> AveragedModel:
@@ -88,12 +59,11 @@ class Trainer:
         objective: Objective,
         accelerator: Accelerator,
         folder: Path,
-        *,
-        threads: int = 0,
-        progress: TrainingProgressCallback | None = None,
     ) -> None:
         self.recipe, self.material, self.built, self.accelerator = recipe, material, built, accelerator
-        self.folder, self.threads, self._progress = folder, threads, progress
+        self.folder = folder
+        self.threads = 0
+        self.progress: TrainingProgressCallback | None = None
         self.step, self.seconds, self.seen = 0, 0.0, 0
         self.checkpoint_seconds = 60.0
         self.best: tuple[float, int] | None = None
@@ -114,7 +84,7 @@ class Trainer:
         self._budget = Budget.of(recipe, epoch=len(self._sampler))
         self._augment = Augmenter(recipe.augment)
         self._centres: Tensor | None = None
-        self.pictures = Pictures(material.train, built.pictures, threads=threads)
+        self.pictures = Pictures(material.train, built.pictures, threads=self.threads)
         self._saved = time.perf_counter()
 
     # -- standing ----------------------------------------------------------------------------------------------------
@@ -377,11 +347,11 @@ class Trainer:
         return sums / counts.clamp_min(1)[:, None]
 
     def _tell(self, note: str, epoch: EpochResult | None = None) -> None:
-        if self._progress is None or not self.accelerator.is_main_process:
+        if self.progress is None or not self.accelerator.is_main_process:
             return
         steps = self._budget.steps
         total, seen = (steps, self.step) if steps else (round(self._budget.seconds), int(self.seconds))
-        self._progress(TrainingProgress(total, min(seen, total), len(self.pictures.failures), note, epoch))
+        self.progress(TrainingProgress(total, min(seen, total), len(self.pictures.failures), note, epoch))
 
     def close(self) -> None:
         """End the threads."""

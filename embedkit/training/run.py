@@ -7,169 +7,88 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 
-from embedkit import plugins
 from embedkit.encoders.export import write_model
 from embedkit.encoders.folder import MANIFEST, write_folder
 from embedkit.errors import ConfigError, TrainingFailed
 from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.history import History, read_history
-from embedkit.training.loop import Trainer, TrainingProgressCallback
+from embedkit.training.loop import Trainer
 from embedkit.training.material import Material, open_material, sample_bytes
 from embedkit.training.network import as_encoder, build_model, build_objective
-from embedkit.training.recipe import TrainingRecipe, read_recipe
+from embedkit.training.recipe import TrainingRecipe
+from embedkit.training.report import TrainingProgressCallback, TrainingReport
 from embedkit.training.stopping import StopSignal
+from embedkit.training.train import RECIPE
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+__all__ = ["Run"]
 
-__all__ = ["TrainingReport", "train_encoder"]
-
-RECIPE = "recipe.toml"
 PLOTS = "plots"
 _EVENTS = "events"
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """How a training ended.
+class Run:
+    """One training in its folder; the arguments are those of `train_encoder`."""
 
-    `start` and `end`: the figures on the test split before and after, empty if the recipe judges nothing; `primary`
-    decides. `seconds` of training alone: no judging, no writing. `failures`: (path, reason) of pictures that could
-    not be read; `failed` counts them. `stopped_early`: the figure that was watched no longer grew.
-    """
+    recipe: TrainingRecipe
+    folder: Path
+    resume: bool = False
+    plots: bool = True
+    wandb: bool = False
+    checkpoint_seconds: float = 60.0
+    threads: int = 0
+    progress: TrainingProgressCallback | None = None
 
-    folder: str
-    data: str
-    loss: str
-    steps: int
-    epochs: float
-    seconds: float
-    images_per_second: float
-    start: Mapping[str, float]
-    end: Mapping[str, float]
-    primary: str
-    failed: int
-    failures: tuple[tuple[str, str], ...] = ()
-    stopped_early: bool = False
-    plots: tuple[str, ...] = ()
+    def trained(self) -> TrainingReport:
+        """Do it."""
+        torch.set_num_threads(self.threads or os.cpu_count() or 1)
+        material = open_material(self.recipe)
+        with _devices(self.recipe, self.folder, self.wandb) as accelerator:
+            trainer = self._trainer(material, accelerator)
+            trainer.checkpoint_seconds = self.checkpoint_seconds
+            try:
+                return _trained(trainer, resume=self.resume, plots=self.plots)
+            finally:
+                trainer.close()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        values = asdict(self)
-        for name in ("start", "end"):
-            values[name] = {key: round(value, 6) for key, value in values[name].items()}
-        for name, digits in (("epochs", 3), ("seconds", 3), ("images_per_second", 2)):
-            values[name] = round(values[name], digits)
-        values["failures"] = [{"path": path, "error": error} for path, error in self.failures]
-        values["plots"] = list(self.plots)
-        return values
-
-
-def train_encoder(
-    recipe: TrainingRecipe | None,
-    out: str | Path,
-    *,
-    resume: bool = False,
-    plots: bool = True,
-    wandb: bool = False,
-    checkpoint_seconds: float = 60.0,
-    threads: int = 0,
-    progress: TrainingProgressCallback | None = None,
-) -> TrainingReport:
-    """Train what a recipe says; `out` becomes a model folder, with history and plots of the run beside it.
-
-    `resume`: go on with the run in `out` after its last checkpoint, with the recipe it keeps (`recipe` is None then).
-    `plots`: draw curves, distances, mistakes and the map of the embedding. `wandb`: log to Weights & Biases beside
-    TensorBoard. `checkpoint_seconds` lie between checkpoints, which are written after epochs too. `threads`: 0 for one
-    a core. `progress` is told after every batch and every epoch. Several processes, started by ``accelerate launch``
-    or ``torchrun``, share the batches; each compares within its own.
-
-    Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number), UnknownName;
-    KeyboardInterrupt after a checkpoint.
-    """
-    folder = Path(out)
-    recipe = _asked(recipe, folder, resume)
-    accelerate = plugins.require("accelerate", "train", needed_for="Training")
-    if wandb:
-        plugins.require("wandb", "", needed_for="Logging to Weights & Biases")
-    torch.set_num_threads(threads or os.cpu_count() or 1)
-    material = open_material(recipe)
-    with _devices(accelerate, recipe, folder, wandb) as accelerator:
-        trainer = _trainer(recipe, material, accelerator, folder, threads, progress)
-        trainer.checkpoint_seconds = checkpoint_seconds
-        try:
-            return _trained(trainer, resume=resume, plots=plots)
-        finally:
-            trainer.close()
-
-
-def _asked(recipe: TrainingRecipe | None, folder: Path, resume: bool) -> TrainingRecipe:
-    """The recipe to follow. Raises ConfigError when the folder and what is asked do not go together."""
-    path = folder / RECIPE
-    if resume:
-        if recipe is not None:
-            raise ConfigError("A run that goes on keeps its recipe; leave out the recipe, or do not resume")
-        if not path.is_file():
-            raise ConfigError(f"{str(folder)!r} holds no run to go on with: it has no {RECIPE}; train without resume")
-        if (folder / MANIFEST).is_file():
-            raise ConfigError(
-                f"The run in {str(folder)!r} is finished; start a new one from it with encoder={str(folder)!r}"
-            )
-        return read_recipe(str(path)).checked()
-    if recipe is None:
-        raise ConfigError("No recipe to train; give one, or resume")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        more = "go on with it by --resume, or " if path.is_file() and not (folder / MANIFEST).is_file() else ""
-        raise ConfigError(f"{str(folder)!r} exists; {more}choose another folder")
-    recipe = recipe.checked()
-    place = Path(recipe.data).expanduser()
-    return replace(recipe, data=str(place.resolve())) if recipe.data and place.exists() else recipe
+    def _trainer(self, material: Material, accelerator: Accelerator) -> Trainer:
+        recipe = self.recipe
+        torch.manual_seed(recipe.seed)
+        built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
+        objective = build_objective(built, recipe, classes=int(material.train.labels.max()) + 1)
+        trainer = Trainer(recipe, material, built, objective, accelerator, self.folder)
+        trainer.threads, trainer.progress = self.threads, self.progress
+        return trainer
 
 
 @contextmanager
-def _devices(accelerate: Any, recipe: TrainingRecipe, folder: Path, wandb: bool) -> Iterator[Accelerator]:
+def _devices(recipe: TrainingRecipe, folder: Path, wandb: bool) -> Iterator[Accelerator]:
     """The accelerator, with its loggers. Raises ConfigError when the device cannot do what the recipe asks for."""
-    accelerate.state.AcceleratorState._reset_state()  # of an earlier training in this process, of another precision
-    precision = "no" if recipe.precision == "fp32" else recipe.precision
+    AcceleratorState._reset_state()  # of an earlier training in this process, of another precision
     try:
-        accelerator = accelerate.Accelerator(
-            cpu=not torch.accelerator.is_available(),  # else it takes no notice of torchrun on a machine without
-            mixed_precision=precision,
+        accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # else torchrun goes unnoticed where there is none
+            mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
             log_with=["tensorboard", "wandb"] if wandb else ["tensorboard"],
             project_dir=str(folder / _EVENTS),
-            kwargs_handlers=[accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)],
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     except ValueError as error:
         raise ConfigError(f"precision={recipe.precision} cannot be had here: {error}") from error
     if accelerator.num_processes > 1 and recipe.pieces > 1:
-        raise ConfigError(
-            f"pieces={recipe.pieces} works in one process, not in {accelerator.num_processes}; leave it out"
-        )
+        raise ConfigError(f"pieces={recipe.pieces} works in one process, not in {accelerator.num_processes}")
     try:
         yield accelerator
     finally:
         accelerator.free_memory()
-
-
-def _trainer(
-    recipe: TrainingRecipe,
-    material: Material,
-    accelerator: Accelerator,
-    folder: Path,
-    threads: int,
-    progress: TrainingProgressCallback | None,
-) -> Trainer:
-    torch.manual_seed(recipe.seed)
-    built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
-    objective = build_objective(built, recipe, classes=int(material.train.labels.max()) + 1)
-    return Trainer(recipe, material, built, objective, accelerator, folder, threads=threads, progress=progress)
 
 
 def _trained(trainer: Trainer, *, resume: bool, plots: bool) -> TrainingReport:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from embedkit.training.recipe import read_recipe
-from embedkit.training.run import train_encoder
+from embedkit.training.train import train_encoder
 
 if __name__ == "__main__":
     home = Path(sys.argv[1])

@@ -23,7 +23,7 @@ from embedkit.errors import BadSource, ConfigError, DataCorrupt, TrainingFailed
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.evaluation.encode import encode_split
 from embedkit.training.recipe import Augment, TrainingRecipe
-from embedkit.training.run import train_encoder
+from embedkit.training.train import train_encoder
 from tests import tiny_models
 from tests.conftest import picture
 
