@@ -6,17 +6,20 @@ unpacked into a temporary file first, since in a compressed stream every step ba
 
 from __future__ import annotations
 
+import io
 import posixpath
 import struct
 import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, cast
 
 from embedkit.ingest.places.contract import Entry, Place, joined
-from embedkit.ingest.places.streams import COMPRESSED, decompressed, spooled
+from embedkit.ingest.places.streams import COMPRESSED, Guarded, decompressed, spooled
 
 __all__ = ["Archive", "ArchiveKind", "ArchivePlace", "ArchiveUri", "archive_kind", "split_archive"]
 
@@ -122,17 +125,20 @@ class Archive:
 
     def open(self, path: str) -> BinaryIO:
         """A stream of one member, for the thread that has the archive to itself."""
+        return io.BufferedReader(Guarded(self._plain(path), _undamaged))
+
+    def _plain(self, path: str) -> BinaryIO:
+        """A stream whose errors are those of the archive."""
         info = self._members.get(path)
         if info is None:
             raise FileNotFoundError(2, "it is not in the archive")
         try:
-            if self._zip is not None:
-                return cast("BinaryIO", self._zip.open(cast("zipfile.ZipInfo", info)))
-            stream = cast("tarfile.TarFile", self._tar).extractfile(cast("tarfile.TarInfo", info))
+            with _undamaged():
+                if self._zip is not None:
+                    return cast("BinaryIO", self._zip.open(cast("zipfile.ZipInfo", info)))
+                stream = cast("tarfile.TarFile", self._tar).extractfile(cast("tarfile.TarInfo", info))
         except KeyError as error:
             raise OSError("it is a link to what is not in the archive") from error
-        except _DAMAGED as error:
-            raise OSError(_member_reason(error)) from error
         if stream is None:
             raise OSError("it is no regular file")
         return cast("BinaryIO", stream)
@@ -142,19 +148,17 @@ class Archive:
 
         ZipFile guards its file by a lock of its own, so that inflating goes on beside; TarFile does not.
         """
-        try:
+        with _undamaged():
             if self._zip is not None:
-                with self.open(path) as stream:
+                with self._plain(path) as stream:
                     return stream.read(limit)
             info = self._members.get(path)
             with self._lock:
                 if isinstance(info, tarfile.TarInfo) and info.isreg() and not info.issparse():
                     self._file.seek(info.offset_data)
                     return self._file.read(min(info.size, limit))
-                with self.open(path) as stream:
+                with self._plain(path) as stream:
                     return stream.read(limit)
-        except _DAMAGED as error:
-            raise OSError(_member_reason(error)) from error
 
     def close(self) -> None:
         for opened in (self._zip, self._tar, self._file, self._place):
@@ -190,10 +194,15 @@ def _mark(info: zipfile.ZipInfo | tarfile.TarInfo | None) -> str | None:
     return f"{info.size},{info.mtime}" if info is not None else None
 
 
-def _member_reason(error: Exception) -> str:
-    if "encrypted" in str(error):
-        return "it is encrypted; pack the archive without a password"
-    return f"its part of the archive is damaged: {error}"
+@contextmanager
+def _undamaged() -> Iterator[None]:
+    """The many errors of a damaged or encrypted member as one OSError."""
+    try:
+        yield
+    except _DAMAGED as error:
+        if "encrypted" in str(error):
+            raise OSError("it is encrypted; pack the archive without a password") from error
+        raise OSError(f"its part of the archive is damaged: {error}") from error
 
 
 class ArchivePlace(Place):
