@@ -446,3 +446,14 @@ def test_a_table_in_a_damaged_archive_is_named_and_so_is_an_archive_within(tmp_p
     for place in (f"zip://products.csv::{path}", f"zip://1.png::zip://inner.zip::{path}"):
         with pytest.raises(BadSource, match="damaged"):
             read(open_source(place))
+
+
+def test_a_tar_with_a_broken_header_in_its_middle_is_refused_instead_of_ending_there(tmp_path):
+    path = tarred(tmp_path / "x.tar", {f"{n}.png": b"1" * 100 for n in range(5)})
+    whole = path.read_bytes()
+    assert len(read(open_source(str(path)))) == 5
+    path.write_bytes(whole[: 3 * 1024] + b"#" + whole[3 * 1024 + 1 :])
+    with pytest.raises(BadSource, match=r"x\.tar.*broken header"):
+        open_source(str(path))
+    path.write_bytes(whole[: 5 * 1024])  # without the zeros that mark the end, as some programs write it
+    assert len(read(open_source(str(path)))) == 5

@@ -89,6 +89,7 @@ class Archive:
                 self._file = file if plain is file else spooled(plain)
                 self._tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115  closed in close
                 listed = [(one.name, one, one.isdir()) for one in self._tar.getmembers() if _has_bytes(one)]
+                _check_end(self._tar, self._file)
                 self._members = self._by_path(listed)
         except _DAMAGED as error:
             self.close()
@@ -170,6 +171,13 @@ def _long(name: str) -> str:
     """The name with ``.tgz`` as ``.gz``, and so on."""
     suffix = posixpath.splitext(name)[1].lower()
     return name + _SHORT.get(suffix, "")
+
+
+def _check_end(tar: tarfile.TarFile, file: BinaryIO) -> None:
+    """To tarfile a header that it cannot read is the end. Raises ReadError where there is more than zeros."""
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError("a member in its middle has a broken header")
 
 
 def _has_bytes(info: tarfile.TarInfo) -> bool:
