@@ -199,6 +199,11 @@ def test_a_bad_spec_says_what_is_known(spec, miner, error, message):
         build_loss(spec, dim=6, classes=4, miner=miner)
 
 
+def test_margin_refuses_labels_that_it_has_no_beta_for():
+    with pytest.raises(BadInput, match="labels 0 to 3 do not fit a loss of 3 classes"):
+        build_loss("margin", dim=6, classes=3).double()(batch(), LABELS)
+
+
 def test_a_wrong_shape_or_type_is_refused():
     loss = loss_of("triplet")
     for labels in (LABELS[:3], LABELS.to(torch.int32)):
