@@ -105,6 +105,20 @@ def test_npair_once_is_the_papers_batch_of_one_pair_a_class():
     close(result, np.mean(costs))
 
 
+def test_npair_once_keeps_to_the_pairs_of_a_miner():
+    labels = np.array([0, 1, 2, 3, 0, 1, 2, 3])
+    plain = value("npair(tuplets=once, penalty=0, scale=1)", labels=labels)
+    mined = value("npair(tuplets=once, penalty=0, scale=1)", labels=labels, miner="batch-hard")
+    f, plus, costs = RAW[:4], RAW[4:], []
+    for i in range(4):
+        nearest = min((n for n in range(8) if n % 4 != i), key=lambda n: far(RAW, i, n))
+        if nearest >= 4:
+            costs.append(math.log1p(math.exp(f[i] @ RAW[nearest] - f[i] @ plus[i])))
+    assert 0 < len(costs) < 4
+    close(mined, np.mean(costs))
+    assert mined < plain
+
+
 def test_npair_scales_its_products_with_the_dimension_unless_told_otherwise():
     assert value("npair(penalty=0)") == pytest.approx(value("npair(penalty=0, scale=1)", embeddings=RAW * 20**-0.25))
 

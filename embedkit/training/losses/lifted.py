@@ -29,9 +29,10 @@ class Lifted(PairLoss):
         positive, negative = self.miner.masks(batch)
         i, j = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
         distance = batch.distances()
-        from_i = masked_logsumexp(self.margin - distance[i], negative[i])
-        apart = batch.other_labels[j][:, None] != batch.other_labels[None, :]
-        from_j = masked_logsumexp(self.margin - distances(batch.others[j], batch.others), apart)
+        from_i = masked_logsumexp(self.margin - distance, negative)[i]
+        partners, place = j.unique(return_inverse=True)
+        apart = batch.other_labels[partners][:, None] != batch.other_labels[None, :]
+        from_j = masked_logsumexp(self.margin - distances(batch.others[partners], batch.others), apart)[place]
         cost = (torch.logaddexp(from_i, from_j) + distance[i, j]).clamp_min(0)
         return cost.square().sum() / (2 * max(1, len(i)))
 
