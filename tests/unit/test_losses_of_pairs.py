@@ -37,12 +37,11 @@ def close(result, expected):
     assert result == pytest.approx(expected, abs=1e-5, rel=1e-6)
 
 
-def test_contrastive_is_hadsell_2006_eq_4():
+def test_contrastive_is_hadsell_2006_eq_3_and_4():
     near = [0.5 * far(UNIT, i, j) ** 2 for i, j in POSITIVES]
     push = [0.5 * max(0.0, 1.3 - far(UNIT, i, j)) ** 2 for i, j in NEGATIVES]
-    active = [cost for cost in push if cost > 0]
-    assert 0 < len(active) < len(push)
-    close(value("contrastive(margin=1.3)"), np.mean(near) + np.mean(active))
+    assert 0 < np.count_nonzero(push) < len(push)
+    close(value("contrastive(margin=1.3)"), (np.sum(near) + np.sum(push)) / 8)
 
 
 def test_triplet_is_wang_2014_eq_3_on_squared_distances():
@@ -77,13 +76,16 @@ def test_batch_hard_is_hermans_2017_eq_5_with_soft_and_hard_margin(spec, x):
     close(value(spec), np.mean(costs))
 
 
-def test_lifted_structure_is_song_2016_eq_4():
+@pytest.mark.parametrize(
+    ("spec", "x"), [("lifted", 8 * UNIT), ("lifted(scale=1)", UNIT), ("lifted(scale=1, normalise=no)", RAW)]
+)
+def test_lifted_structure_is_song_2016_eq_4(spec, x):
     costs = []
     for i, j in POSITIVES:
-        inner = sum(math.exp(1 - far(UNIT, i, k)) for k in others(i))
-        inner += sum(math.exp(1 - far(UNIT, j, k)) for k in others(j))
-        costs.append(max(0.0, math.log(inner) + far(UNIT, i, j)) ** 2)
-    close(value("lifted"), np.sum(costs) / (2 * len(POSITIVES)))
+        inner = sum(math.exp(1 - far(x, i, k)) for k in others(i))
+        inner += sum(math.exp(1 - far(x, j, k)) for k in others(j))
+        costs.append(max(0.0, math.log(inner) + far(x, i, j)) ** 2)
+    close(value(spec), np.sum(costs) / (2 * len(POSITIVES)))
 
 
 def npair_costs(x, kind):
