@@ -36,7 +36,7 @@ class Lifted(PairLoss):
         i, j = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
         distance = self.scale * batch.distances()
         from_i = masked_logsumexp(self.margin - distance, negative)[i]
-        partners, place = j.unique(return_inverse=True)
+        partners, place = torch.unique(j, return_inverse=True)
         apart = batch.other_labels[partners][:, None] != batch.other_labels[None, :]
         beyond = self.margin - self.scale * distances(batch.others[partners], batch.others)
         from_j = masked_logsumexp(beyond, apart)[place]
