@@ -49,7 +49,7 @@ def build(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_dir: Path
         pictures = _pictures(spec, parts, threads) if parts.processor is not None else None
         texts = _texts(transformers, spec, parts, threads) if parts.tokenizer is not None else None
         return _identified(spec, parts, pictures, texts)
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ConfigError(
             f"{spec.argument!r} does not make vectors of pictures or texts alone ({reason}); choose another model"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from embedkit.errors import UnknownName
 from embedkit.specs import SpecText, parse_spec
-from embedkit.training.pairs import Batch, Triplets
+from embedkit.training.pairs import Batch, Triplets, distances, unit
 
 __all__ = [
     "AllPairs",
@@ -91,9 +91,9 @@ class DistanceWeighted(Miner):
     """Wu 2017, section 4: negatives are drawn with probability ∝ min(λ, 1 / q(d)), one for every positive pair.
 
     q(d) ∝ d^(n-2) (1 - d²/4)^((n-3)/2) is the density of the distance of two random points of the unit sphere in n
-    dimensions. `cutoff` clips small distances (the paper's λ, as in the authors' code: 0.5); negatives beyond
-    `reach` (1.4), which no longer cost anything, are not drawn. An anchor all of whose negatives lie beyond it draws
-    the nearest.
+    dimensions; vectors of another length are scaled for it. `cutoff` clips small distances (the paper's λ, as in the
+    authors' code: 0.5); negatives beyond `reach` (1.4), which no longer cost anything, are not drawn. An anchor all of
+    whose negatives lie beyond it draws the nearest.
     """
 
     def __init__(self, cutoff: float = 0.5, reach: float = 1.4) -> None:
@@ -102,7 +102,7 @@ class DistanceWeighted(Miner):
     @torch.no_grad()
     def weights(self, batch: Batch) -> Tensor:
         """The probabilities ``(n, m)``; a row of zeros for an anchor without negatives."""
-        apart = batch.distances()
+        apart = distances(unit(batch.anchors), unit(batch.others))
         log_weights = log_inverse_density(apart.clamp_min(self.cutoff), batch.anchors.shape[1])
         allowed = batch.negative & (apart < self.reach)
         nearest = apart.masked_fill(~batch.negative, math.inf).argmin(1, keepdim=True)

@@ -383,3 +383,16 @@ def test_weights_are_never_unpickled(models, tmp_path):
     torch.save(transformers.AutoModel.from_pretrained(models["vit"]).state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(FetchFailed, match="safetensors"):
         load_encoder(f"hf:{folder}")
+
+
+def test_code_that_a_model_brings_along_is_never_run_and_nobody_is_asked(models, tmp_path, monkeypatch):
+    folder, trace = shutil.copytree(models["vit"], tmp_path / "own"), tmp_path / "ran"
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+    tiny_models.write_json(folder / "config.json", config)
+    (folder / "own.py").write_text(f"open({str(trace)!r}, 'w').close()\n")
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(FetchFailed, match="own"):
+        load_encoder(f"hf:{folder}")
+    assert not trace.exists()

@@ -199,6 +199,21 @@ def test_a_bad_spec_says_what_is_known(spec, miner, error, message):
         build_loss(spec, dim=6, classes=4, miner=miner)
 
 
+def test_margin_refuses_labels_that_it_has_no_beta_for():
+    with pytest.raises(BadInput, match="labels 0 to 3 do not fit a loss of 3 classes"):
+        build_loss("margin", dim=6, classes=3).double()(batch(), LABELS)
+
+
+@pytest.mark.parametrize("spec", ["npair", "lifted", "nt-xent", "contrastive", "batch-hard"])
+def test_memory_does_not_grow_with_pairs_times_pictures(spec):
+    """64 pictures of two classes are 1,984 positive pairs; a matrix of pairs × pictures is 31 times n × n."""
+    kept = []
+    embeddings = torch.randn(64, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one.numel()) or one, lambda one: one):
+        build_loss(spec, dim=4)(embeddings, torch.arange(64) % 2)
+    assert max(kept) <= 64 * 64
+
+
 def test_a_wrong_shape_or_type_is_refused():
     loss = loss_of("triplet")
     for labels in (LABELS[:3], LABELS.to(torch.int32)):

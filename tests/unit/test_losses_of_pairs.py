@@ -37,12 +37,11 @@ def close(result, expected):
     assert result == pytest.approx(expected, abs=1e-5, rel=1e-6)
 
 
-def test_contrastive_is_hadsell_2006_eq_4():
+def test_contrastive_is_hadsell_2006_eq_3_and_4():
     near = [0.5 * far(UNIT, i, j) ** 2 for i, j in POSITIVES]
     push = [0.5 * max(0.0, 1.3 - far(UNIT, i, j)) ** 2 for i, j in NEGATIVES]
-    active = [cost for cost in push if cost > 0]
-    assert 0 < len(active) < len(push)
-    close(value("contrastive(margin=1.3)"), np.mean(near) + np.mean(active))
+    assert 0 < np.count_nonzero(push) < len(push)
+    close(value("contrastive(margin=1.3)"), (np.sum(near) + np.sum(push)) / 8)
 
 
 def test_triplet_is_wang_2014_eq_3_on_squared_distances():
@@ -77,13 +76,16 @@ def test_batch_hard_is_hermans_2017_eq_5_with_soft_and_hard_margin(spec, x):
     close(value(spec), np.mean(costs))
 
 
-def test_lifted_structure_is_song_2016_eq_4():
+@pytest.mark.parametrize(
+    ("spec", "x"), [("lifted", 8 * UNIT), ("lifted(scale=1)", UNIT), ("lifted(scale=1, normalise=no)", RAW)]
+)
+def test_lifted_structure_is_song_2016_eq_4(spec, x):
     costs = []
     for i, j in POSITIVES:
-        inner = sum(math.exp(1 - far(UNIT, i, k)) for k in others(i))
-        inner += sum(math.exp(1 - far(UNIT, j, k)) for k in others(j))
-        costs.append(max(0.0, math.log(inner) + far(UNIT, i, j)) ** 2)
-    close(value("lifted"), np.sum(costs) / (2 * len(POSITIVES)))
+        inner = sum(math.exp(1 - far(x, i, k)) for k in others(i))
+        inner += sum(math.exp(1 - far(x, j, k)) for k in others(j))
+        costs.append(max(0.0, math.log(inner) + far(x, i, j)) ** 2)
+    close(value(spec), np.sum(costs) / (2 * len(POSITIVES)))
 
 
 def npair_costs(x, kind):
@@ -103,6 +105,20 @@ def test_npair_once_is_the_papers_batch_of_one_pair_a_class():
     costs = [math.log1p(sum(math.exp(f[i] @ plus[j] - f[i] @ plus[i]) for j in range(4) if j != i)) for i in range(4)]
     result = value("npair(tuplets=once, penalty=0, scale=1)", labels=np.array([0, 1, 2, 3, 0, 1, 2, 3]))
     close(result, np.mean(costs))
+
+
+def test_npair_once_keeps_to_the_pairs_of_a_miner():
+    labels = np.array([0, 1, 2, 3, 0, 1, 2, 3])
+    plain = value("npair(tuplets=once, penalty=0, scale=1)", labels=labels)
+    mined = value("npair(tuplets=once, penalty=0, scale=1)", labels=labels, miner="batch-hard")
+    f, plus, costs = RAW[:4], RAW[4:], []
+    for i in range(4):
+        nearest = min((n for n in range(8) if n % 4 != i), key=lambda n: far(RAW, i, n))
+        if nearest >= 4:
+            costs.append(math.log1p(math.exp(f[i] @ RAW[nearest] - f[i] @ plus[i])))
+    assert 0 < len(costs) < 4
+    close(mined, np.mean(costs))
+    assert mined < plain
 
 
 def test_npair_scales_its_products_with_the_dimension_unless_told_otherwise():

@@ -129,3 +129,10 @@ def test_hard_classes_are_found_greedily():
         chosen = hard_classes(groups, count=5, seed=seed)
         assert len(set(chosen.tolist())) == 5
         assert len(set((chosen // 5).tolist())) == 1, "five classes of one tight group"
+
+
+def test_distance_weights_do_not_depend_on_the_lengths_of_vectors():
+    batch, miner = random_batch(), DistanceWeighted()
+    lengths = torch.linspace(3, 30, 64)[:, None]
+    longer = Batch.of(batch.anchors * lengths, batch.labels)
+    assert torch.allclose(miner.weights(longer), miner.weights(batch), atol=1e-5)

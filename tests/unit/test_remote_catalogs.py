@@ -434,3 +434,26 @@ def test_many_threads_read_many_archives_through_a_bounded_number_of_open_files(
     assert len(os.listdir("/proc/self/fd")) - before <= 17
     fetcher.close()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_a_table_in_a_damaged_archive_is_named_and_so_is_an_archive_within(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"1.png": b"1" * 1000}).read_bytes()
+    path = zipped(tmp_path / "x.zip", {"products.csv": csv_bytes(), "inner.zip": inner})
+    data = bytearray(path.read_bytes())
+    for part in (csv_bytes(), inner):
+        data[data.index(part) + len(part) // 2] ^= 1
+    path.write_bytes(data)
+    for place in (f"zip://products.csv::{path}", f"zip://1.png::zip://inner.zip::{path}"):
+        with pytest.raises(BadSource, match="damaged"):
+            read(open_source(place))
+
+
+def test_a_tar_with_a_broken_header_in_its_middle_is_refused_instead_of_ending_there(tmp_path):
+    path = tarred(tmp_path / "x.tar", {f"{n}.png": b"1" * 100 for n in range(5)})
+    whole = path.read_bytes()
+    assert len(read(open_source(str(path)))) == 5
+    path.write_bytes(whole[: 3 * 1024] + b"#" + whole[3 * 1024 + 1 :])
+    with pytest.raises(BadSource, match=r"x\.tar.*broken header"):
+        open_source(str(path))
+    path.write_bytes(whole[: 5 * 1024])  # without the zeros that mark the end, as some programs write it
+    assert len(read(open_source(str(path)))) == 5

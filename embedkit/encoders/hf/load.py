@@ -39,7 +39,7 @@ class Parts:
 
 
 def load_parts(transformers: Any, spec: SpecText) -> Parts:
-    """Weights come as safetensors only. Raises ConfigError, FetchFailed."""
+    """Weights come as safetensors only, and code of the model's own is never run. Raises ConfigError, FetchFailed."""
     try:
         with _quiet(transformers):
             model, pooled = _model(transformers, spec)
@@ -86,11 +86,16 @@ def _revision(spec: SpecText) -> dict[str, str]:
     return {"revision": spec.options["revision"]} if "revision" in spec.options else {}
 
 
+def _options(spec: SpecText) -> dict[str, Any]:
+    """Left open, transformers asks on the terminal whether to run the code that a model brings along."""
+    return {"trust_remote_code": False, **_revision(spec)}
+
+
 def _model(transformers: Any, spec: SpecText) -> tuple[nn.Module, bool]:
     import torch
 
     model, report = transformers.AutoModel.from_pretrained(
-        spec.argument, use_safetensors=True, output_loading_info=True, **_revision(spec)
+        spec.argument, use_safetensors=True, output_loading_info=True, **_options(spec)
     )
     missing = set(report["missing_keys"])
     if vital := sorted(name for name in missing if not any(part in name for part in _UNUSED)):
@@ -107,7 +112,7 @@ def _model(transformers: Any, spec: SpecText) -> tuple[nn.Module, bool]:
 def _tokenizer(transformers: Any, spec: SpecText) -> Any:
     """The tokenizer that the folder names; where its package is missing, the one that its tokenizer.json holds."""
     try:
-        return transformers.AutoTokenizer.from_pretrained(spec.argument, **_revision(spec))
+        return transformers.AutoTokenizer.from_pretrained(spec.argument, **_options(spec))
     except (OSError, ValueError, ImportError, TypeError) as error:
         try:
             return transformers.PreTrainedTokenizerFast.from_pretrained(spec.argument, **_revision(spec))
@@ -116,7 +121,7 @@ def _tokenizer(transformers: Any, spec: SpecText) -> Any:
 
 
 def _processor(transformers: Any, spec: SpecText) -> Any:
-    return transformers.AutoImageProcessor.from_pretrained(spec.argument, **_revision(spec))
+    return transformers.AutoImageProcessor.from_pretrained(spec.argument, **_options(spec))
 
 
 def _not_loaded(spec: SpecText, error: Exception) -> FetchFailed:

@@ -6,17 +6,20 @@ unpacked into a temporary file first, since in a compressed stream every step ba
 
 from __future__ import annotations
 
+import io
 import posixpath
 import struct
 import tarfile
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, cast
 
 from embedkit.ingest.places.contract import Entry, Place, joined
-from embedkit.ingest.places.streams import COMPRESSED, decompressed, spooled
+from embedkit.ingest.places.streams import COMPRESSED, Guarded, decompressed, spooled
 
 __all__ = ["Archive", "ArchiveKind", "ArchivePlace", "ArchiveUri", "archive_kind", "split_archive"]
 
@@ -86,6 +89,7 @@ class Archive:
                 self._file = file if plain is file else spooled(plain)
                 self._tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115  closed in close
                 listed = [(one.name, one, one.isdir()) for one in self._tar.getmembers() if _has_bytes(one)]
+                _check_end(self._tar, self._file)
                 self._members = self._by_path(listed)
         except _DAMAGED as error:
             self.close()
@@ -122,17 +126,20 @@ class Archive:
 
     def open(self, path: str) -> BinaryIO:
         """A stream of one member, for the thread that has the archive to itself."""
+        return io.BufferedReader(Guarded(self._plain(path), _undamaged))
+
+    def _plain(self, path: str) -> BinaryIO:
+        """A stream whose errors are those of the archive."""
         info = self._members.get(path)
         if info is None:
             raise FileNotFoundError(2, "it is not in the archive")
         try:
-            if self._zip is not None:
-                return cast("BinaryIO", self._zip.open(cast("zipfile.ZipInfo", info)))
-            stream = cast("tarfile.TarFile", self._tar).extractfile(cast("tarfile.TarInfo", info))
+            with _undamaged():
+                if self._zip is not None:
+                    return cast("BinaryIO", self._zip.open(cast("zipfile.ZipInfo", info)))
+                stream = cast("tarfile.TarFile", self._tar).extractfile(cast("tarfile.TarInfo", info))
         except KeyError as error:
             raise OSError("it is a link to what is not in the archive") from error
-        except _DAMAGED as error:
-            raise OSError(_member_reason(error)) from error
         if stream is None:
             raise OSError("it is no regular file")
         return cast("BinaryIO", stream)
@@ -142,19 +149,17 @@ class Archive:
 
         ZipFile guards its file by a lock of its own, so that inflating goes on beside; TarFile does not.
         """
-        try:
+        with _undamaged():
             if self._zip is not None:
-                with self.open(path) as stream:
+                with self._plain(path) as stream:
                     return stream.read(limit)
             info = self._members.get(path)
             with self._lock:
                 if isinstance(info, tarfile.TarInfo) and info.isreg() and not info.issparse():
                     self._file.seek(info.offset_data)
                     return self._file.read(min(info.size, limit))
-                with self.open(path) as stream:
+                with self._plain(path) as stream:
                     return stream.read(limit)
-        except _DAMAGED as error:
-            raise OSError(_member_reason(error)) from error
 
     def close(self) -> None:
         for opened in (self._zip, self._tar, self._file, self._place):
@@ -166,6 +171,13 @@ def _long(name: str) -> str:
     """The name with ``.tgz`` as ``.gz``, and so on."""
     suffix = posixpath.splitext(name)[1].lower()
     return name + _SHORT.get(suffix, "")
+
+
+def _check_end(tar: tarfile.TarFile, file: BinaryIO) -> None:
+    """To tarfile a header that it cannot read is the end. Raises ReadError where there is more than zeros."""
+    file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise tarfile.ReadError("a member in its middle has a broken header")
 
 
 def _has_bytes(info: tarfile.TarInfo) -> bool:
@@ -190,10 +202,15 @@ def _mark(info: zipfile.ZipInfo | tarfile.TarInfo | None) -> str | None:
     return f"{info.size},{info.mtime}" if info is not None else None
 
 
-def _member_reason(error: Exception) -> str:
-    if "encrypted" in str(error):
-        return "it is encrypted; pack the archive without a password"
-    return f"its part of the archive is damaged: {error}"
+@contextmanager
+def _undamaged() -> Iterator[None]:
+    """The many errors of a damaged or encrypted member as one OSError."""
+    try:
+        yield
+    except _DAMAGED as error:
+        if "encrypted" in str(error):
+            raise OSError("it is encrypted; pack the archive without a password") from error
+        raise OSError(f"its part of the archive is damaged: {error}") from error
 
 
 class ArchivePlace(Place):

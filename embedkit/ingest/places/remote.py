@@ -7,14 +7,12 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from embedkit.errors import EmbedkitError, MissingExtra
 from embedkit.ingest.places.contract import Entry, Place, joined
+from embedkit.ingest.places.streams import Guarded
 from embedkit.urls import redact
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 __all__ = ["RemotePlace", "missing_protocol"]
 
@@ -80,7 +78,7 @@ class RemotePlace(Place):
         del seek
         with _translated():
             stream = self._files.open(self._full(path), "rb")
-        return io.BufferedReader(_Guarded(stream), _BUFFER)
+        return io.BufferedReader(Guarded(stream, _translated), _BUFFER)
 
     def uri(self, path: str) -> str:
         return f"{self._url}{'' if self._url.endswith('/') or not path else '/'}{path}"
@@ -96,38 +94,6 @@ class RemotePlace(Place):
         if place.startswith("..") or "::" in place:
             raise ValueError(f"the picture {reference!r} leads out of {redact(self._url)}")
         return f"{scheme}{separator}{joined(authority, place)}"
-
-
-class _Guarded(io.RawIOBase):
-    """A file of fsspec whose drivers' errors come out as OSError."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return bool(self._inner.seekable())
-
-    def tell(self) -> int:
-        return int(self._inner.tell())
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        with _translated():
-            return int(self._inner.seek(offset, whence))
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer)
-        with _translated():
-            data = cast("bytes", self._inner.read(len(view)))
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._inner.close()
-        super().close()
 
 
 @contextmanager

@@ -9,13 +9,15 @@ import lzma
 import shutil
 import tempfile
 import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["COMPRESSED", "buffered", "decompressed", "spooled"]
+__all__ = ["COMPRESSED", "Guarded", "buffered", "decompressed", "spooled"]
 
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
 _BUFFER = 1 << 20
@@ -26,6 +28,38 @@ def buffered(stream: BinaryIO) -> io.BufferedReader:
     if isinstance(stream, io.BufferedReader):
         return stream
     return io.BufferedReader(cast("io.RawIOBase", stream), _BUFFER)
+
+
+class Guarded(io.RawIOBase):
+    """A stream whose own kinds of errors come out as OSError: `guard` is around every step and translates them."""
+
+    def __init__(self, inner: Any, guard: Callable[[], AbstractContextManager[None]]) -> None:
+        self._inner, self._guard = inner, guard
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._inner.seekable())
+
+    def tell(self) -> int:
+        return int(self._inner.tell())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with self._guard():
+            return int(self._inner.seek(offset, whence))
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
+        with self._guard():
+            data = cast("bytes", self._inner.read(len(view)))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._inner.close()
+        super().close()
 
 
 def decompressed(stream: BinaryIO, name: str) -> BinaryIO:

@@ -12,13 +12,14 @@ from embedkit.training.datasets.tree import Tree
 
 __all__ = ["read_table"]
 
-_SPLITS = {"train": "train", "training": "train", "test": "test", "val": "test", "valid": "test", "validation": "test",
+_SPLITS = {"train": "train", "training": "train", "test": "test", "val": "val", "valid": "val", "validation": "val",
            "query": "query", "gallery": "gallery"}  # fmt: skip
 
 
 def read_table(path: Path) -> DataSet:
     """``path,label[,split]``; paths relative to the table, or absolute. Splits: train, test, or query and gallery.
 
+    Rows of a split ``val`` are left out where another is judged, and stand for ``test`` where none is.
     Without a split, the first half of the classes, sorted by name, trains, and the other half is judged.
     """
     parts = _parts(path)
@@ -28,6 +29,9 @@ def read_table(path: Path) -> DataSet:
         if len(parts) > 1:
             raise BadSource(f"{path}: some rows have a split and others none; fill the column, or leave it out")
         parts["train"], parts["test"] = halves(given)
+    held_out = parts.pop("val", [])
+    if held_out and not (parts.get("test") or parts.get("query") or parts.get("gallery")):
+        parts["test"] = held_out
     if bool(parts.get("query")) != bool(parts.get("gallery")) or (parts.get("test") and parts.get("query")):
         raise BadSource(f"{path}: besides train, give test, or query and gallery, as the split")
     train = builder.train(parts.get("train", []))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from embedkit.errors import ConfigError
 from embedkit.training.datasets.contract import DataSet, Pairs, Subset
 
 __all__ = ["limited"]
@@ -14,7 +15,8 @@ __all__ = ["limited"]
 def limited(data: DataSet, pictures: int) -> DataSet:
     """At most so many queries (the first class whole), and the gallery's pictures of their classes.
 
-    Of pairs, evenly many from the whole list, so that every fold keeps some of both kinds.
+    Of pairs, evenly many from the whole list: from some fifty pictures on every fold of LFW keeps both kinds. Raises
+    ConfigError when the gallery has nothing of these classes.
     """
     if data.pairs is not None:
         return _fewer_pairs(data, data.pairs, pictures)
@@ -26,10 +28,14 @@ def limited(data: DataSet, pictures: int) -> DataSet:
     mask = np.isin(labels, known[order][kept])
     place = np.cumsum(mask) - 1
     gallery = data.gallery
+    if gallery is not None:
+        gallery = gallery.take(np.isin(gallery.labels, known[order][kept]))
+        if not len(gallery):
+            raise ConfigError(f"A limit of {pictures} pictures leaves nothing to be found in the gallery; give more")
     return replace(
         data,
         query=data.query.take(mask),
-        gallery=gallery.take(np.isin(gallery.labels, known[order][kept])) if gallery is not None else None,
+        gallery=gallery,
         subsets=tuple(Subset(part.name, place[part.rows[mask[part.rows]]]) for part in data.subsets),
     )
 

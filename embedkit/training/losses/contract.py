@@ -13,7 +13,7 @@ from embedkit.specs import SpecText
 from embedkit.training.miners import AllPairs, Miner
 from embedkit.training.pairs import Bank, Batch, unit
 
-__all__ = ["ClassLoss", "Loss", "PairLoss", "class_vectors", "known_classes", "nothing"]
+__all__ = ["ClassLoss", "Loss", "PairLoss", "check_labels", "class_vectors", "known_classes", "nothing"]
 
 
 class Loss(nn.Module, ABC):
@@ -108,12 +108,17 @@ class ClassLoss(Loss):
 
     def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings = super().prepare(embeddings, labels)
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            raise BadInput(
-                f"The labels {int(labels.min())} to {int(labels.max())} do not fit a loss of {self.classes} classes; "
-                "number the classes from 0"
-            )
+        check_labels(labels, self.classes)
         return embeddings
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raises BadInput for labels beyond 0 to classes - 1, of which a card would only say that something went wrong."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise BadInput(
+            f"The labels {int(labels.min())} to {int(labels.max())} do not fit a loss of {classes} classes; "
+            "number the classes from 0"
+        )
 
 
 def class_vectors(dim: int, classes: int, *, centres: int = 1) -> nn.Parameter:

@@ -17,8 +17,9 @@ __all__ = ["Contrastive", "DeepID2", "contrastive", "deepid2"]
 class Contrastive(PairLoss):
     """Hadsell 2006, eq. 4: ½ d² for a pair of one class, ½ max(0, m - d)² for two classes; m = 1.
 
-    The paper sums over given pairs (eq. 3). In a batch of every pair far more are of two classes than of one, so each
-    kind has its own mean, that of the second over the pairs nearer than m.
+    Summed over the pairs, as in eq. 3, and divided by the number of anchors: a pair counts the same whichever kind it
+    is of. With a mean for each kind the many pairs of two classes weigh no more than the few of one, and the embedding
+    shrinks together.
     """
 
     def __init__(self, margin: float = 1.0, miner: Miner | None = None) -> None:
@@ -27,10 +28,14 @@ class Contrastive(PairLoss):
 
     def of_batch(self, batch: Batch) -> Tensor:
         positive, negative = self.miner.masks(batch)
-        return _verification(batch.distances(), positive, negative, self.margin)
+        distance = batch.distances()
+        short = (self.margin - distance).clamp_min(0)
+        cost = torch.where(positive, distance.square(), 0) + torch.where(negative, short.square(), 0)
+        return cost.sum() / (2 * max(1, len(batch.labels)))
 
 
-def _verification(distance: Tensor, positive: Tensor, negative: Tensor, margin: float | Tensor) -> Tensor:
+def _verification(distance: Tensor, positive: Tensor, negative: Tensor, margin: Tensor) -> Tensor:
+    """Each kind of pair by its own mean, that of two classes over the pairs nearer than the margin."""
     short = (margin - distance).clamp_min(0)
     return (mean_of(distance.square(), positive) + mean_of(short.square(), negative & (short > 0))) / 2
 

@@ -141,10 +141,11 @@ class DAML(Loss):
         far = distances(here, negatives).squeeze(1)
         if isinstance(self.base, Contrastive):
             short = (self.base.margin - far).clamp_min(0)
-            return (near.mean() + mean_of(short.square(), short > 0)) / 2
+            return (near + short.square().sum(1)).mean() / 2
         assert isinstance(self.base, Lifted)
-        both = torch.cat([far, distances(positive[:, None], negatives).squeeze(1)], dim=1)
-        cost = (self.base.margin - both).logsumexp(1) + distances(here, positive[:, None]).flatten()
+        scale = self.base.scale
+        both = scale * torch.cat([far, distances(positive[:, None], negatives).squeeze(1)], dim=1)
+        cost = (self.base.margin - both).logsumexp(1) + scale * distances(here, positive[:, None]).flatten()
         return cost.clamp_min(0).square().mean() / 2
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from embedkit.specs import SpecText
-from embedkit.training.losses.contract import PairLoss
+from embedkit.training.losses.contract import PairLoss, check_labels
 from embedkit.training.miners import DistanceWeighted, Miner
 from embedkit.training.pairs import Batch
 
@@ -34,6 +34,12 @@ class Margin(PairLoss):
     def per_class_beta(self) -> bool:
         """Whether every class has a β of its own."""
         return len(self.beta) > 1
+
+    def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        embeddings = super().prepare(embeddings, labels)
+        if self.per_class_beta:
+            check_labels(labels, len(self.beta))
+        return embeddings
 
     def of_batch(self, batch: Batch) -> Tensor:
         chosen = self.miner.triplets(batch)

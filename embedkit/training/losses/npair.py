@@ -58,14 +58,15 @@ class NPair(PairLoss):
     def of_batch(self, batch: Batch) -> Tensor:
         positive, negative = self.miner.masks(batch)
         if self.tuplets == "once":
-            positive, negative = _once(batch)
+            pairs, against = _once(batch)
+            positive, negative = positive & pairs, negative & against
         anchor, other = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
         similar = self.scale_of(batch.anchors) * batch.similarities()
-        above = similar[anchor] - similar[anchor, other][:, None]
+        own = similar[anchor, other]
         if self.kind == "mc":
-            cost = F.softplus(masked_logsumexp(above, negative[anchor]))
+            cost = F.softplus(masked_logsumexp(similar, negative)[anchor] - own)
         else:
-            cost = torch.where(negative[anchor], F.softplus(above), 0).sum(1)
+            cost = torch.where(negative[anchor], F.softplus(similar[anchor] - own[:, None]), 0).sum(1)
         return cost.sum() / max(1, len(anchor)) + self.penalty * batch.anchors.square().sum(1).mean()
 
 

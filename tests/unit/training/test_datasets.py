@@ -180,6 +180,16 @@ def test_a_table_gives_path_label_and_split(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("splits", "judged"), [("train val test", ("c",)), ("train test validation", ("b",)), ("train train valid", ("c",))]
+)
+def test_validation_rows_of_a_table_never_mix_with_those_of_the_test(splits, judged, tmp_path):
+    trees.put(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    rows = zip("123", "abc", splits.split(), strict=True)
+    (tmp_path / "t.csv").write_text("path,label,split\n" + "".join(f"{n}.jpg,{a},{part}\n" for n, a, part in rows))
+    assert open_dataset(tmp_path / "t.csv").query.names == judged
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("file,label\n", "needs the columns path and label, not file, label"),

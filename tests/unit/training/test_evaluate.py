@@ -147,6 +147,16 @@ def test_a_limit_takes_whole_classes_and_what_they_can_find(shop, tmp_path):
     assert [len(part.rows) for part in vehicles.subsets] == [4, 4, 4]
 
 
+def test_a_limit_that_leaves_the_gallery_empty_is_refused(tmp_path):
+    for name in "123":
+        picture(1).save(tmp_path / f"{name}.png")
+    (tmp_path / "t.csv").write_text("path,label,split\n1.png,a,query\n2.png,b,query\n3.png,b,gallery\n")
+    data = open_dataset(tmp_path / "t.csv")
+    assert evaluate_data(Colours(), data).unmatched == 1
+    with pytest.raises(ConfigError, match="A limit of 1 pictures leaves nothing to be found in the gallery"):
+        evaluate_data(Colours(), data, limit=1)
+
+
 def test_what_cannot_be_judged_is_refused(shop):
     with pytest.raises(ConfigError, match="'minilm' takes no pictures"):
         embedkit.evaluate_encoder("minilm", shop)
