@@ -83,7 +83,8 @@ class Trainer:
         )
         self._budget = Budget.of(recipe, epoch=len(self._sampler))
         self._augment = Augmenter(recipe.augment)
-        self._centres: Tensor | None = None
+        self._centres: Tensor | None = None  # class means as they follow the batches,
+        self._mined: Tensor | None = None  # and as they were when the epoch began
         self.pictures = Pictures(material.train, built.pictures, threads=self.threads)
         self._saved = time.perf_counter()
 
@@ -131,7 +132,7 @@ class Trainer:
         self.step, self.seconds = checkpoint.step, checkpoint.seconds
         self.best, self.start = checkpoint.best, checkpoint.start
         self.chosen = dict(checkpoint.chosen) if checkpoint.chosen is not None else None
-        self._centres = checkpoint.centres
+        self._centres, self._mined = checkpoint.centres, checkpoint.mined
         self.pictures.failures.update(checkpoint.failures or {})
 
     def save(self) -> None:
@@ -148,6 +149,7 @@ class Trainer:
             self.best,
             self.chosen,
             self._centres,
+            self._mined,
             dict(self.start) if self.start is not None else None,
             dict(self.pictures.failures),
         )
@@ -172,8 +174,9 @@ class Trainer:
     def _epoch(self, history: History, stop: StopSignal, log: Callable[[Mapping[str, float], int], None]) -> None:
         position = self._sampler.position(self.step)
         if isinstance(self._sampler, PairSampler):
-            mined = position.epoch > 0 and self._centres is not None
-            self._sampler.mine(self._centres.numpy() if mined and self._centres is not None else None)
+            if position.batch == 0 and self._centres is not None:
+                self._mined = self._centres.clone()
+            self._sampler.mine(self._mined.numpy() if self._mined is not None else None)
         self._sampler.seek(position)
         losses: list[float] = []
         seconds, seen = self.seconds, self.seen

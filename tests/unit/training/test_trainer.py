@@ -112,7 +112,7 @@ def test_a_run_that_is_killed_in_an_epoch_ends_bit_equal_to_one_that_is_not(chan
     (tmp_path / "recipe.toml").write_text(recipe.as_toml())
     command = ["train", "--recipe", "recipe.toml", "--out", "run", "--no-plots", "--checkpoint-seconds", "0"]
     code = "from embedkit_cli.main import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=tmp_path)
     history = tmp_path / "run" / "history.jsonl"
     while process.poll() is None and not (history.is_file() and history.read_text().count('"loss"') >= 6):
         time.sleep(0.01)
@@ -151,12 +151,12 @@ def test_a_picture_that_cannot_be_read_is_left_out_counted_and_named(shop, tmp_p
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_weights_before_it(shop, tmp_path):
-    recipe = small(shop, steps=30, rate=1e3, head_rate=1e3, warmup=0.0, clip=0.0)
+    encoder = "torchvision:resnet18(size=64, weights=none)"
+    recipe = small(shop, encoder=encoder, steps=30, rate=1e3, head_rate=1e3, warmup=0.0, clip=0.0)
     with pytest.raises(TrainingFailed, match=r"The loss of batch \d+ is .*\.png.*are kept") as caught:
         train(recipe, tmp_path / "run")
     assert str(tmp_path / "run") in str(caught.value)
-    encoder = load_encoder(str(tmp_path / "run"))
-    vectors = encode_split(encoder, open_dataset(shop).query).vectors
+    vectors = encode_split(load_encoder(str(tmp_path / "run")), open_dataset(shop).query).vectors
     assert np.isfinite(vectors).all()
 
 
