@@ -24,9 +24,8 @@ class Checkpoint:
     """`step` batches were learned from in `seconds`; `objective`, `optimiser`, `average` are state dicts.
 
     `best`: the best figure of a validation so far and how many came since, where the recipe watches one; `chosen`:
-    the weights that had it. `centres`: class means ``(classes, dim)`` for the mining of hard classes, `mined`: as they were
-    at the start of the epoch. `start`: the
-    figures before training. `failures`: reasons by path.
+    the weights that had it. `centres`: class means ``(classes, dim)`` for the mining of hard classes, `mined`: as
+    they were at the start of the epoch. `start`: the figures before training. `failures`: reasons by path.
     """
 
     step: int
