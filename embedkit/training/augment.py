@@ -29,7 +29,7 @@ def step_seed(seed: int, step: int, shard: int = 0) -> int:
 
 
 class Augmenter:
-    """uint8 ``(n, height, width, 3)`` in, float32 of the same shape and range (0..255) out."""
+    """uint8 ``(n, height, width, 3)`` in, float32 of the same range (0..255) out; of `options.size`, if that is set."""
 
     def __init__(self, options: Augment) -> None:
         self._options = options
@@ -39,8 +39,8 @@ class Augmenter:
         options, count = self._options, len(pixels)
         draw = _Draw(count, seed, pixels.device)
         pictures = pixels.permute(0, 3, 1, 2).float()
-        if options.crop < 1 or options.rotate > 0:
-            pictures = _moved(pictures, self._places(draw))
+        if options.crop < 1 or options.rotate > 0 or options.size:
+            pictures = _moved(pictures, self._places(draw), options.size)
         elif options.flip:
             pictures = torch.where(draw.chance(0.5)[:, None, None, None], pictures.flip(3), pictures)
         if options.colour > 0:
@@ -80,8 +80,9 @@ class _Draw:
         return self.between(0, 1) < probability
 
 
-def _moved(pictures: Tensor, places: Tensor) -> Tensor:
-    grid = F.affine_grid(places, list(pictures.shape), align_corners=False)
+def _moved(pictures: Tensor, places: Tensor, size: int) -> Tensor:
+    sides = [size, size] if size else list(pictures.shape[2:])
+    grid = F.affine_grid(places, [*pictures.shape[:2], *sides], align_corners=False)
     return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 

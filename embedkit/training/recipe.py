@@ -55,6 +55,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "augment.colour": (0, 1),
     "augment.rotate": (0, 180),
     "augment.erase": (0, 1),
+    "augment.size": (0, 2048),
 }
 
 
@@ -64,7 +65,9 @@ class Augment:
 
     `flip`: left-right, every other picture. `crop`: the least share of the area that a random crop keeps; 1 is no
     crop. `colour`: strength of the jitter of brightness, contrast and saturation, 0 to 1. `rotate`: degrees, either
-    way. `erase`: probability of random erasing (Zhong 2017).
+    way. `erase`: probability of random erasing (Zhong 2017). `size`: the side of training pictures, 0 for what the
+    encoder takes; smaller ones train faster, and since crops enlarge what they show, what is then judged looks as
+    large as what was learned (Touvron 2019, "Fixing the train-test resolution discrepancy").
     """
 
     flip: bool = True
@@ -72,6 +75,7 @@ class Augment:
     colour: float = 0.2
     rotate: float = 0.0
     erase: float = 0.0
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
