@@ -73,10 +73,13 @@ def measured(loss: str, options: argparse.Namespace, home: Path) -> dict[str, An
     trained = embedkit_command(
         *("train", "--recipe", options.recipe, "--data", options.data, "--loss", name, "--out", str(out)),
         *("--seed", str(options.seed), "--set", "validate=0", "--no-plots", "--json"),
+        *("--threads", str(options.threads)),
         *budget,
         *settings,
     )
-    judged = embedkit_command("evaluate", str(out), "--data", options.data, "--no-clusters", "--json")
+    judged = embedkit_command(
+        *("evaluate", str(out), "--data", options.data, "--no-clusters", "--json", "--threads", str(options.threads))
+    )
     speed = {} if loss == START else {key: trained[key] for key in ("steps", "epochs", "images_per_second", "seconds")}
     return {"loss": loss, **{key: judged[key] for key in SHOWN}, **speed}
 
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=4.0)
     parser.add_argument("--steps", type=int, default=0, help="batches instead of minutes, for a machine that is busy")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=0, help="of a training; 0 for one a core")
     parser.add_argument("--losses", nargs="*", default=[START, *LOSSES])
     parser.add_argument("--set", nargs="*", default=[], help="settings of the recipe, as in embedkit train --set")
     parser.add_argument("--again", action="store_true", help="measure rows that are there already")
