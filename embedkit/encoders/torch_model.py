@@ -97,7 +97,7 @@ class TorchImageEncoder(Encoder):
         return vectors
 
     def close(self) -> None:
-        del self.model
+        self.__dict__.pop("model", None)  # closing twice is no error
 
 
 def encoder_of(spec: SpecText, backbone: Backbone, pooling: nn.Module, *, threads: int = 0) -> TorchImageEncoder:

@@ -15,7 +15,7 @@ from embedkit.metadata.models import Product as ProductTable
 from embedkit.metadata.models import Vector as VectorTable
 from embedkit.metadata.rows import FailureWrite, KnownProduct, KnownVector, ProductWrite, RunCounts
 from embedkit.metadata.session import Session, parts
-from embedkit.types import Attributes, Product
+from embedkit.types import Product
 
 __all__ = ["Products"]
 
@@ -260,13 +260,6 @@ class Products(Session):
         query = sa.select(sa.func.count()).select_from(_P).where(_P.c.collection_id == cid, _P.c.deleted.is_(False))
         with self._read() as connection:
             return connection.execute(query).scalar_one()
-
-    def rows_for_columns(self, cid: int, view: str, ids: Sequence[int]) -> dict[int, Attributes]:
-        """What a filter sees of products, by the id of their live vector."""
-        return {
-            vector_id: {**product.attributes, "key": product.key, "title": product.title}
-            for vector_id, product in self.products_by_vector(cid, view, ids).items()
-        }
 
     def unseen(self, cid: int, *, run_id: int, batch: int = 1_000) -> Iterator[list[str]]:
         """Keys that a run did not see, in pieces; the caller may delete them while it reads."""

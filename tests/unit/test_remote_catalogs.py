@@ -9,7 +9,9 @@ import io
 import json
 import lzma
 import os
+import shutil
 import tarfile
+import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +23,8 @@ import pytest
 from embedkit.config import FetchSettings
 from embedkit.errors import BadImage, BadSource, MissingExtra
 from embedkit.ingest.fetch import Fetcher, is_remote
+from embedkit.ingest.places import streams
+from embedkit.ingest.places.held import OpenArchives
 from embedkit.ingest.sources.contract import RecordError
 from embedkit.ingest.sources.open import open_source
 from embedkit.testing.source import SourceContract
@@ -298,6 +302,75 @@ def test_a_table_that_changes_while_it_is_read_stops_the_reading(web):
     with pytest.raises(BadSource, match="changed while it was read"):
         list(records)
     source.close()
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"1"'])
+def test_a_host_that_tells_only_a_date_stops_the_reading_when_the_date_or_the_size_changes(web, etag):
+    row = b"k%d,title,%s\n"
+    body = b"key,title,text\n" + b"".join(row % (n, b"x" * 1000) for n in range(1_000))
+    old, new = "Tue, 01 Jul 2025 10:00:00 GMT", "Tue, 01 Jul 2025 10:00:05 GMT"
+
+    def begun():
+        web.files["/t.csv"], web.headers["/t.csv"] = body, {"ETag": etag, "Last-Modified": old}
+        source = open_source(f"{web.url}/t.csv")
+        records = source.records()
+        next(records)
+        return source, records
+
+    source, records = begun()
+    assert len(list(records)) == 999
+    source.close()
+    source, records = begun()
+    if etag:
+        web.headers["/t.csv"] = {"ETag": 'W/"2"', "Last-Modified": old}
+    else:
+        web.headers["/t.csv"] = {"ETag": "", "Last-Modified": new}
+    with pytest.raises(BadSource, match="changed while it was read"):
+        list(records)
+    source.close()
+    source, records = begun()
+    web.files["/t.csv"] += b"new,new,new\n"
+    with pytest.raises(BadSource, match="changed while it was read"):
+        list(records)
+    source.close()
+
+
+def test_a_bomb_is_refused_before_its_copy_is_larger_than_the_limit(web, tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "_MOST", 3 << 20)
+    inner = zipped(tmp_path / "in.zip", {"1.png": bytes(5 << 20)}).read_bytes()
+    web.ranges = False
+    web.files["/x.zip"] = inner
+    catalogs = [
+        tarred(tmp_path / "x.tar.gz", {"1.png": bytes(5 << 20)}, "w:gz"),
+        f"zip://::zip://in.zip::{zipped(tmp_path / 'x.zip', {'in.zip': inner}, compression=zipfile.ZIP_DEFLATED)}",
+        f"{web.url}/x.zip",
+    ]
+    for catalog in catalogs:
+        with pytest.raises(BadSource, match=r"larger than .* GiB .* unpack it yourself"):
+            open_source(str(catalog))
+    assert len(read(open_source(str(tarred(tmp_path / "small.tar.gz", {"1.png": bytes(1 << 20)}, "w:gz"))))) == 1
+
+
+def test_a_copy_leaves_some_of_the_disk_free(tmp_path, monkeypatch):
+    path = tarred(tmp_path / "x.tar.gz", {"1.png": bytes(1 << 20)}, "w:gz")
+    usage = shutil.disk_usage(tempfile.gettempdir())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=usage.total // 1_000))
+    with pytest.raises(BadSource, match=r"would fill the disk, at .* MiB; set TMPDIR"):
+        open_source(str(path))
+
+
+def test_an_archive_that_comes_late_is_read_and_one_that_is_damaged_keeps_its_kind_of_error(tmp_path):
+    archives = OpenArchives()
+    uri = f"zip://1.png::{tmp_path / 'x.zip'}"
+    with pytest.raises(FileNotFoundError):
+        archives.read(uri, 10)
+    zipped(tmp_path / "x.zip", {"1.png": b"1"})
+    assert archives.read(uri, 10) == b"1"
+    (tmp_path / "folder.zip").mkdir()
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError):
+            archives.read(f"zip://1.png::{tmp_path / 'folder.zip'}", 10)
+    archives.close()
 
 
 def test_a_fingerprint_follows_the_content_and_is_none_where_nothing_tells(web, memory, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -65,14 +66,14 @@ class OpenArchives:
 
 
 def _opened(held: _Held, key: str) -> Archive:
-    """One thread opens; a damaged archive is not tried again for every picture."""
+    """One thread opens; a damaged archive is not tried again for every picture, one that is not there is."""
     with held.lock:
         if held.archive is None:
             if held.error is not None:
-                raise OSError(str(held.error)) from held.error
+                raise copy.copy(held.error) from held.error
             try:
                 held.archive = open_archive(key)
-            except TimeoutError:
+            except (TimeoutError, FileNotFoundError):
                 raise
             except OSError as error:
                 held.error = error

@@ -9,18 +9,20 @@ import lzma
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["COMPRESSED", "Guarded", "buffered", "decompressed", "spooled"]
+__all__ = ["COMPRESSED", "Guarded", "buffered", "decompressed", "spool", "spooled"]
 
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst"})
 _BUFFER = 1 << 20
+_MOST = 64 << 30  # bytes of a copy: what grows beyond is taken for a bomb
+_SPARE = 1 << 30  # bytes of the disk that a copy leaves free, a tenth of a small disk
 
 
 def buffered(stream: BinaryIO) -> io.BufferedReader:
@@ -111,12 +113,31 @@ def _decompressor(stream: BinaryIO, suffix: str) -> BinaryIO:
     return cast("BinaryIO", pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, "r"), "zstd"))
 
 
+def spool(parts: Iterable[bytes], file: IO[bytes]) -> None:
+    """Write a copy into a temporary file. Raises OSError when it grows too large, or would fill the disk."""
+    written, folder = 0, tempfile.gettempdir()
+    for part in parts:
+        written += len(part)
+        if written > _MOST:
+            raise OSError(
+                f"it is larger than {_MOST / 2**30:g} GiB where it must be copied or unpacked to be read; unpack it "
+                "yourself and give the folder"
+            )
+        disk = shutil.disk_usage(folder)
+        if disk.free - len(part) < min(_SPARE, disk.total // 10):
+            raise OSError(
+                f"its copy in {folder} would fill the disk, at {written / 2**20:,.0f} MiB; set TMPDIR to a folder "
+                "with more room"
+            )
+        file.write(part)
+
+
 def spooled(stream: BinaryIO) -> BinaryIO:
-    """A copy in a file without a name, which goes when it is closed; `stream` is closed."""
+    """A copy in a file without a name, which goes when it is closed; `stream` is closed. Raises OSError as `spool`."""
     file = tempfile.TemporaryFile(prefix="embedkit-")  # noqa: SIM115  handed to the caller
     try:
         with stream:
-            shutil.copyfileobj(stream, file, _BUFFER)
+            spool(iter(lambda: stream.read(_BUFFER), b""), file)
         file.seek(0)
     except BaseException:
         file.close()

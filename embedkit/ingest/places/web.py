@@ -17,6 +17,7 @@ import httpx
 
 from embedkit.ingest.http import AGAIN
 from embedkit.ingest.places.contract import Entry, Place
+from embedkit.ingest.places.streams import spool
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -36,6 +37,7 @@ class _Head:
     size: int
     mark: str | None
     etag: str | None
+    date: str | None
     copy: str | None
 
 
@@ -85,7 +87,7 @@ class WebPlace(Place):
     def _asked(self, url: str) -> _Head:
         with self._client.stream("GET", url, headers={"Range": "bytes=0-0"}) as answer:
             if answer.status_code == 416:
-                return _Head(0, None, None, None)
+                return _Head(0, None, None, None, None)
             _check(answer)
             etag = answer.headers.get("ETag")
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -94,7 +96,7 @@ class WebPlace(Place):
             else:
                 copy, size = _copied(answer)
         date = answer.headers.get("Last-Modified")
-        return _Head(size, etag or (f"{size},{date}" if date else None), etag, copy)
+        return _Head(size, etag or (f"{size},{date}" if date else None), etag, date, copy)
 
     def close(self) -> None:
         self._client.close()
@@ -153,19 +155,28 @@ class _Ranges(io.RawIOBase):
             headers["If-Range"] = etag
         with self._client.stream("GET", self._url, headers=headers) as answer:
             _check(answer)
-            if answer.status_code != 206:
+            if answer.status_code != 206 or self._changed(answer.headers):
                 raise OSError("it has changed while it was read; run the same command again")
             data = answer.read()
         if len(data) != end - start:
             raise httpx.RemoteProtocolError("the answer is cut off")
         return data
 
+    def _changed(self, headers: httpx.Headers) -> bool:
+        """Whether the answer tells of another file; what If-Range does not tell where there is no strong ETag."""
+        head, size = self._head, headers.get("Content-Range", "").rpartition("/")[2]
+        if size.isdecimal() and int(size) != head.size:
+            return True
+        etag, date = headers.get("ETag"), headers.get("Last-Modified")
+        if head.etag and etag:
+            return bool(head.etag != etag)
+        return bool(head.date and date and head.date != date)
+
 
 def _copied(answer: httpx.Response) -> tuple[str, int]:
     with tempfile.NamedTemporaryFile(prefix="embedkit-", delete=False) as file:
         try:
-            for part in answer.iter_bytes():
-                file.write(part)
+            spool(answer.iter_bytes(), file)
         except BaseException:
             os.unlink(file.name)
             raise

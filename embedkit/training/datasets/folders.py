@@ -16,7 +16,8 @@ _TEST = ("test", "testing", "val", "valid", "validation")
 def read_folder(tree: Tree) -> DataSet:
     """``CLASS/**/picture``. With folders ``train`` and ``test`` (or ``val``; or ``query`` and ``gallery``), those.
 
-    Without, the first half of the classes, sorted by name, trains, and the other half is judged.
+    Without, the first half of the classes, sorted by name, trains, and the other half is judged; so it is where the
+    folder ``train`` is alone.
     """
     there = {name.lower(): name for name in tree.folders()}
     train = next((there[name] for name in _TRAIN if name in there), None)
@@ -26,7 +27,7 @@ def read_folder(tree: Tree) -> DataSet:
     if train is not None and test is not None:
         builder = Builder(tree)
         return DataSet("folder", "zero-shot", builder.train(_rows(tree, train)), builder.train(_rows(tree, test)))
-    return _halves(tree, "folder")
+    return _halves(tree, "folder", under=train if train is not None and len(there) == 1 else "")
 
 
 def read_ebay(tree: Tree) -> DataSet:
@@ -34,8 +35,8 @@ def read_ebay(tree: Tree) -> DataSet:
     return _halves(tree, "ebay")
 
 
-def _halves(tree: Tree, name: str) -> DataSet:
-    first, second = halves(_rows(tree, ""))
+def _halves(tree: Tree, name: str, *, under: str = "") -> DataSet:
+    first, second = halves(_rows(tree, under))
     builder = Builder(tree)
     return DataSet(name, "zero-shot", builder.train(first), builder.train(second))
 

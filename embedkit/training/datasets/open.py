@@ -144,7 +144,12 @@ def _near(path: Path) -> Iterator[Path]:
         folder, depth = waiting.popleft()
         yield folder
         if depth < _DEPTH:
-            inner = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+            try:
+                inner = [entry for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
+            except OSError as error:
+                if depth:
+                    continue  # a folder that may not be read holds no data set
+                raise BadSource(f"The folder {str(folder)!r} cannot be read: {error.strerror or error}") from error
             if len(inner) <= _WIDTH:
                 waiting.extend((Path(entry.path), depth + 1) for entry in sorted(inner, key=lambda one: one.name))
 

@@ -109,7 +109,8 @@ DATASETS: tuple[DataSetInfo, ...] = (
         f"{_READERS}.faces:read_lfw",
         "pairs",
         "https://vis-www.cs.umass.edu/lfw/",
-        ("pairs.txt", "lfw|lfw-deepfunneled|lfw_funneled|lfw-funneled"),
+        ("pairs.txt",),  # the people lie in a folder of several names, or beside it
+        mark=("pairs.txt", "\t"),
         official={"test": (7_701, 4_281)},
     ),
     DataSetInfo(

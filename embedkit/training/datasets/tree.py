@@ -64,12 +64,21 @@ class Tree:
         return [name for name in self.entries(relative) if place and os.path.isdir(os.path.join(place, name))]
 
     def pictures(self, relative: str = "", *, deep: bool = False) -> list[str]:
-        """Relative paths of the pictures in a folder, sorted; with `deep` those of the folders below too."""
+        """Relative paths of the pictures in a folder, sorted; with `deep` those of the folders below too.
+
+        A link to a folder that it lies in is not followed.
+        """
+        return sorted(self._pictures(relative, deep, ()))
+
+    def _pictures(self, relative: str, deep: bool, above: tuple[str, ...]) -> list[str]:
         head = f"{relative}/" if relative else ""
         found = [f"{head}{name}" for name in self.entries(relative) if name.lower().endswith(PICTURES)]
         if deep:
-            found += [path for name in self.folders(relative) for path in self.pictures(f"{head}{name}", deep=True)]
-        return sorted(found)
+            above = (*above, os.path.realpath(self.find(relative) or self.root))
+            for name in self.folders(relative):
+                if os.path.realpath(self.find(f"{head}{name}") or self.root) not in above:
+                    found += self._pictures(f"{head}{name}", True, above)
+        return found
 
     def lines(self, *relative: str) -> Iterator[tuple[str, str]]:
         """(where, text) of every line that is not empty: ``images.txt line 7`` for messages. Raises BadSource."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ __all__ = ["EvaluationReport", "evaluate_data", "evaluate_encoder", "score_vecto
 
 _NAMED = 20  # pictures that a report names
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +76,22 @@ def score_vectors(
     """The figures of a data set's protocol. `vectors`: one for each picture of the query split, in its order.
 
     `gallery`: of the gallery split, where there is one. `clusters`: NMI and F1 too, where queries search each other.
+    Raises BadSource, ConfigError when pairs, a gallery or its vectors are missing that the protocol asks for.
     """
     query = data.query
-    if data.protocol == "pairs" and data.pairs is not None:
-        pairs = data.pairs
+    if data.protocol == "pairs":
+        pairs = _needed(data, data.pairs, "pairs")
         return pair_scores(vectors, pairs.first, pairs.second, pairs.same, pairs.folds)
     if data.protocol == "random-galleries":
         return _by_subset(data, vectors, seed)
-    if data.gallery is None or gallery is None:
+    if data.protocol == "zero-shot":
         scores = retrieval_scores(vectors, query.labels)
         if not clusters:
             return scores
         return replace(scores, values={**scores.values, **cluster_scores(vectors, query.labels, seed=seed)})
-    found = data.gallery
+    found = _needed(data, data.gallery, "a gallery")
+    if gallery is None:
+        raise ConfigError(f"The protocol {data.protocol!r} needs the vectors of the gallery too; give them as gallery")
     if data.protocol == "cross-camera":
         return cross_camera_scores(
             vectors, query.labels, _given(query.cameras), gallery, found.labels, _given(found.cameras)
@@ -104,6 +108,12 @@ def score_vectors(
             within=data.protocol == "street-to-shop",
         )
     return retrieval_scores(vectors, query.labels, gallery, found.labels)
+
+
+def _needed(data: DataSet, part: T | None, what: str) -> T:
+    if part is None:
+        raise BadSource(f"The protocol {data.protocol!r} needs {what}, which the data set {data.name!r} lacks")
+    return part
 
 
 def _given(column: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -236,7 +237,6 @@ def test_a_set_without_any_of_its_pictures_is_refused(tmp_path):
         ("sop", "Ebay_test.txt", "Ebay_test.txt"),
         ("market1501", "query", "query"),
         ("vehicleid", "train_test_split/test_list_1600.txt", "train_test_split/test_list_1600.txt"),
-        ("lfw", "lfw", "lfw|lfw-deepfunneled|lfw_funneled|lfw-funneled"),
         ("street2shop", "photos", "photos|images"),
     ],
 )
@@ -248,6 +248,54 @@ def test_a_list_or_folder_that_is_not_there_is_named_with_its_owners(builder, go
     assert (found.name, found.absent) == (builder, (message,))
     assert found.owner.startswith("http")
     assert not found.complete
+
+
+def test_people_of_lfw_may_lie_beside_their_list_and_are_named_where_they_are_gone(tmp_path):
+    trees.lfw(tmp_path)
+    for person in (tmp_path / "lfw").iterdir():
+        person.rename(tmp_path / person.name)
+    (tmp_path / "lfw").rmdir()
+    data = open_dataset(tmp_path)
+    assert (data.name, len(data.query), len(data.pairs)) == ("lfw", 6, 4)
+    assert check_dataset(tmp_path).absent == ()
+    shutil.rmtree(tmp_path / "Ann_B")
+    found = check_dataset(tmp_path)
+    assert (found.name, found.missing, found.complete) == ("lfw", 2, False)
+
+
+def test_a_folder_that_may_not_be_read_does_not_hide_the_data_set_beside_it(tmp_path, monkeypatch):
+    trees.cub200(tmp_path)
+    (tmp_path / "A locked").mkdir()
+    listed = os.scandir
+
+    def scandir(path):
+        if Path(path) in locked:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    locked = [tmp_path / "A locked"]
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert open_dataset(tmp_path).name == "cub200"
+    locked.append(tmp_path)
+    with pytest.raises(BadSource, match="cannot be read: Permission denied"):
+        open_dataset(tmp_path)
+
+
+def test_the_folder_train_alone_is_a_folder_of_classes_and_among_others_a_class(tmp_path):
+    trees.put(tmp_path / "a", *(f"train/{name}/{n}.jpg" for name in ("one", "two", "three", "four") for n in "12"))
+    data = open_dataset(tmp_path / "a")
+    assert (data.train.names, data.query.names) == (("four", "one"), ("three", "two"))
+    trees.put(tmp_path / "b", "bus/1.jpg", "train/1.jpg")
+    assert open_dataset(tmp_path / "b").query.names == ("train",)
+
+
+def test_a_link_to_a_folder_above_is_not_followed_round_and_round(tmp_path):
+    trees.put(tmp_path / "a", "one/deep/1.jpg", "two/2.jpg")
+    (tmp_path / "a" / "one" / "deep" / "up").symlink_to(tmp_path / "a" / "one")
+    trees.put(tmp_path / "b", "3.jpg")
+    (tmp_path / "a" / "two" / "more").symlink_to(tmp_path / "b")
+    data = open_dataset(tmp_path / "a")
+    assert (len(data.train), len(data.query)) == (1, 2)
 
 
 def test_other_numbers_than_the_official_ones_are_problems(tmp_path):

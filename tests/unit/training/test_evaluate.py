@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from PIL import Image
 
 import embedkit
 from embedkit.encoders.contract import Encoder, EncoderSpec
+from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadSource, ConfigError
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.evaluation.encode import encode_split
-from embedkit.training.evaluation.evaluate import evaluate_data
+from embedkit.training.evaluation.evaluate import evaluate_data, score_vectors
 from embedkit.training.evaluation.limit import limited
 from tests.conftest import WITHOUT_TORCH, picture
 from tests.unit.training import trees
@@ -155,6 +157,26 @@ def test_a_limit_that_leaves_the_gallery_empty_is_refused(tmp_path):
     assert evaluate_data(Colours(), data).unmatched == 1
     with pytest.raises(ConfigError, match="A limit of 1 pictures leaves nothing to be found in the gallery"):
         evaluate_data(Colours(), data, limit=1)
+
+
+def test_a_protocol_without_what_it_needs_is_refused_instead_of_judged_by_another(tmp_path):
+    faces, persons = trees.BUILDERS["lfw"](tmp_path / "lfw"), trees.BUILDERS["market1501"](tmp_path / "market")
+    data = open_dataset(faces)
+    vectors = np.eye(len(data.query), 8, dtype=np.float32)
+    with pytest.raises(BadSource, match="'pairs' needs pairs, which the data set 'lfw' lacks"):
+        score_vectors(replace(data, pairs=None), vectors)
+    data = open_dataset(persons)
+    vectors = np.eye(len(data.query), 8, dtype=np.float32)
+    with pytest.raises(BadSource, match="'cross-camera' needs a gallery, which"):
+        score_vectors(replace(data, gallery=None), vectors)
+    with pytest.raises(ConfigError, match="needs the vectors of the gallery too"):
+        score_vectors(data, vectors)
+
+
+def test_an_encoder_in_torch_may_be_closed_twice():
+    encoder = load_encoder("effnet-lite0(size=64)", runtime="torch")
+    encoder.close()
+    encoder.close()
 
 
 def test_what_cannot_be_judged_is_refused(shop):
