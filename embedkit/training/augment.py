@@ -40,7 +40,8 @@ class Augmenter:
         draw = _Draw(count, seed, pixels.device)
         pictures = pixels.permute(0, 3, 1, 2).float()
         if options.crop < 1 or options.rotate > 0 or options.size:
-            pictures = _moved(pictures, self._places(draw), options.size)
+            places = self._places(draw, aspect=pictures.shape[3] / pictures.shape[2])
+            pictures = _moved(pictures, places, options.size)
         elif options.flip:
             pictures = torch.where(draw.chance(0.5)[:, None, None, None], pictures.flip(3), pictures)
         if options.colour > 0:
@@ -49,18 +50,19 @@ class Augmenter:
             pictures = _erased(pictures, draw, options.erase)
         return pictures.permute(0, 2, 3, 1)
 
-    def _places(self, draw: _Draw) -> Tensor:
-        """Where each picture of the result lies in the old one: affine maps ``(n, 2, 3)``."""
+    def _places(self, draw: _Draw, *, aspect: float) -> Tensor:
+        """Where each picture of the result lies in the old one: maps ``(n, 2, 3)``. `aspect`: width by height."""
         options = self._options
         area, ratio = draw.between(options.crop, 1.0), draw.between(-_RATIO, _RATIO).exp()
-        across, down = (area * ratio).sqrt().clamp_max(1), (area / ratio).sqrt().clamp_max(1)
+        ratio = ratio.clamp(area, 1 / area)  # a longer side would not fit, and less than the area be kept
+        across, down = (area * ratio).sqrt(), (area / ratio).sqrt()
         left, top = draw.between(-1, 1) * (1 - across), draw.between(-1, 1) * (1 - down)
         angle = draw.between(-1, 1) * math.radians(options.rotate)
         if options.flip:
             across = torch.where(draw.chance(0.5), -across, across)
         rows = (
-            torch.stack([across * angle.cos(), -down * angle.sin(), left], dim=1),
-            torch.stack([across * angle.sin(), down * angle.cos(), top], dim=1),
+            torch.stack([across * angle.cos(), -down * angle.sin() / aspect, left], dim=1),
+            torch.stack([across * angle.sin() * aspect, down * angle.cos(), top], dim=1),
         )
         return torch.stack(rows, dim=1)
 

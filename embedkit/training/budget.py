@@ -24,7 +24,7 @@ class Budget:
             return cls(seconds=60 * recipe.minutes)
         return cls(steps=recipe.steps or max(1, round(recipe.epochs * epoch)))
 
-    def progress(self, steps: int, seconds: float) -> float:
+    def progress(self, steps: float, seconds: float) -> float:
         """The share that is used up, 0 to 1."""
         return min(1.0, steps / self.steps if self.steps else seconds / self.seconds)
 

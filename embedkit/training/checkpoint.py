@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from embedkit.errors import DataCorrupt
+from embedkit.errors import DataCorrupt, DiskFull
 
 __all__ = ["CHECKPOINT", "Checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -24,8 +25,9 @@ class Checkpoint:
     """`step` batches were learned from in `seconds`; `objective`, `optimiser`, `average` are state dicts.
 
     `best`: the best figure of a validation so far and how many came since, where the recipe watches one; `chosen`:
-    the weights that had it. `centres`: class means ``(classes, dim)`` for the mining of hard classes, `mined`: as
-    they were at the start of the epoch. `start`: the figures before training. `failures`: reasons by path.
+    the weights that had it. `scaler`: of the gradients, with fp16. `centres`: class means ``(classes, dim)`` for the
+    mining of hard classes, `mined`: as they were at the start of the epoch. `start`: the figures before training.
+    `failures`: reasons by path. `processes`: how many share the batches.
     """
 
     step: int
@@ -33,23 +35,40 @@ class Checkpoint:
     objective: Mapping[str, Any]
     optimiser: Mapping[str, Any]
     average: Mapping[str, Any] | None = None
+    scaler: Mapping[str, Any] | None = None
     best: tuple[float, int] | None = None
     chosen: Mapping[str, Any] | None = None
     centres: torch.Tensor | None = None
     mined: torch.Tensor | None = None
     start: Mapping[str, float] | None = None
     failures: Mapping[str, str] | None = None
+    processes: int = 1
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
-    """Replace the folder's checkpoint; a crash leaves the old one."""
+    """Replace the folder's checkpoint; a crash leaves the old one. Raises DiskFull."""
     path, draft = folder / CHECKPOINT, folder / f".{CHECKPOINT}"
     values = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
-    with open(draft, "wb") as file:
-        torch.save({"format": _FORMAT, **values}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with open(draft, "wb") as file:
+            torch.save({"format": _FORMAT, **values}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except (OSError, RuntimeError) as error:
+        draft.unlink(missing_ok=True)
+        if _is_full(error):
+            raise DiskFull(
+                f"The disk of {str(folder)!r} is full; free some space and go on from the checkpoint before: --resume"
+            ) from error
+        raise
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether the disk is: torch wraps what the file says into an error of its own."""
+    while error is not None and not (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:

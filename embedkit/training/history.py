@@ -25,10 +25,10 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             if line:
-                found.append(json.loads(line))
+                found.append(_read(line))
         except ValueError as error:
             if number < len(lines):  # a whole line
-                raise DataCorrupt(f"{path}, line {number}: it is no JSON ({error})") from error
+                raise DataCorrupt(f"{path}, line {number}: embedkit did not write it ({error})") from error
     return found
 
 
@@ -57,6 +57,13 @@ class History:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    values = json.loads(line)
+    if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+        raise ValueError("it names no step")
+    return values
 
 
 def _line(values: Mapping[str, Any]) -> str:

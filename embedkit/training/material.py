@@ -39,7 +39,7 @@ def open_material(recipe: TrainingRecipe) -> Material:
     data = open_dataset(recipe.data, name=recipe.data_name or None)
     _check(data.train, recipe.data)
     if not recipe.holdout:
-        return Material(data.train, None, data)
+        return Material(_dense(data.train), None, data)  # a class without a picture on disk leaves a gap
     classes = np.unique(data.train.labels)
     held = np.random.default_rng(recipe.seed).permutation(classes)[: max(2, round(recipe.holdout * len(classes)))]
     mask = np.isin(data.train.labels, held)

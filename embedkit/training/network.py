@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,12 +67,16 @@ def _stages(model: PixelModel) -> nn.Sequential:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model; `pictures`: what it takes, `features`: the numbers before its embedding layer, `dim`: after it."""
+    """A model; `pictures`: what it takes, `features`: the numbers before its embedding layer, `dim`: after it.
+
+    `layers`: the settings that the same layers can be built by, without the folder that their weights came from.
+    """
 
     model: PixelModel
     pictures: Preprocess
     features: int
     dim: int
+    layers: Mapping[str, Any]
 
 
 def build_model(recipe: TrainingRecipe, sample: Sample) -> Built:
@@ -98,7 +102,8 @@ def _fresh(recipe: TrainingRecipe, sample: Sample | None) -> Built:
     features = _length(model, pictures)
     embedding: nn.Module = nn.Linear(features, recipe.dim) if recipe.dim else nn.Identity()
     _stages(model).add_module("embedding", embedding)
-    return Built(model.to(memory_format=torch.channels_last), pictures, features, recipe.dim or features)
+    layers = {"encoder": recipe.encoder, "dim": recipe.dim, "multi_scale": recipe.multi_scale}
+    return Built(model.to(memory_format=torch.channels_last), pictures, features, recipe.dim or features, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ def set_modes(objective: Objective, recipe: TrainingRecipe) -> None:
 def parameter_groups(objective: Objective, recipe: TrainingRecipe) -> list[dict[str, Any]]:
     """Groups for an optimiser: network and pooling, embedding layer, the loss's own numbers.
 
-    Vectors (biases, normalisation) and the loss's numbers do not decay.
+    Vectors (biases, normalisation) and the loss's numbers do not decay. Raises ConfigError when nothing learns.
     """
     model, stages = objective.model, _stages(objective.model)
     body = [*model.network.parameters(), *stages[:-1].parameters()]
@@ -215,11 +220,16 @@ def parameter_groups(objective: Objective, recipe: TrainingRecipe) -> list[dict[
         groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
     own = [one for one in objective.loss.parameters() if one.requires_grad]
     groups.append({"params": own, "lr": recipe.head_rate * objective.loss.rate, "weight_decay": 0.0})
-    return [group for group in groups if group["params"]]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ConfigError(f"With frozen={recipe.frozen:g} and dim={recipe.dim} nothing is left to learn; lower frozen")
+    return groups
 
 
-def as_encoder(model: PixelModel, pictures: Preprocess, recipe: TrainingRecipe, *, name: str) -> TorchImageEncoder:
-    """The model behind the encoder contract, as it is now."""
+def as_encoder(
+    model: PixelModel, pictures: Preprocess, recipe: TrainingRecipe, *, name: str, threads: int = 0
+) -> TorchImageEncoder:
+    """The model behind the encoder contract, as it is now. `threads`: of torch, 0 for one a core."""
     model.eval()
     spec = EncoderSpec(
         name=name,
@@ -228,4 +238,4 @@ def as_encoder(model: PixelModel, pictures: Preprocess, recipe: TrainingRecipe, 
         fingerprint=state_fingerprint(model, {**pictures.as_dict(), "encoder": recipe.encoder, "dim": recipe.dim}),
         input_size=pictures.size,
     )
-    return TorchImageEncoder(spec, pictures, model)
+    return TorchImageEncoder(spec, pictures, model, threads=threads)

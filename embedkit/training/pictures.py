@@ -20,11 +20,11 @@ from embedkit.training.datasets.pixels import split_pixels
 if TYPE_CHECKING:
     from embedkit.types import ByteArray, IdArray
 
-    Waiting: TypeAlias = tuple[list[int], list[Future[ByteArray | None]]]
+    Waiting: TypeAlias = tuple[list[int], dict[int, Future[ByteArray | None]]]
 
-__all__ = ["KEPT", "PictureBatch", "Pictures"]
+__all__ = ["PictureBatch", "Pictures"]
 
-KEPT = 2 * 1024**3  # bytes of decoded pictures
+_KEPT = 2 * 1024**3  # bytes of decoded pictures
 _AHEAD = 4  # batches
 _log = logging.getLogger(__name__)
 
@@ -44,38 +44,51 @@ class Pictures:
     A picture that cannot be read is left out of its batch; `failures` holds the reason by its path.
     """
 
-    def __init__(self, split: Split, recipe: Preprocess, *, threads: int = 0, keep: int = KEPT) -> None:
+    def __init__(self, split: Split, recipe: Preprocess, *, threads: int = 0, keep: int | None = None) -> None:
+        """`keep`: bytes of decoded pictures, 2 GiB or a quarter of the memory if that is less."""
         self._split, self._recipe = split, recipe
-        self._pool = ThreadPoolExecutor(threads or os.cpu_count() or 1, thread_name_prefix="embedkit-decode")
+        self.threads = threads or os.cpu_count() or 1
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embedkit-decode")
         self.failures: dict[str, str] = {}
         whole = len(split) * int(np.prod(recipe.size)) * 3
-        self._kept: ByteArray | None = np.empty((len(split), *recipe.size, 3), np.uint8) if whole <= keep else None
+        self._kept: ByteArray | None = (
+            np.empty((len(split), *recipe.size, 3), np.uint8) if whole <= (_room() if keep is None else keep) else None
+        )
         self._held = np.zeros(len(split), np.bool_)
 
     def batches(self, plan: Iterable[list[int]]) -> Iterator[PictureBatch]:
-        """The batches of a plan, in its order; one of which nothing can be read is left out. Raises BadSource."""
+        """A batch for each of a plan, in its order; an empty one, if nothing of it can be read.
+
+        Raises BadSource when no picture of the split can be read.
+        """
         waiting: deque[Waiting] = deque()
         for rows in plan:
-            waiting.append((rows, [self._pool.submit(self._pixels, row) for row in self._unknown(rows)]))
+            waiting.append((rows, {row: self._pool.submit(self._pixels, row) for row in self._unknown(rows)}))
             if len(waiting) > _AHEAD:
-                yield from self._taken(waiting.popleft())
+                yield self._taken(waiting.popleft())
         while waiting:
-            yield from self._taken(waiting.popleft())
+            yield self._taken(waiting.popleft())
 
-    def _unknown(self, rows: list[int]) -> list[int]:
-        return [row for row in rows if self._kept is None or not self._held[row]]
+    def _unknown(self, rows: list[int]) -> set[int]:
+        return {row for row in rows if not self._held[row] and self._split.paths[row] not in self.failures}
 
-    def _taken(self, batch: Waiting) -> Iterator[PictureBatch]:
+    def _taken(self, batch: Waiting) -> PictureBatch:
         planned, futures = batch
-        found = [future.result() for future in futures]
-        good = np.array([row for row in planned if self._split.paths[row] not in self.failures], np.int64)
-        if not len(good):
-            if len(self.failures) == len(self._split):
-                path, reason = next(iter(self.failures.items()))
-                raise BadSource(f"None of the {len(self._split):,} pictures can be read; the first is {path}: {reason}")
-            return
-        pixels = self._kept[good] if self._kept is not None else np.stack([one for one in found if one is not None])
-        yield PictureBatch(good, pixels, self._split.labels[good])
+        decoded = {row: future.result() for row, future in futures.items()}
+        good = [row for row in planned if self._held[row] or decoded.get(row) is not None]
+        rows = np.array(good, np.int64)
+        if not good:
+            self._check()
+        if self._kept is not None:
+            return PictureBatch(rows, self._kept[rows], self._split.labels[rows])
+        read = [pixels for row in good if (pixels := decoded[row]) is not None]
+        pixels = np.stack(read) if read else np.empty((0, *self._recipe.size, 3), np.uint8)
+        return PictureBatch(rows, pixels, self._split.labels[rows])
+
+    def _check(self) -> None:
+        if self.failures.keys() >= set(self._split.paths):
+            path, reason = next(iter(self.failures.items()))
+            raise BadSource(f"None of the {len(self._split):,} pictures can be read; the first is {path}: {reason}")
 
     def _pixels(self, row: int) -> ByteArray | None:
         try:
@@ -100,3 +113,11 @@ class Pictures:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _room() -> int:
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on this system
+        return _KEPT
+    return min(_KEPT, memory // 4)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 
 from embedkit.encoders.export import write_model
 from embedkit.encoders.folder import MANIFEST, write_folder
-from embedkit.errors import ConfigError, TrainingFailed
+from embedkit.errors import ConfigError, EmbedkitError, TrainingFailed
 from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.history import History, read_history
@@ -32,6 +34,8 @@ __all__ = ["Run"]
 
 PLOTS = "plots"
 _EVENTS = "events"
+_PATIENCE = timedelta(hours=12)  # of processes that wait while the first one judges
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,9 @@ class Run:
 
     def trained(self) -> TrainingReport:
         """Do it."""
-        torch.set_num_threads(self.threads or os.cpu_count() or 1)
         material = open_material(self.recipe)
         with _devices(self.recipe, self.folder, self.wandb) as accelerator:
             trainer = self._trainer(material, accelerator)
-            trainer.checkpoint_seconds = self.checkpoint_seconds
             try:
                 return _trained(trainer, resume=self.resume, plots=self.plots)
             finally:
@@ -64,9 +66,24 @@ class Run:
         torch.manual_seed(recipe.seed)
         built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
         objective = build_objective(built, recipe, classes=int(material.train.labels.max()) + 1)
-        trainer = Trainer(recipe, material, built, objective, accelerator, self.folder)
-        trainer.threads, trainer.progress = self.threads, self.progress
-        return trainer
+        threads = self.threads or _cores()
+        torch.set_num_threads(threads)  # loading an encoder set them as well
+        return Trainer(
+            recipe,
+            material,
+            built,
+            objective,
+            accelerator,
+            self.folder,
+            threads=threads,
+            checkpoint_seconds=self.checkpoint_seconds,
+            progress=self.progress,
+        )
+
+
+def _cores() -> int:
+    """The cores of one process: the launchers say how many share the machine."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager
@@ -79,7 +96,10 @@ def _devices(recipe: TrainingRecipe, folder: Path, wandb: bool) -> Iterator[Acce
             mixed_precision="no" if recipe.precision == "fp32" else recipe.precision,
             log_with=["tensorboard", "wandb"] if wandb else ["tensorboard"],
             project_dir=str(folder / _EVENTS),
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+            ],
         )
     except ValueError as error:
         raise ConfigError(f"precision={recipe.precision} cannot be had here: {error}") from error
@@ -111,15 +131,12 @@ def _trained(trainer: Trainer, *, resume: bool, plots: bool) -> TrainingReport:
     try:
         with StopSignal() as stop:
             if checkpoint is None:
-                if recipe.validate and accelerator.is_main_process:
-                    trainer.start = dict(trainer.judge(trainer.model).metrics)
-                    trainer.shown(history, log)
-                trainer.begin()
-                trainer.save()
+                trainer.begin(history, log)
             trainer.run(history, stop, log)
     except TrainingFailed as error:
         _keep_last(trainer)
-        raise TrainingFailed(f"{error}. The weights before it are kept: {folder}") from error
+        accelerator.wait_for_everyone()  # a process that leaves ends the others
+        raise TrainingFailed(f"{error}. The weights after batch {trainer.step} are kept: {folder}") from error
     finally:
         history.close()
         accelerator.end_training()
@@ -136,9 +153,10 @@ def _start_loggers(accelerator: Accelerator, trainer: Trainer) -> None:
 def _keep_last(trainer: Trainer) -> None:
     """Write the model as the last checkpoint has it: the newest weights may be spoilt already."""
     checkpoint = read_checkpoint(trainer.folder)
-    if checkpoint is not None and trainer.accelerator.is_main_process:
+    if checkpoint is not None:
         trainer.restore(checkpoint)
-        _write(trainer, None)
+        if trainer.accelerator.is_main_process:
+            _write(trainer, None)
 
 
 def _finished(trainer: Trainer, *, plots: bool) -> TrainingReport:
@@ -146,9 +164,9 @@ def _finished(trainer: Trainer, *, plots: bool) -> TrainingReport:
     end: EvaluationReport | None = None
     written: tuple[str, ...] = ()
     if trainer.accelerator.is_main_process:
-        if trainer.chosen is not None:
-            trainer.model.load_state_dict(trainer.chosen)
-        end = trainer.judge(trainer.model, clusters=True) if recipe.validate else None
+        if trainer.judge.chosen is not None:
+            trainer.model.load_state_dict(trainer.judge.chosen)
+        end = trainer.judge.tested(trainer.model, clusters=True) if recipe.validate else None
         _write(trainer, end)
         if plots:
             written = _draw(trainer)
@@ -161,12 +179,12 @@ def _finished(trainer: Trainer, *, plots: bool) -> TrainingReport:
         trainer.epochs,
         trainer.seconds,
         _speed(trainer),
-        trainer.start or {},
+        trainer.judge.start or {},
         end.metrics if end is not None else {},
         end.primary if end is not None else "",
         len(failures),
         failures[:20],
-        trainer.stopped_early,
+        trainer.judge.satisfied,
         written,
     )
     if trainer.accelerator.is_main_process:
@@ -186,12 +204,13 @@ def _write(trainer: Trainer, end: EvaluationReport | None) -> None:
     model = trainer.model.cpu().float()
     encoder = as_encoder(model, trainer.built.pictures, recipe, name=folder.name)
     training = {
-        "recipe": recipe.as_dict(),
+        "recipe": {**recipe.as_dict(), **trainer.built.layers},
+        "started_from": recipe.encoder,
         "data": trainer.material.test.name,
         "steps": trainer.step,
         "epochs": round(trainer.epochs, 3),
         "seconds": round(trainer.seconds, 1),
-        "start": dict(trainer.start or {}),
+        "start": dict(trainer.judge.start or {}),
         "metrics": dict(end.metrics) if end is not None else {},
     }
     with write_folder(folder / ".model", overwrite=True) as draft:
@@ -205,14 +224,20 @@ def _draw(trainer: Trainer) -> tuple[str, ...]:
     from embedkit.training.evaluation.encode import encode_split
     from embedkit.training.plots.write import write_plots
 
-    encoder = as_encoder(trainer.model, trainer.built.pictures, trainer.recipe, name=str(trainer.folder))
+    model = trainer.model.to(trainer.accelerator.device)  # which writing it had moved to the CPU
+    name, threads = str(trainer.folder), torch.get_num_threads()
+    encoder = as_encoder(model, trainer.built.pictures, trainer.recipe, name=name, threads=threads)
     query = trainer.material.test.query
-    encoded = encode_split(encoder, query, threads=trainer.threads)
-    paths = write_plots(
-        trainer.folder / PLOTS,
-        history=read_history(trainer.folder),
-        split=query.take(encoded.good),
-        vectors=encoded.vectors,
-        seed=trainer.recipe.seed,
-    )
+    encoded = encode_split(encoder, query, threads=threads)
+    try:
+        paths = write_plots(
+            trainer.folder / PLOTS,
+            history=read_history(trainer.folder),
+            split=query.take(encoded.good),
+            vectors=encoded.vectors,
+            seed=trainer.recipe.seed,
+        )
+    except EmbedkitError as error:  # the model is whole; its pictures are not worth losing the report
+        _log.warning("The plots of %s are not drawn: %s", trainer.folder, error)
+        return ()
     return tuple(str(path) for path in paths)

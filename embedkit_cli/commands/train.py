@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,7 +108,7 @@ def train(
     asked = None
     if not resume:
         asked = (embedkit.read_recipe(recipe) if recipe else embedkit.TrainingRecipe()).changed(changes)
-    with render.progress_bar("train", quiet=json_only) as bar:
+    with render.progress_bar("train", quiet=json_only or os.environ.get("RANK", "0") != "0") as bar:
         report = embedkit.train_encoder(
             asked,
             out,
@@ -118,6 +119,8 @@ def train(
             threads=threads,
             progress=_with_epochs(bar),
         )
+    if os.environ.get("RANK", "0") != "0":
+        return  # of several processes the first one speaks
     if json_only:
         render.as_json(report.as_dict())
     else:

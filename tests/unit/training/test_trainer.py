@@ -20,9 +20,14 @@ import embedkit
 from embedkit import plugins
 from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadSource, ConfigError, DataCorrupt, TrainingFailed
+from embedkit.training.checkpoint import read_checkpoint, write_checkpoint
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.evaluation.encode import encode_split
+from embedkit.training.history import History, read_history
+from embedkit.training.material import open_material
 from embedkit.training.recipe import Augment, TrainingRecipe
+from embedkit.training.run import Run, _devices
+from embedkit.training.stopping import StopSignal
 from embedkit.training.train import train_encoder
 from tests import tiny_models
 from tests.conftest import picture
@@ -50,7 +55,7 @@ def small(shop, **changes):
 
 
 def train(recipe, out, **options):
-    return train_encoder(recipe, out, **{"plots": False, **options})
+    return train_encoder(recipe, out, **{"plots": False, "threads": 1, **options})  # two would wait for each other
 
 
 def weights(folder):
@@ -90,10 +95,115 @@ def test_training_raises_the_recall_of_classes_it_has_not_seen(shop, tmp_path):
 
 @pytest.mark.parametrize("loss", [*plugins.names("losses"), "daml(base=triplet)"])
 def test_every_loss_trains_and_goes_on_from_its_checkpoint(loss, shop, tmp_path):
-    train(small(shop, loss=loss, steps=3), tmp_path / "whole")
-    whole = losses(tmp_path / "whole")
-    assert len(whole) == 3
-    assert np.isfinite(whole).all()
+    recipe = small(shop, loss=loss, steps=3).checked()
+    whole = ran(recipe, tmp_path / "whole")
+    assert np.isfinite(losses(tmp_path / "whole")).all()
+    with pytest.raises(KeyboardInterrupt):
+        ran(recipe, tmp_path / "run", stop_after=2)
+    found = ran(recipe, tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "whole")) == 3
+    assert same(found, whole)
+
+
+def _log(values, step):
+    assert values
+    assert step >= 0
+
+
+def ran(recipe, folder, stop_after=0):
+    """What a run's checkpoint says of model and loss in the end; nothing is exported."""
+    folder.mkdir(exist_ok=True)
+    stop = StopSignal()
+
+    def note(now):
+        stop.requested = now.seen == stop_after
+
+    with _devices(recipe, folder, False) as accelerator:
+        trainer = Run(recipe, folder, threads=1, progress=note)._trainer(open_material(recipe), accelerator)
+        kept = read_checkpoint(folder)
+        history = History(folder, step=trainer.step if kept is None else kept.step)
+        try:
+            if kept is None:
+                trainer.begin(history, _log)
+            else:
+                trainer.restore(kept)
+            trainer.run(history, stop, _log)
+        finally:
+            history.close()
+            trainer.close()
+    return read_checkpoint(folder).objective
+
+
+def test_the_first_batch_is_learned_from(shop, tmp_path):
+    recipe = small(shop, steps=1).checked()
+    learned = ran(recipe, tmp_path / "run")
+    still = ran(replace(recipe, rate=0.0, head_rate=0.0), tmp_path / "still")
+    assert not torch.equal(learned["model.pooling.embedding.weight"], still["model.pooling.embedding.weight"])
+
+
+def test_an_epoch_that_is_stopped_at_its_end_is_judged_before(shop, tmp_path):
+    recipe = small(shop, steps=0, epochs=2, batch=16, holdout=0.25, patience=5, validate=20).checked()
+    whole = ran(recipe, tmp_path / "whole")
+    length = len(losses(tmp_path / "whole")) // 2
+    with pytest.raises(KeyboardInterrupt):
+        ran(recipe, tmp_path / "run", stop_after=length)
+    assert same(ran(recipe, tmp_path / "run"), whole)
+    left, right = read_checkpoint(tmp_path / "run"), read_checkpoint(tmp_path / "whole")
+    assert left.best == right.best
+    assert same(left.chosen, right.chosen)
+    steps = [line["step"] for line in read_history(tmp_path / "run") if "metrics" in line]
+    assert steps == [0, length, 2 * length]
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_passed_over(shop, tmp_path):
+    root = shutil.copytree(shop, tmp_path / "data")
+    for folder in sorted((root).iterdir())[:6]:
+        for path in folder.iterdir():
+            path.write_bytes(b"no picture")
+    recipe = small(root, batch=4, per_class=2, steps=0, epochs=2, augment=Augment(crop=1.0)).checked()
+    ran(recipe, tmp_path / "run")
+    kept, seen = read_checkpoint(tmp_path / "run"), [line["step"] for line in read_history(tmp_path / "run")]
+    assert len(kept.failures) == 4 * sum(name.startswith("thing 0") for name in _trained_on(root)[:6])
+    assert seen == sorted(set(seen))
+    assert len(seen) < kept.step == 2 * (len(open_dataset(root).train) // 4)
+
+
+def _trained_on(root):
+    return list(open_dataset(root).train.names)
+
+
+def test_a_class_whose_pictures_are_all_missing_does_not_end_the_mining_of_hard_classes(shop, tmp_path):
+    rows = ["path,label,split"]
+    for place in range(6):
+        folder = "nowhere" if place == 1 else f"{shop}/thing {place:02}"
+        rows += [f"{folder}/{copy}.png,{place},{'train' if place < 4 else 'test'}" for copy in range(4)]
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    recipe = small(tmp_path / "mine.csv", sampler="pairs", loss="npair", batch=4, steps=0, epochs=2).checked()
+    ran(recipe, tmp_path / "run")
+    assert len(read_checkpoint(tmp_path / "run").centres) == 3
+
+
+def test_nothing_to_learn_is_refused(shop, tmp_path):
+    with pytest.raises(ConfigError, match="nothing is left to learn"):
+        ran(small(shop, frozen=1.0, dim=0).checked(), tmp_path / "run")
+
+
+def test_the_threads_asked_for_are_those_of_torch_and_of_decoding(shop, tmp_path):
+    recipe = small(shop, validate=10, steps=1).checked()
+    with _devices(recipe, tmp_path, False) as accelerator:
+        trainer = Run(recipe, tmp_path, threads=1)._trainer(open_material(recipe), accelerator)
+        assert torch.get_num_threads() == 1
+        assert trainer.pictures.threads == 1
+        trainer.judge.shown(trainer.model)
+        assert torch.get_num_threads() == 1
+        trainer.close()
+
+
+def test_a_run_does_not_go_on_with_more_processes_than_it_was_begun_by(broken_off):
+    write_checkpoint(broken_off, replace(read_checkpoint(broken_off), processes=2))
+    with pytest.raises(ConfigError, match="begun by 2 processes"):
+        train_encoder(None, broken_off, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +220,18 @@ def test_a_run_that_is_killed_in_an_epoch_ends_bit_equal_to_one_that_is_not(chan
     recipe = small(shop, steps=12, **changes)
     train(recipe, tmp_path / "whole")
     (tmp_path / "recipe.toml").write_text(recipe.as_toml())
-    command = ["train", "--recipe", "recipe.toml", "--out", "run", "--no-plots", "--checkpoint-seconds", "0"]
+    command = [
+        "train",
+        "--recipe",
+        "recipe.toml",
+        "--out",
+        "run",
+        "--no-plots",
+        "--threads",
+        "1",
+        "--checkpoint-seconds",
+        "0",
+    ]
     code = "from embedkit_cli.main import main; main()"
     process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=tmp_path)
     history = tmp_path / "run" / "history.jsonl"
@@ -119,7 +240,7 @@ def test_a_run_that_is_killed_in_an_epoch_ends_bit_equal_to_one_that_is_not(chan
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "run" / "encoder.json").exists()
-    report = train_encoder(None, tmp_path / "run", resume=True, plots=False)
+    report = train_encoder(None, tmp_path / "run", resume=True, plots=False, threads=1)
     assert report.steps == 12
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
@@ -136,7 +257,7 @@ def test_ctrl_c_finishes_the_batch_and_writes_a_checkpoint(shop, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(recipe, tmp_path / "run", progress=interrupt)
     assert len(losses(tmp_path / "run")) == 2
-    train_encoder(None, tmp_path / "run", resume=True, plots=False)
+    train_encoder(None, tmp_path / "run", resume=True, plots=False, threads=1)
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
@@ -268,8 +389,7 @@ def test_what_is_frozen_stays_and_the_rest_moves(shop, tmp_path):
 
 
 def test_the_average_of_weights_is_what_is_kept(shop, tmp_path):
-    for steps in (1, 2, 3):
-        train(small(shop, steps=3, warmup=0.0), tmp_path / "plain") if steps == 3 else None
+    train(small(shop, steps=3, warmup=0.0), tmp_path / "plain")
     train(small(shop, steps=3, ema=0.999, warmup=0.0), tmp_path / "average")
     train(small(shop, steps=1, rate=0.0, head_rate=0.0), tmp_path / "start")
     name = "pooling.embedding.weight"
@@ -291,6 +411,9 @@ def test_a_run_folder_is_an_encoder_to_start_from(shop, tmp_path):
     assert same(weights(tmp_path / "first"), weights(tmp_path / "second"))
     with pytest.raises(ConfigError, match="dim=16"):
         train(replace(again, dim=32), tmp_path / "third")
+    shutil.rmtree(tmp_path / "first")
+    train(replace(again, encoder=str(tmp_path / "second"), dim=0), tmp_path / "third")
+    assert same(weights(tmp_path / "second"), weights(tmp_path / "third"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Class means of the embeddings: where a loss starts its class vectors, and what hard classes are found by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from embedkit.training.network import Objective
+from embedkit.training.pictures import Pictures
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from embedkit.types import IdArray
+
+__all__ = ["ClassCentres", "class_means"]
+
+_NEWEST = 0.5  # weight of the newest embeddings in the means that follow the batches
+
+
+class ClassCentres:
+    """Means ``(classes, dim)`` that follow the batches: `now`, and `mined` as they were when the epoch began."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self.now: Tensor | None = None
+        self.mined: Tensor | None = None
+
+    def follow(self, embeddings: Tensor, labels: Tensor) -> None:
+        """Move the means of the classes in the batch towards it."""
+        embeddings, labels = embeddings.cpu(), labels.cpu()
+        if self.now is None:
+            self.now = torch.zeros(self._classes, embeddings.shape[1])
+        known, places = torch.unique(labels, return_inverse=True)
+        sums = torch.zeros(len(known), embeddings.shape[1]).index_add_(0, places, embeddings)
+        means = sums / torch.bincount(places)[:, None]
+        self.now[known] = torch.lerp(self.now[known], means, _NEWEST)
+
+    def begin_epoch(self, accelerator: Accelerator) -> None:
+        """Mine by what is known now; several processes by the mean of what they know."""
+        if self.now is None:
+            return
+        if accelerator.num_processes > 1:
+            self.now = accelerator.reduce(self.now.to(accelerator.device), reduction="mean").cpu()
+        self.mined = self.now.clone()
+
+
+def class_means(objective: Objective, pictures: Pictures, labels: IdArray, *, dim: int, device: torch.device) -> Tensor:
+    """Means ``(classes, dim)`` of the embeddings of up to two pictures of each class, as the network makes them now.
+
+    Leaves the objective in evaluation mode.
+    """
+    order = np.argsort(labels, kind="stable")
+    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    rows = [int(row) for row in order[rank < 2]]
+    sums, counts = torch.zeros(int(labels.max()) + 1, dim), torch.zeros(int(labels.max()) + 1)
+    objective.eval()
+    plan = (rows[start : start + 64] for start in range(0, len(rows), 64))
+    with torch.inference_mode():
+        for batch in pictures.batches(plan):
+            if len(batch.rows):
+                pixels = torch.from_numpy(batch.pixels).to(device)
+                made = objective.embeddings(objective.embed(pixels)).cpu()
+                known = torch.from_numpy(batch.labels)
+                sums.index_add_(0, known, made)
+                counts.index_add_(0, known, torch.ones(len(known)))
+    empty = counts == 0  # none of its pictures could be read
+    sums[empty] = torch.randn(int(empty.sum()), dim)
+    return sums / counts.clamp_min(1)[:, None]
