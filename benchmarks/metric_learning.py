@@ -86,11 +86,10 @@ def measured(loss: str, options: argparse.Namespace, home: Path) -> dict[str, An
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, best first."""
-    lines = ["| loss | R@1 | R@5 | R@10 | MAP@R | batches | pictures/s |", "|---|---|---|---|---|---|---|"]
+    lines = ["| loss | R@1 | R@5 | R@10 | MAP@R | batches |", "|---|---|---|---|---|---|"]
     for row in sorted(rows, key=lambda one: -one["recall@1"]):
         figures = " | ".join(f"{row[name]:.3f}" for name in SHOWN)
-        speed = f"{row['steps']:,} | {row['images_per_second']:.0f}" if "steps" in row else " | "
-        lines.append(f"| {row['loss']} | {figures} | {speed} |")
+        lines.append(f"| {row['loss']} | {figures} | {row.get('steps', 0):,} |")
     return "\n".join(lines)
 
 
@@ -141,9 +140,9 @@ def main() -> None:
             rows[loss] = measured(loss, options, Path(home))
             kept.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
             print(f"{loss}: {rows[loss]}", flush=True)
-            text = f"# {title}\n\n`python benchmarks/metric_learning.py`, {platform.machine()}, no GPU.\n\n"
-            (options.out / f"{options.name}.md").write_text(text + table(list(rows.values())) + "\n")
-            chart(list(rows.values()), title, options.out / f"{options.name}.png")
+    text = f"# {title}\n\n`python benchmarks/metric_learning.py`, {platform.machine()}.\n\n"
+    (options.out / f"{options.name}.md").write_text(text + table(list(rows.values())) + "\n")
+    chart(list(rows.values()), title, options.out / f"{options.name}.png")
     print(table(list(rows.values())))
 
 
