@@ -36,6 +36,8 @@ def pictures_folder(tmp_path):
 
 def test_an_outage_is_waited_out_or_leaves_a_run_that_can_be_resumed(server, pictures_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDKIT_INGEST__BATCH_SIZE", "4")
+    with embedkit.connect(backend=server.url, home=tmp_path / "home") as kit:  # a cold server is slow to make one
+        kit.collection("outage").ingest(pictures_folder, limit=4)
     monkeypatch.setenv("EMBEDKIT_BACKEND_OPTIONS__TIMEOUT", "3")
     notes = []
 
