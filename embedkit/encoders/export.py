@@ -14,7 +14,7 @@ import numpy as np
 from embedkit import plugins
 from embedkit.encoders.builtin import effnet_lite0_folder, minilm_folder
 from embedkit.encoders.choose import open_folder
-from embedkit.encoders.contract import Encoder
+from embedkit.encoders.contract import EncoderSpec
 from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TEXT_ONNX, TOKENIZER, WEIGHTS, Manifest, write_folder
 from embedkit.encoders.load import load_encoder, model_folder_of
 from embedkit.encoders.model import JointEncoder
@@ -109,8 +109,12 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
     (folder / CARD).write_text(_card(manifest), encoding="utf-8")
 
 
-def _probe(encoder: Encoder, probe: Any) -> dict[str, Any]:
-    return pack(np.asarray(encoder.encode(probe), np.float32))
+def _probe(encoder: TorchImageEncoder | TorchTextEncoder, probe: Any) -> dict[str, Any]:
+    """What a runtime is held to: vectors, of a binary encoder the numbers before the sign."""
+    from embedkit.encoders.torch_model import TorchImageEncoder
+
+    found = encoder.numbers(probe) if isinstance(encoder, TorchImageEncoder) else encoder.encode(probe)
+    return pack(np.asarray(found, np.float32))
 
 
 def _weights(encoder: TorchImageEncoder, path: Path) -> None:
@@ -168,8 +172,14 @@ def _card(manifest: Manifest) -> str:
         f"| field | value |\n|---|---|\n{lines}\n"
         + (_trained(manifest.training) if trained else "")
         + (f"Its pooling was fitted to {fitted['pictures']:,} pictures.\n" if fitted else "")
-        + f"Runs in ONNX Runtime and OpenVINO; {given}; unit vectors come out.\n"
+        + f"Runs in ONNX Runtime and OpenVINO; {given}; {_out(spec)} come out.\n"
     )
+
+
+def _out(spec: EncoderSpec) -> str:
+    if spec.kind == "binary":
+        return f"{spec.dim} numbers, whose signs are the bits of the code (1 where a number is over 0),"
+    return "unit vectors"
 
 
 def _trained(training: Mapping[str, Any]) -> str:
