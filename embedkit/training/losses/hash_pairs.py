@@ -25,6 +25,15 @@ class _Codes(PairLoss):
     makes_codes = True
 
 
+class _ScaledCodes(_Codes):
+    """On numbers z of length √bits: their signs are the same, and training cannot saturate a tanh by mere growth."""
+
+    normalise = True
+
+    def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return super().prepare(embeddings, labels) * math.sqrt(embeddings.shape[1])
+
+
 def _balanced(cost: Tensor, positive: Tensor, negative: Tensor, share: float) -> Tensor:
     """The mean over the pairs of one class, which weighs `share`, and the mean over those of two.
 
@@ -33,7 +42,7 @@ def _balanced(cost: Tensor, positive: Tensor, negative: Tensor, share: float) ->
     return 2 * (share * mean_of(cost, positive) + (1 - share) * mean_of(cost, negative))
 
 
-class HashNet(_Codes):
+class HashNet(_ScaledCodes):
     """Cao 2017, eq. 4: Σ w (log(1 + exp(α hᵀh')) - α s hᵀh'), h = tanh(βz), s = 1 for one class, else 0.
 
     w balances similar and dissimilar pairs (eq. 2); `share` is what the similar ones weigh together. α = `sharp` /
@@ -68,7 +77,7 @@ class HashNet(_Codes):
         return _balanced(cost, positive, negative, self.share)
 
 
-class DCH(_Codes):
+class DCH(_ScaledCodes):
     """Cao 2018: Cauchy cross-entropy + λ Cauchy quantisation, on h = tanh(z).
 
     L = Σ w (s log(d / γ) + log(1 + γ / d)): log(1 + d / γ) for a pair of one class, log(1 + γ / d) for two;
@@ -112,7 +121,7 @@ class DSH(_Codes):
         return (cost.sum() / (2 * max(1, len(batch.labels))) + self.alpha * loose.mean()) / bits
 
 
-class DPSH(_Codes):
+class DPSH(_ScaledCodes):
     """Li 2016, eq. 3: -Σ (s Θ - log(1 + exp Θ)), Θ = ½ zᵀz', + η Σ ‖sign(z) - z‖².
 
     Θ is `sharp` (zᵀz' / bits - `boundary`): see `HashNet` for the boundary; `sharp` = bits / 2 is the paper's, which
