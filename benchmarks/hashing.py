@@ -14,9 +14,19 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from table_of_losses import Row, bars, budget_of, embedkit_command, judged, markdown, measure, options_of, trained
+from table_of_losses import (
+    Row,
+    bars,
+    budget_of,
+    embedkit_command,
+    judged,
+    markdown,
+    measure,
+    options_of,
+    recipe_of,
+    trained,
+)
 
-import embedkit
 from embedkit.training.datasets.open import open_dataset
 
 LOSSES = (
@@ -54,7 +64,7 @@ def measured(name: str, options: argparse.Namespace, home: Path) -> Row:
     if loss in (LSH, ITQ):
         _exported(out, options, home, bits=int(bits), method="lsh" if loss == LSH else "itq")
     else:
-        shape = ("--dim", bits) if loss == FLOATS else ("--bits", bits)
+        shape = ("--bits", "0", "--dim", bits) if loss == FLOATS else ("--bits", bits)
         found = trained(out, options, "--loss", "nt-xent" if loss == FLOATS else loss, *shape)
         run = {"steps": found["steps"], "seconds": found["seconds"]}
     figures = judged(out, options)
@@ -63,7 +73,7 @@ def measured(name: str, options: argparse.Namespace, home: Path) -> Row:
 
 def _exported(out: Path, options: argparse.Namespace, home: Path, *, bits: int, method: str) -> None:
     """The recipe's encoder with codes made of its floats; ITQ is fitted to the pictures that training sees."""
-    encoder = embedkit.read_recipe(options.recipe).encoder
+    encoder = recipe_of(options).encoder
     head, _, inner = encoder.rstrip(")").partition("(")
     spec = f"{head}({inner + ', ' if inner else ''}bits={bits}, hash={method})"
     fit = []
@@ -80,14 +90,14 @@ def _exported(out: Path, options: argparse.Namespace, home: Path, *, bits: int, 
 
 def main() -> None:
     """Measure what is missing; write table, chart and figures."""
-    parser = options_of(__doc__, name="hashing", minutes=2.0)
+    parser = options_of(__doc__, name="hashing", recipe="emoji-hashnet", minutes=2.0)
     parser.add_argument("--bits", nargs="*", type=int, default=[64, 32, 16])
     parser.add_argument("--losses", nargs="*", default=[LSH, ITQ, FLOATS, *LOSSES])
     options = parser.parse_args()
     names = [f"{loss} {bits}" for bits in options.bits for loss in options.losses]
     with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as home:
         rows = measure(options, names, lambda name: measured(name, options, Path(home)))
-    recipe = embedkit.read_recipe(options.recipe)
+    recipe = recipe_of(options)
     title = f"Codes on emoji-zs, {recipe.encoder}, {recipe.batch} pictures a batch, {budget_of(options)}"
     text = f"# {title}\n\n`python benchmarks/hashing.py`, {platform.machine()}. Floats have as many numbers as bits.\n"
     tables = []

@@ -14,9 +14,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from table_of_losses import Row, bars, budget_of, judged, markdown, measure, options_of, trained
-
-import embedkit
+from table_of_losses import Row, bars, budget_of, judged, markdown, measure, options_of, recipe_of, trained
 
 LOSSES = (
     "npair",
@@ -67,12 +65,12 @@ def measured(loss: str, options: argparse.Namespace, home: Path) -> Row:
 
 def main() -> None:
     """Measure what is missing; write table, chart and figures."""
-    parser = options_of(__doc__, name="metric_learning", minutes=4.0)
+    parser = options_of(__doc__, name="metric_learning", recipe="emoji-npair", minutes=4.0)
     parser.add_argument("--losses", nargs="*", default=[START, *LOSSES])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as home:
         rows = measure(options, options.losses, lambda loss: measured(loss, options, Path(home)))
-    recipe = embedkit.read_recipe(options.recipe)
+    recipe = recipe_of(options)
     title = f"emoji-zs, {recipe.encoder}, {recipe.dim}-d, {recipe.batch} pictures a batch, {budget_of(options)}"
     shown = [{"steps": 0, **row} for row in rows]
     table = markdown(shown, {**SHOWN, "steps": "batches"}, by="recall@1")

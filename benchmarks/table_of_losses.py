@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import embedkit
+
 Row = dict[str, Any]
 
 
@@ -22,13 +24,13 @@ def embedkit_command(*arguments: str) -> dict[str, Any]:
     return found
 
 
-def options_of(description: str | None, *, name: str, minutes: float) -> argparse.ArgumentParser:
+def options_of(description: str | None, *, name: str, recipe: str, minutes: float) -> argparse.ArgumentParser:
     """The options that both tables have."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="emoji-zs")
     parser.add_argument("--out", type=Path, default=Path("docs/results"))
     parser.add_argument("--name", default=name, help="of the files in --out")
-    parser.add_argument("--recipe", default="emoji-npair")
+    parser.add_argument("--recipe", default=recipe)
     parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--steps", type=int, default=0, help="batches instead of minutes, for a machine that is busy")
     parser.add_argument("--seed", type=int, default=0)
@@ -72,6 +74,11 @@ def measure(options: argparse.Namespace, names: Iterable[str], measured: Callabl
         kept.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
         print(f"{name}: {rows[name]}", flush=True)
     return list(rows.values())
+
+
+def recipe_of(options: argparse.Namespace) -> embedkit.TrainingRecipe:
+    """The recipe with the settings that the command line changes."""
+    return embedkit.read_recipe(options.recipe).changed(dict(text.split("=", 1) for text in options.set))
 
 
 def budget_of(options: argparse.Namespace) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 FAILED = 3
-_SHOWN = ("recall@1", "recall@10", "map@r", "nmi", "rank-1", "map", "accuracy")
+_SHOWN = ("recall@1", "recall@10", "map@r", "map@1000", "precision@h2", "nmi", "rank-1", "map", "accuracy")
 
 
 def register(app: typer.Typer) -> None:

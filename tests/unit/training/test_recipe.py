@@ -26,6 +26,7 @@ from tests.conftest import WITHOUT_TORCH
 NAMES = (
     "cub200-margin",
     "ebay-margin",
+    "emoji-hashnet",
     "emoji-npair",
     "inshop-proxyanchor",
     "lfw-arcface",
