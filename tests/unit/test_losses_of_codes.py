@@ -89,7 +89,7 @@ def test_dch_is_cao_2018_with_its_quantisation():
     close(value(made("dch(gamma=0.375, quantise=0.5, share=0.5)")), expected)
 
 
-def test_dsh_is_liu_2016_eq_4_for_each_bit():
+def test_dsh_is_liu_2016_for_each_bit():
     total = 0.0
     for i, j in PAIRS:
         apart = ((Z[i] - Z[j]) ** 2).sum()
@@ -98,7 +98,7 @@ def test_dsh_is_liu_2016_eq_4_for_each_bit():
     close(value(made("dsh(margin=2, alpha=0.3)")), (total + regular) / 6 / 8)
 
 
-def test_dpsh_is_li_2016_eq_3_where_the_boundary_is_0():
+def test_dpsh_is_li_2016_where_the_boundary_is_0():
     """Θ = ½ zᵀz', which is `sharp` = bits / 2."""
 
     def cost(i, j):

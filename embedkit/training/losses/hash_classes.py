@@ -81,7 +81,7 @@ class GreedyHash(_Classifier):
 
 
 class SuBiC(_Classifier):
-    """Jain 2017, eq. 6: cross-entropy on blocks of softmax, + γ the mean entropy of a block - μ that of its batch mean.
+    """Jain 2017: cross-entropy on blocks of softmax, + γ the mean entropy of a block - μ that of its batch mean.
 
     The first draws a block to one bit, the second lets all bits be used. The code has one 1 in every block of `block`
     bits; `head` sees to that. It is stored bit by bit: bits / block · log₂ block bits would be enough.

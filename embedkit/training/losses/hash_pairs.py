@@ -101,7 +101,7 @@ class DCH(_ScaledCodes):
 
 
 class DSH(_Codes):
-    """Liu 2016, eq. 4: ½ ‖z - z'‖² for a pair of one class, ½ max(0, m - ‖z - z'‖²) for two, and α ‖|z| - 1‖₁.
+    """Liu 2016, with its regulariser: ½ ‖z - z'‖² for a pair of one class, ½ max(0, m - ‖z - z'‖²) for two, and α ‖|z| - 1‖₁.
 
     m = `margin` · bits, 2 · bits in the paper; α = 0.01 there. Summed over the pairs and divided by the number of
     anchors, as `contrastive` is, and by the bits.
@@ -122,7 +122,7 @@ class DSH(_Codes):
 
 
 class DPSH(_ScaledCodes):
-    """Li 2016, eq. 3: -Σ (s Θ - log(1 + exp Θ)), Θ = ½ zᵀz', + η Σ ‖sign(z) - z‖².
+    """Li 2016: -Σ (s Θ - log(1 + exp Θ)), Θ = ½ zᵀz', + η Σ ‖sign(z) - z‖².
 
     Θ is `sharp` (zᵀz' / bits - `boundary`): see `HashNet` for the boundary; `sharp` = bits / 2 is the paper's, which
     grows with the bits until nothing is learned. η = `quantise` weighs a mean over all bits.
@@ -149,7 +149,7 @@ class DPSH(_ScaledCodes):
 
 
 class DNNH(_Codes):
-    """Lai 2015, eq. 2: max(0, m - ‖h - h⁻‖² + ‖h - h⁺‖²) over triplets, h = g(σ(z)), m = 1.
+    """Lai 2015: max(0, m - ‖h - h⁻‖² + ‖h - h⁺‖²) over triplets, h = g(σ(z)), m = 1.
 
     g is the piece-wise threshold of section 3.2.2: 0 below ½ - ε, 1 above ½ + ε, as it is between; beyond it nothing
     is learned. The mean is over the triplets that cost something. Its head is the divide-and-encode module.
