@@ -71,7 +71,11 @@ def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[bytes] | None
         "hashed": {"method": hashing.method, "bits": hashing.bits, "pictures": count},
     }
     hashed: Manifest = replace(
-        manifest, spec=made, probe=pack((probe - mean) @ axes.T), source=source, training=training
+        manifest,
+        spec=made,
+        probe=pack(np.asarray((probe - mean) @ axes.T, np.float32)),
+        source=source,
+        training=training,
     )
     (folder / MANIFEST).write_text(hashed.as_json(), encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +39,8 @@ class DivideAndEncode(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         slices = torch.relu(self.divide(features)).view(-1, self.bits, self.width)
-        return (slices * self.encode).sum(2) + self.bias
+        numbers: Tensor = (slices * self.encode).sum(2) + self.bias
+        return numbers
 
 
 class BlockCode(nn.Module):
@@ -54,9 +56,10 @@ class BlockCode(nn.Module):
         self.linear = nn.Linear(features, bits)
 
     def forward(self, features: Tensor) -> Tensor:
-        blocks = self.linear(features).unflatten(1, (-1, self.block))
+        blocks = self.linear(features).view(-1, self.linear.out_features // self.block, self.block)
         middle = blocks.topk(2, dim=2).values.mean(dim=2, keepdim=True)
-        return (blocks - middle).flatten(1)
+        numbers: Tensor = (blocks - middle).flatten(1)
+        return numbers
 
 
 def head_of(recipe: TrainingRecipe) -> str:
@@ -69,7 +72,11 @@ def head_of(recipe: TrainingRecipe) -> str:
 
 def build_head(kind: str, features: int, bits: int) -> nn.Module:
     """A layer from features to the numbers of bits."""
-    kinds = {"linear": nn.Linear, "divide": DivideAndEncode, "blocks": BlockCode}
+    kinds: dict[str, Callable[[int, int], nn.Module]] = {
+        "linear": nn.Linear,
+        "divide": DivideAndEncode,
+        "blocks": BlockCode,
+    }
     return kinds[kind](features, bits)
 
 
@@ -88,7 +95,8 @@ def start_head(head: nn.Module, features: Tensor, *, seed: int) -> None:
         return
     elif isinstance(head, DivideAndEncode):
         bias = head.bias
-        head.encode.div_(head(features).std().clamp_min(1e-6))
+        numbers = head(features)
+        head.encode.div_((numbers - numbers.mean(dim=0)).square().mean().sqrt().clamp_min(1e-6))
     else:
         return
     bias.sub_(head(features).mean(dim=0))

@@ -101,7 +101,7 @@ class DCH(_ScaledCodes):
 
 
 class DSH(_Codes):
-    """Liu 2016, with its regulariser: ½ ‖z - z'‖² for a pair of one class, ½ max(0, m - ‖z - z'‖²) for two, and α ‖|z| - 1‖₁.
+    """Liu 2016: ½ ‖z - z'‖² for a pair of one class, ½ max(0, m - ‖z - z'‖²) for two, and α ‖|z| - 1‖₁.
 
     m = `margin` · bits, 2 · bits in the paper; α = 0.01 there. Summed over the pairs and divided by the number of
     anchors, as `contrastive` is, and by the bits.
