@@ -72,20 +72,17 @@ def measured(name: str, options: argparse.Namespace, home: Path) -> Row:
 
 
 def _exported(out: Path, options: argparse.Namespace, home: Path, *, bits: int, method: str) -> None:
-    """The recipe's encoder with codes made of its floats; ITQ is fitted to the pictures that training sees."""
+    """The recipe's encoder with codes made of its floats, fitted to the pictures that training sees."""
     encoder = recipe_of(options).encoder
     head, _, inner = encoder.rstrip(")").partition("(")
     spec = f"{head}({inner + ', ' if inner else ''}bits={bits}, hash={method})"
-    fit = []
-    if method == "itq":
-        table = home / "train.csv"
-        with table.open("w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(["key", "image"])
-            paths = open_dataset(options.data).train.paths
-            rows.writerows((str(number), str(Path(path).resolve())) for number, path in enumerate(paths))
-        fit = ["--fit", str(table)]
-    embedkit_command("export", spec, str(out), *fit, "--json")
+    table = home / "train.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["key", "image"])
+        paths = open_dataset(options.data).train.paths
+        rows.writerows((str(number), str(Path(path).resolve())) for number, path in enumerate(paths))
+    embedkit_command("export", spec, str(out), "--fit", str(table), "--json")
 
 
 def main() -> None:

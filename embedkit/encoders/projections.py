@@ -52,7 +52,10 @@ def principal_axes(centred: FloatArray, count: int) -> FloatArray:
     if wide:
         axes = (axes @ values) / deviations[:count, None]
     largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1)
-    return (axes * np.sign(largest)).astype(np.float32)  # an axis has two directions, of which one is taken
+    turned: FloatArray = (axes * np.sign(largest)).astype(
+        np.float32
+    )  # an axis has two directions, of which one is taken
+    return turned
 
 
 def itq_rotation(projected: FloatArray, *, seed: int = 0, rounds: int = _ROUNDS) -> FloatArray:

@@ -108,7 +108,8 @@ class SuBiC(_Classifier):
 
 def _entropy(shares: Tensor) -> Tensor:
     """In units of the largest that there can be, over the last dimension."""
-    return -torch.xlogy(shares, shares).sum(-1) / math.log(shares.shape[-1])
+    shares = shares.clamp_min(1e-12)  # the logarithm has no finite slope at 0
+    return -(shares * shares.log()).sum(-1) / math.log(shares.shape[-1])
 
 
 def dlbhc(spec: SpecText, *, dim: int, classes: int) -> DLBHC:

@@ -149,7 +149,7 @@ class DPSH(_ScaledCodes):
 
 
 class DNNH(_Codes):
-    """Lai 2015: max(0, m - ‖h - h⁻‖² + ‖h - h⁺‖²) over triplets, h = g(σ(z)), m = 1.
+    """Lai 2015: max(0, m - ‖h - h⁻‖² + ‖h - h⁺‖²) over triplets, h = g(σ(z)); m = 1 in the paper.
 
     g is the piece-wise threshold of section 3.2.2: 0 below ½ - ε, 1 above ½ + ε, as it is between; beyond it nothing
     is learned. The mean is over the triplets that cost something. Its head is the divide-and-encode module.
@@ -157,7 +157,7 @@ class DNNH(_Codes):
 
     head = "divide"
 
-    def __init__(self, *, margin: float = 1.0, epsilon: float = 0.5, miner: Miner | None = None) -> None:
+    def __init__(self, *, margin: float = 4.0, epsilon: float = 0.5, miner: Miner | None = None) -> None:
         super().__init__(miner)
         self.margin, self.epsilon = margin, epsilon
 
@@ -213,6 +213,6 @@ def dpsh(spec: SpecText, *, dim: int, classes: int) -> DPSH:
 
 
 def dnnh(spec: SpecText, *, dim: int, classes: int) -> DNNH:
-    """``dnnh(margin=1, epsilon=0.5)``."""
+    """``dnnh(margin=4, epsilon=0.5)``."""
     spec.only("margin", "epsilon")
-    return DNNH(margin=spec.number("margin", 1.0, 1e-3, 1e6), epsilon=spec.number("epsilon", 0.5, 1e-3, 0.5))
+    return DNNH(margin=spec.number("margin", 4.0, 1e-3, 1e6), epsilon=spec.number("epsilon", 0.5, 1e-3, 0.5))
