@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
     from embedkit.resources import Resources
     from embedkit.search.query import Query
+    from embedkit.types import VectorArray
 
 __all__ = ["Collection", "Status", "check_name"]
 
@@ -170,9 +171,9 @@ class Collection:
         """The k most similar products, best first.
 
         `image`: a path, a URL, encoded bytes or a PIL picture. `text` asks the first text view.
-        `vector`: ``(dim,)``, for `view` (else the first view). `product`: a key; its stored vector is
-        used and it is left out of the answer. Image and text together are fused, weighted by
-        `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+        `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first view).
+        `product`: a key; its stored vector is used and it is left out of the answer. Image and text together are
+        fused, weighted by `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound.
@@ -273,10 +274,10 @@ class Collection:
     def _encoder(self, view: ViewRow) -> Encoder:
         return encoder_of(self._resources, self.name, view)
 
-    def _query(self, view: ViewRow, vector: npt.NDArray[np.float32], weight: float) -> Query:
+    def _query(self, view: ViewRow, vector: VectorArray, weight: float) -> Query:
         from embedkit.search.query import Query
 
-        return Query(view, np.asarray(vector, np.float32), weight)
+        return Query(view, vector, weight)
 
     def _vector_query(self, row: CollectionRow, vector: npt.ArrayLike, view: str | None, weight: float) -> Query:
         try:
@@ -285,9 +286,9 @@ class Collection:
             raise BadInput(f"A query vector is a row of numbers: {error}") from error
         if given.dtype.kind not in "iuf":
             raise BadInput(f"A query vector is a row of numbers, not {type(vector).__name__} of {given.dtype}")
-        array = given.astype(np.float32, copy=False)
-        if array.ndim != 1:
-            raise BadInput(f"A query vector has one dimension, not the shape {array.shape}")
+        if given.ndim != 1:
+            raise BadInput(f"A query vector has one dimension, not the shape {given.shape}")
+        array: VectorArray = given if given.dtype == np.uint8 else given.astype(np.float32, copy=False)
         return self._query(named_view(row, view) if view else row.views[0], array, weight)
 
     def _product_query(self, row: CollectionRow, key: str, view: str | None, weight: float) -> Query:
@@ -301,7 +302,7 @@ class Collection:
         )
         if fetched is None or not len(fetched.ids):
             raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")
-        return self._query(chosen, fetched.vectors[0].astype(np.float32), weight)
+        return self._query(chosen, fetched.vectors[0], weight)
 
     def _text_view(self, row: CollectionRow, name: str | None) -> ViewRow:
         """The view that words ask: one of titles, or one of pictures whose encoder reads text too (CLIP)."""

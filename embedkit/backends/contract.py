@@ -159,8 +159,8 @@ class SearchResult:
 
 
 def scores_of(metric: Metric, distances: FloatArray) -> FloatArray:
-    """Higher is better: the similarity itself, or minus the distance."""
-    return -distances if metric in ("l2", "hamming") else distances
+    """Higher is better: the similarity itself, or minus the distance (of 0, no -0)."""
+    return 0 - distances if metric in ("l2", "hamming") else distances
 
 
 @dataclass(frozen=True, slots=True)
