@@ -20,7 +20,7 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
-from embedkit.types import Hit, Product
+from embedkit.types import Hit, Metric, Product
 from embedkit.urls import redact
 from embedkit.views import encoder_of, ignored_settings, made_collection, named_view, view_for
 
@@ -44,13 +44,14 @@ _KEY = "A product's key is a text"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a collection holds. `vectors`: live vectors by view. `encoders`: spec string by view."""
+    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`."""
 
     name: str
     backend: str
     products: int
     vectors: Mapping[str, int]
     encoders: Mapping[str, str]
+    metrics: Mapping[str, Metric]
     failures: int
     duplicates: int
     last_run: RunRow | None
@@ -233,6 +234,7 @@ class Collection:
             products=store.count_products(row.id),
             vectors={view.name: store.count_vectors(row.id, view.name) for view in row.views},
             encoders={view.name: view.encoder for view in row.views},
+            metrics={view.name: view.metric for view in row.views},
             failures=store.failure_count(row.id),
             duplicates=store.duplicate_count(row.id),
             last_run=store.last_run(row.id),

@@ -29,7 +29,7 @@ LITE = replace(
     binary_families=("flat", "hnsw", "ivf"),
     emulated={
         **SERVER.emulated,
-        "binary": "bits are stored as floats of 1 and -1, whose inner product orders exactly as the Hamming distance; "
-        "distances are given in bits",
+        "binary": "Lite stores bits as floats of 1 and -1, whose inner product orders exactly as the Hamming distance, "
+        "and distances are given in bits; a server stores the bits, in flat and ivf indexes",
     },
 )

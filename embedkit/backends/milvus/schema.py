@@ -30,8 +30,8 @@ def index_arguments(spec: IndexSpec, metric: str, layout: Layout) -> dict[str, A
         if not isinstance(value, int) or not low <= value <= high:
             raise ConfigError(f"{name}={value} of the index {spec.family!r} is not a whole number of {low} to {high}")
         params[native] = value
-    native = {"index_type": layout.indexes[spec.family], "metric_type": layout.metrics[metric], "params": params}
-    return {"field_name": layout.field, **native}
+    index = {"index_type": layout.indexes[spec.family], "metric_type": layout.metrics[metric], "params": params}
+    return {"field_name": layout.field, **index}
 
 
 def create_collection(client: Any, spec: CollectionSpec, layout: Layout, index: dict[str, Any], timeout: float) -> None:
