@@ -88,7 +88,7 @@ def test_every_index_answers_with_deaths_filters_and_rows_beside_it(backend, ora
                 elif index.startswith("ivf"):  # all lists are searched, so only ties at the end are open
                     np.testing.assert_array_equal(found.distances, exact.distances)
                 else:
-                    assert np.mean(found.distances == exact.distances) > 0.95
+                    assert np.count_nonzero(found.distances == exact.distances) >= 0.95 * exact.distances.size
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -108,7 +108,7 @@ def test_two_connections_stay_in_step_through_any_order_of_writes(url, oracle, e
     chance, ids, codes = random.Random(seed), 5 + 3 * np.arange(120), codes_of(120)
     for one in (ours[0], oracle):
         one.create(SPEC)
-    for step in range(25):
+    for step in range(15):
         rows = np.array(chance.sample(range(120), chance.randint(1, 40)))
         action = chance.choice(("upsert", "upsert", "upsert", "delete", "update", "build"))
         for one in (ours[step % 2], oracle):

@@ -19,14 +19,16 @@ def some(draw_bytes, width):
 
 def codes_of(width):
     """Few different bytes, so that equal codes and equal distances are common."""
-    return st.lists(st.lists(st.sampled_from((0, 1, 3, 255)), min_size=width, max_size=width).map(bytes), min_size=1)
+    return st.lists(
+        st.lists(st.sampled_from((0, 1, 3, 255)), min_size=width, max_size=width).map(bytes), min_size=1, max_size=12
+    )
 
 
 def differing(one, other):
     return (int.from_bytes(one.tobytes(), "big") ^ int.from_bytes(other.tobytes(), "big")).bit_count()
 
 
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(WIDTHS.flatmap(lambda width: st.tuples(codes_of(width), codes_of(width), st.just(width))))
 def test_the_oracle_gives_what_counting_bits_gives(drawn):
     queries, codes = some(drawn[0], drawn[2]), some(drawn[1], drawn[2])
@@ -41,7 +43,7 @@ def test_the_oracle_gives_what_counting_bits_gives(drawn):
     oracle.close()
 
 
-@settings(max_examples=50, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None)
 @given(WIDTHS.flatmap(lambda width: st.tuples(codes_of(width), st.just(width))))
 def test_signs_order_as_bits_do_and_come_back(drawn):
     codes, bits = some(drawn[0], drawn[1]), 8 * drawn[1]

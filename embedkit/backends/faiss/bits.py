@@ -52,7 +52,19 @@ class BitKernel(Kernel):
         params: SearchParams | None,
         ids: Callable[[], IdArray | None],
     ) -> Found:
-        known = ids()
+        with kernel.alone(queries.shape, len(vectors)):
+            return self._search(vectors, queries, k, admitted, index, params, ids())
+
+    def _search(
+        self,
+        vectors: VectorArray,
+        queries: VectorArray,
+        k: int,
+        admitted: Admitted | None,
+        index: Any,
+        params: SearchParams | None,
+        known: IdArray | None,
+    ) -> Found:
         if admitted is not None and admitted.rows is not None:
             return _among(vectors, queries, k, admitted.rows, known)
         mask = admitted.mask if admitted else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "Found",
     "Kernel",
     "Mask",
+    "alone",
     "checked_params",
     "in_parts",
     "lists_of",
@@ -131,6 +133,20 @@ def in_parts(
         return part(first, last)
     edges = np.linspace(first, last, _THREADS + 1).astype(int).tolist()
     return merged(list(_pool().map(part, edges[:-1], edges[1:])), k, lower=lower)
+
+
+@contextmanager
+def alone(shape: tuple[int, int], rows: int) -> Iterator[None]:
+    """Within it FAISS keeps to this thread where a team would only wait for each other: one query, or little to do."""
+    before = faiss.omp_get_max_threads()
+    few = shape[0] == 1 or shape[0] * shape[1] * rows < _SPLIT
+    if few and before > 1:
+        faiss.omp_set_num_threads(1)  # of this thread; others keep theirs
+    try:
+        yield
+    finally:
+        if few and before > 1:
+            faiss.omp_set_num_threads(before)
 
 
 def merged(parts: Sequence[Found], k: int, *, lower: bool) -> Found:
