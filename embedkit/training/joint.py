@@ -106,9 +106,9 @@ def with_texts(built: Built, recipe: TrainingRecipe, train: Split) -> JointBuilt
     sentences = _sentences(recipe.texts)
     layer: nn.Module = nn.Linear(sentences.spec.dim, built.dim)
     folder = model_folder_of(recipe.encoder)
-    known = _stored(folder) if folder is not None else {}
+    known = _stored(folder, recipe) if folder is not None else {}
     if known:
-        _load(layer, known, recipe)
+        layer.load_state_dict(known)
     elif not built.layers["dim"]:
         if sentences.spec.dim != built.dim:
             raise ConfigError(
@@ -121,22 +121,19 @@ def with_texts(built: Built, recipe: TrainingRecipe, train: Split) -> JointBuilt
     return JointBuilt(**values, sentences=sentences, captions=CaptionVectors(train.captions, sentences))
 
 
-def _stored(folder: Path) -> dict[str, Tensor]:
-    """The layer for texts of a run folder; nothing where it was trained without."""
+def _stored(folder: Path, recipe: TrainingRecipe) -> dict[str, Tensor]:
+    """The layer for texts of a run folder; nothing where it was trained without. Raises ConfigError."""
     from safetensors.torch import load_file
 
     state = load_file(str(folder / WEIGHTS))
-    return {name.removeprefix(TEXTS): tensor for name, tensor in state.items() if name.startswith(TEXTS)}
-
-
-def _load(layer: nn.Module, known: dict[str, Tensor], recipe: TrainingRecipe) -> None:
-    try:
-        layer.load_state_dict(known)
-    except RuntimeError as error:
+    known = {name.removeprefix(TEXTS): tensor for name, tensor in state.items() if name.startswith(TEXTS)}
+    before = read_manifest(folder).training["recipe"].get("texts", recipe.texts)
+    if known and before != recipe.texts:
         raise ConfigError(
-            f"{recipe.encoder!r} was trained with texts of another length than those of {recipe.texts!r}; "
-            "set texts as it was there"
-        ) from error
+            f"{str(folder)!r} learned with texts={before!r}; to start from it, set texts to the same, "
+            f"not {recipe.texts!r}"
+        )
+    return known
 
 
 def _sentences(text: str) -> Sentences:

@@ -9,7 +9,6 @@ import pytest
 from safetensors.torch import load_file
 
 import embedkit
-from embedkit import plugins
 from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadSource, ConfigError, UnknownName
 from embedkit.training import loop
@@ -60,8 +59,9 @@ def weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("loss", [*plugins.names("joint_losses"), "vse++(warmup=2)"])
-@pytest.mark.parametrize("frozen", [1.0, 0.9])
+@pytest.mark.parametrize(
+    ("loss", "frozen"), [("clip", 0.9), *((loss, 1.0) for loss in ("clip", "instance", "siglip", "vse++(warmup=2)"))]
+)
 def test_every_loss_trains_and_goes_on_from_its_checkpoint_bit_by_bit(loss, frozen, shop, tmp_path):
     recipe = small(shop, loss=loss, frozen=frozen, augment=STILL if frozen == 1 else Augment()).checked()
     whole = ran(recipe, tmp_path / "whole")
