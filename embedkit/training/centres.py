@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embedkit.training.features import Features
 from embedkit.training.network import Objective
 from embedkit.training.pictures import Pictures
 
@@ -48,7 +49,9 @@ class ClassCentres:
         self.mined = self.now.clone()
 
 
-def class_means(objective: Objective, pictures: Pictures, labels: IdArray, *, dim: int, device: torch.device) -> Tensor:
+def class_means(
+    objective: Objective, pictures: Pictures | Features, labels: IdArray, *, dim: int, device: torch.device
+) -> Tensor:
     """Means ``(classes, dim)`` of the embeddings of up to two pictures of each class, as the network makes them now.
 
     Leaves the objective in evaluation mode.
