@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.resources import Resources
 
-__all__ = ["encoder_of", "ignored_settings", "made_collection", "named_view", "view_for"]
+__all__ = ["encoder_of", "ignored_settings", "made_collection", "named_view"]
 
 
 def made_collection(
@@ -176,21 +176,6 @@ def named_view(row: CollectionRow, name: str) -> ViewRow:
         if view.name == name:
             return view
     raise BadInput(f"{row.name!r} has no view {name!r}; it has {', '.join(view.name for view in row.views)}")
-
-
-def view_for(row: CollectionRow, modality: str, name: str | None) -> ViewRow:
-    """The view that a picture or a text asks. Raises BadInput."""
-    if name is not None:
-        view = named_view(row, name)
-        if view.modality != modality:
-            raise BadInput(
-                f"The view {name!r} of {row.name!r} holds {view.modality} vectors, which {modality} cannot ask"
-            )
-        return view
-    for view in row.views:
-        if view.modality == modality:
-            return view
-    raise BadInput(f"{row.name!r} has no {modality} view; it has {', '.join(view.name for view in row.views)}")
 
 
 def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:

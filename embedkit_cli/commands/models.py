@@ -91,7 +91,7 @@ def export(
     fit: Annotated[
         str | None,
         typer.Option(
-            help="Catalog whose pictures fit the pooling: netvlad, rmac with whitened regions, dim=.",
+            help="Catalog whose pictures fit what is learned: netvlad, rmac with whitened regions, dim=, hash=.",
             metavar="CATALOG",
             show_default=False,
         ),
