@@ -2,7 +2,7 @@
 
 The built-in tables are data, so that listing costs no import; third parties add to
 them by entry points of the groups ``embedkit.backends``, ``embedkit.encoders``,
-``embedkit.losses`` and ``embedkit.sources``.
+``embedkit.losses``, ``embedkit.joint_losses`` and ``embedkit.sources``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from embedkit.errors import ConfigError, MissingExtra, UnknownName
 
 __all__ = ["BUILT_IN", "Group", "PlugIn", "find", "load", "names", "require"]
 
-Group = Literal["backends", "encoders", "losses", "sources"]
-_SINGULAR: dict[Group, str] = {"backends": "backend", "encoders": "encoder", "losses": "loss", "sources": "source"}
+Group = Literal["backends", "encoders", "joint_losses", "losses", "sources"]
+_SINGULAR: dict[Group, str] = {
+    "backends": "backend",
+    "encoders": "encoder",
+    "joint_losses": "loss of pictures and texts",
+    "losses": "loss",
+    "sources": "source",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,14 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
             "images or text: any Hugging Face vision, CLIP-like or sentence model",
             "train",
         ),
+    ),
+    "joint_losses": (
+        PlugIn("clip", "embedkit.training.losses.joint:clip", "symmetric cross-entropy, Radford 2021", "train"),
+        PlugIn(
+            "instance", "embedkit.training.losses.joint:instance", "one classifier for both towers, Zheng 2020", "train"
+        ),
+        PlugIn("siglip", "embedkit.training.losses.joint:siglip", "sigmoid over all pairs, Zhai 2023", "train"),
+        PlugIn("vse++", "embedkit.training.losses.joint:vse_plus_plus", "max of hinges, Faghri 2018", "train"),
     ),
     "losses": (
         PlugIn("angular", "embedkit.training.losses.npair:angular", "N-pair + angular loss, Wang 2017", "train"),

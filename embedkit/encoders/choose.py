@@ -89,7 +89,8 @@ def _opened(manifest: Manifest, folder: Path, for_pictures: str, for_texts: str,
 def _text_encoder(manifest: Manifest, recipe: Mapping[str, Any], folder: Path, session: Session) -> Encoder:
     if "pooling" in recipe:  # the graph ends at the tokens
         return TextEncoder(manifest.spec, dict(recipe), folder / TOKENIZER, session)
-    return BatchTextEncoder(manifest.spec, Tokens(folder / TOKENIZER, TextRecipe.from_dict(recipe)), session)
+    texts = TextRecipe.from_dict(recipe)
+    return BatchTextEncoder(manifest.spec, Tokens(folder / TOKENIZER, texts), session, alone=texts.alone)
 
 
 def _checked(

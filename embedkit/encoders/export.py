@@ -122,6 +122,7 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
     """
     plugins.require("torch", "train", needed_for="Exporting an encoder")
     from embedkit.encoders.hf.texts import TorchTextEncoder
+    from embedkit.encoders.projected import ProjectedTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
     pictures, texts = (encoder.pictures, encoder.texts) if isinstance(encoder, JointEncoder) else (encoder, encoder)
@@ -130,10 +131,13 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
         text, text_probe = texts.recipe.as_dict(), _probe(texts, PROBE_TEXTS)
         texts.write_tokenizer(folder / TOKENIZER)
         _text_graph(texts, folder / (ONNX if texts is encoder else TEXT_ONNX))
+    elif isinstance(texts, ProjectedTextEncoder):
+        text, text_probe = texts.recipe.as_dict(), _probe(texts, PROBE_TEXTS)
+        texts.write(folder / TEXT_ONNX, folder / TOKENIZER)
     if isinstance(pictures, TorchImageEncoder):
         recipe, probe = pictures.recipe.as_dict(), _probe(pictures, probe_pixels(pictures.recipe.size))
         _picture_graph(pictures, folder / ONNX)
-        if pictures is encoder:
+        if pictures is encoder or isinstance(texts, ProjectedTextEncoder):
             _weights(pictures, folder / WEIGHTS)
     if recipe is None:  # texts alone: their recipe is the recipe
         recipe, probe, text, text_probe = text, text_probe, None, None

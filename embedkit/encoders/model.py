@@ -105,11 +105,13 @@ class TextEncoder(Encoder):
 class BatchTextEncoder(Encoder):
     """Texts through a session that takes tokens and gives vectors: pooling and scaling are in the graph."""
 
-    def __init__(self, spec: EncoderSpec, tokens: Tokens, session: Session) -> None:
+    def __init__(self, spec: EncoderSpec, tokens: Tokens, session: Session, *, alone: bool = False) -> None:
+        """`alone`: one text at a time, where a vector would otherwise depend on its neighbours."""
         self.spec = spec
         self.runtime = session.name
         self.concurrency = session.concurrency
         self._tokens = tokens
+        self._alone = alone
         self._session = session
 
     def prepare(self, picture: bytes | Image) -> ByteArray:
@@ -119,7 +121,10 @@ class BatchTextEncoder(Encoder):
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
         if not len(batch):
             return np.empty((0, self.spec.dim), np.float32)
-        return self._session.run(self._tokens([str(text) for text in batch]))
+        texts = [str(text) for text in batch]
+        if not self._alone:
+            return self._session.run(self._tokens(texts))
+        return np.concatenate([self._session.run(self._tokens([text])) for text in texts])
 
     def close(self) -> None:
         self._session.close()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from embedkit.errors import BadSource
+from embedkit.training.features import Features
 from embedkit.training.network import Objective
 from embedkit.training.pictures import Pictures
 
@@ -51,7 +52,9 @@ class ClassCentres:
         self.mined = self.now.clone()
 
 
-def class_means(objective: Objective, pictures: Pictures, labels: IdArray, *, dim: int, device: torch.device) -> Tensor:
+def class_means(
+    objective: Objective, pictures: Pictures | Features, labels: IdArray, *, dim: int, device: torch.device
+) -> Tensor:
     """Means ``(classes, dim)`` of the embeddings of up to two pictures of each class, as the network makes them now.
 
     Leaves the objective in evaluation mode.
@@ -73,7 +76,7 @@ def class_means(objective: Objective, pictures: Pictures, labels: IdArray, *, di
 
 
 def some_features(
-    objective: Objective, pictures: Pictures, labels: IdArray, *, seed: int, device: torch.device
+    objective: Objective, pictures: Pictures | Features, labels: IdArray, *, seed: int, device: torch.device
 ) -> Tensor:
     """The features ``(n, features)`` before the embedding layer, of up to 2,048 pictures, no more than two of a class.
 

@@ -23,6 +23,7 @@ from embedkit.training.budget import Budget, rate_at
 from embedkit.training.centres import ClassCentres, class_means, some_features
 from embedkit.training.checkpoint import Checkpoint, write_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
+from embedkit.training.features import Features, nothing_varies
 from embedkit.training.hash_heads import start_head
 from embedkit.training.history import History
 from embedkit.training.judging import Judge
@@ -96,7 +97,10 @@ class Trainer:
         self._budget = Budget.of(recipe, epoch=len(self._sampler))
         self._augment = Augmenter(recipe.augment)
         self._centres = ClassCentres(int(material.train.labels.max()) + 1)
-        self.pictures = Pictures(material.train, built.pictures, threads=threads)
+        pictures = Pictures(material.train, built.pictures, threads=threads)
+        self.pictures: Pictures | Features = (
+            Features(pictures, objective, recipe, accelerator.device) if nothing_varies(objective, recipe) else pictures
+        )
         self._saved = time.perf_counter()
 
     # -- standing ----------------------------------------------------------------------------------------------------
@@ -291,11 +295,14 @@ class Trainer:
         seed = step_seed(self.recipe.seed, self.step, self.accelerator.process_index)
         torch.manual_seed(seed)
         device = self.accelerator.device
-        pixels = self._augment(torch.from_numpy(batch.pixels).to(device), seed=seed)
+        given = torch.from_numpy(batch.pixels).to(device)
+        if given.ndim > 2:  # not features
+            given = self._augment(given, seed=seed)
         labels = torch.from_numpy(batch.labels).to(device)
+        more = tuple(tensor.to(device) for tensor in self.built.beside(batch.labels, seed))
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        loss, embeddings = self._gradients(pixels, labels)
+        loss, embeddings = self._gradients(given, labels, *more)
         # the mean of all processes: they stop together if it is no number
         value = float(self.accelerator.reduce(loss, reduction="mean") if processes > 1 else loss)
         norm = self._clipped()
@@ -309,9 +316,9 @@ class Trainer:
             self._centres.follow(embeddings, labels)
         return _Learned(value, self.recipe.rate * factor)
 
-    def _gradients(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(self, pixels: Tensor, labels: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
         if self.recipe.pieces == 1:
-            loss, embeddings = self._wrapped(pixels, labels)
+            loss, embeddings = self._wrapped(pixels, labels, *more)
             self.accelerator.backward(loss)
             return loss.detach(), embeddings
         kept: list[Tensor] = []

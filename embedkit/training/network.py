@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from embedkit.encoders.contract import EncoderSpec
+from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.folder import WEIGHTS, read_manifest
 from embedkit.encoders.load import load_encoder, model_folder_of
 from embedkit.encoders.model import JointEncoder
@@ -22,14 +22,26 @@ from embedkit.specs import parse_spec
 from embedkit.training.hash_heads import build_head, head_of
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import Loss, PairLoss
+from embedkit.training.losses.joint import JointLoss
 from embedkit.training.memory import CrossBatchMemory
 from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from embedkit.encoders.preprocess import Preprocess
+    from embedkit.types import IdArray
 
-__all__ = ["Built", "Objective", "as_encoder", "build_model", "build_objective", "parameter_groups", "set_modes"]
+__all__ = [
+    "TEXTS",
+    "Built",
+    "Objective",
+    "as_encoder",
+    "build_model",
+    "build_objective",
+    "parameter_groups",
+    "set_modes",
+]
 
+TEXTS = "texts."  # what the weights of a projection of texts are called, beside those of the network
 Sample = Callable[[], Iterable[bytes]]
 
 
@@ -37,10 +49,11 @@ class Objective(nn.Module):
     """Model and loss as one module, so that several processes keep both in step.
 
     uint8 or float32 pixels ``(n, height, width, 3)`` of 0..255 and labels ``(n,)`` in; the loss out, and the
-    embeddings ``(n, dim)`` as they were, not scaled.
+    embeddings ``(n, dim)`` as they were, not scaled. Features ``(n, features)``, as `features` gives them, may
+    stand for the pixels.
     """
 
-    def __init__(self, model: PixelModel, loss: Loss) -> None:
+    def __init__(self, model: PixelModel, loss: Loss | JointLoss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
@@ -50,7 +63,9 @@ class Objective(nn.Module):
         return given if self.loss.takes_features else self.head(given)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """What comes before the embedding layer, ``(n, features)``."""
+        """What comes before the embedding layer, ``(n, features)``; those that were made before are handed on."""
+        if pixels.ndim == 2:
+            return pixels
         given: Tensor = _stages(self.model)[:-1](self.model.features(pixels))
         return given
 
@@ -58,6 +73,11 @@ class Objective(nn.Module):
     def head(self) -> nn.Module:
         """The embedding layer."""
         return _stages(self.model)[-1]
+
+    @property
+    def body(self) -> list[nn.Parameter]:
+        """The numbers before the embedding layer."""
+        return [*self.model.network.parameters(), *_stages(self.model)[:-1].parameters()]
 
     def embeddings(self, given: Tensor) -> Tensor:
         """The embeddings of what `embed` gave, without a gradient."""
@@ -87,6 +107,15 @@ class Built:
     features: int
     dim: int
     layers: Mapping[str, Any]
+
+    def encoder(self, model: PixelModel, recipe: TrainingRecipe, *, name: str, threads: int = 0) -> Encoder:
+        """The model behind the encoder contract, as it is now. `threads`: of torch, 0 for one a core."""
+        return as_encoder(model, self.pictures, recipe, name=name, threads=threads)
+
+    def beside(self, labels: IdArray, seed: int) -> tuple[Tensor, ...]:
+        """What the objective is given beside pictures and labels ``(n,)``; what is drawn follows `seed`."""
+        del labels, seed
+        return ()
 
 
 def build_model(recipe: TrainingRecipe, sample: Sample) -> Built:
@@ -184,7 +213,9 @@ def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
         )
     built = _fresh(before, None)
     try:
-        built.model.load_state_dict(load_file(str(folder / WEIGHTS)))
+        stored_weights = load_file(str(folder / WEIGHTS))
+        mine = {name: tensor for name, tensor in stored_weights.items() if not name.startswith(TEXTS)}
+        built.model.load_state_dict(mine)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataCorrupt(f"{folder / WEIGHTS}: these are not the weights of {before.encoder!r} ({reason})") from error
@@ -222,14 +253,14 @@ def set_modes(objective: Objective, recipe: TrainingRecipe) -> None:
 
 
 def parameter_groups(objective: Objective, recipe: TrainingRecipe) -> list[dict[str, Any]]:
-    """Groups for an optimiser: network and pooling, embedding layer, the loss's own numbers.
+    """Groups for an optimiser: network and pooling, embedding layers, the loss's own numbers.
 
     Vectors (biases, normalisation) and the loss's numbers do not decay. Raises ConfigError when nothing learns.
     """
-    model, stages = objective.model, _stages(objective.model)
-    body = [*model.network.parameters(), *stages[:-1].parameters()]
+    body = objective.body
+    head = [one for one in objective.model.parameters() if not any(one is other for other in body)]
     groups: list[dict[str, Any]] = []
-    for parameters, rate in ((body, recipe.rate), (list(stages[-1].parameters()), recipe.head_rate)):
+    for parameters, rate in ((body, recipe.rate), (head, recipe.head_rate)):
         learning = [one for one in parameters if one.requires_grad]
         matrices, vectors = [one for one in learning if one.ndim > 1], [one for one in learning if one.ndim <= 1]
         groups.append({"params": matrices, "lr": rate, "weight_decay": recipe.weight_decay})

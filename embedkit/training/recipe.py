@@ -31,10 +31,13 @@ _FOLDER = Path(__file__).with_name("recipes")
 _BUDGETS = ("epochs", "minutes", "steps")
 _DIM = 128
 _CHOICES = {
+    "task": ("metric-learning", "image-text"),
     "head": ("", "linear", "divide", "blocks"),
     "sampler": ("balanced", "class", "pairs"),
     "precision": ("fp32", "bf16", "fp16"),
 }
+_LOSSES: dict[str, plugins.Group] = {"metric-learning": "losses", "image-text": "joint_losses"}
+_DEFAULT_LOSSES = {"metric-learning": "npair", "image-text": "clip"}
 _MOST = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
     "dim": (0, 8192),
@@ -88,11 +91,13 @@ class Augment:
 class TrainingRecipe:
     """Every setting of a training; docs/training.md has them as a table.
 
-    `data`: path of a data set, or a table; `data_name`: which one, if its files do not tell. `encoder`: the spec
-    string or model folder to start from; its pooling is kept. `dim`: of the embedding; 0 keeps the encoder's own
-    vector without a new layer. `bits`: of a hash encoder, whose codes are the signs of the embedding; 0 is a float
-    encoder. `head`: how its bits are made (linear, divide, blocks: `training/hash_heads.py`), empty for what the loss
-    asks for. `multi_scale`: Deep Ranking's three scales (Wang 2014). `loss`, `miner`: spec strings;
+    `data`: path of a data set, or a table; `data_name`: which one, if its files do not tell. `task`: metric-learning
+    from classes of pictures, or image-text from pictures with captions. `encoder`: the spec string or model folder to
+    start from; its pooling is kept. `texts`: of image-text, the encoder of captions, which stays as it is. `dim`: of
+    the embedding; 0 keeps the encoder's own vector without a new layer. `bits`: of a hash encoder, whose codes are the
+    signs of the embedding; 0 is a float encoder. `head`: how its bits are made (linear, divide, blocks:
+    `training/hash_heads.py`), empty for what the loss asks for. `multi_scale`: Deep Ranking's three scales (Wang 2014).
+    `loss`, `miner`: spec strings;
     no miner leaves the loss its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for.
     `sampler`: balanced, class, or pairs, which mines hard classes each epoch for N-pair. `epochs`, `minutes`, `steps`:
     the budget, at most one of them. `rate`: of the network; `head_rate`: of the embedding layer, which the loss's own
@@ -108,7 +113,9 @@ class TrainingRecipe:
 
     data: str = ""
     data_name: str = ""
+    task: str = "metric-learning"
     encoder: str = "effnet-lite0(size=96)"
+    texts: str = "minilm"
     dim: int = _DIM
     bits: int = 0
     head: str = ""
@@ -146,12 +153,14 @@ class TrainingRecipe:
     def changed(self, values: Mapping[str, Any]) -> TrainingRecipe:
         """With other values, by name (``augment.crop`` too); a text stands for what it says in TOML.
 
-        A budget replaces the one that was set, and bits a dim. Raises ConfigError.
+        A budget replaces the one that was set, bits a dim, and another task brings its loss along. Raises ConfigError.
 
         >>> TrainingRecipe(epochs=3).changed({"steps": 5, "augment.crop": "0.5"}).augment.crop
         0.5
         """
         flat, inner = self.as_dict(), asdict(self.augment)
+        if "task" in values and "loss" not in values and values["task"] != self.task:
+            flat["loss"] = _DEFAULT_LOSSES.get(str(values["task"]), self.loss)
         if any(name in values for name in _BUDGETS):
             flat |= {"epochs": 0.0, "minutes": 0.0, "steps": 0}
         if "bits" in values:
@@ -192,7 +201,7 @@ class TrainingRecipe:
     def _check_names(self) -> None:
         if not self.encoder:
             raise ConfigError("encoder is empty; name one such as 'effnet-lite0', or a model folder")
-        plugins.find("losses", parse_spec(self.loss, kind="loss").name)
+        plugins.find(_LOSSES[self.task], parse_spec(self.loss, kind="loss").name)
         if self.miner:
             parse_spec(self.miner, kind="miner")
         if self.data_name:
@@ -222,8 +231,21 @@ class TrainingRecipe:
             raise ConfigError(
                 f"A batch of {self.batch} does not hold two classes of per_class = {self.per_class}; raise batch"
             )
+        if self.task == "image-text":
+            self._check_image_text()
         if self.pieces > self.batch:
             raise ConfigError(f"A batch of {self.batch} cannot be cut into pieces = {self.pieces}")
+
+    def _check_image_text(self) -> None:
+        if self.miner or self.memory or self.pieces != 1 or self.sampler == "pairs":
+            raise ConfigError(
+                "task = 'image-text' compares within its batch: it takes no miner, no memory, pieces = 1, and the "
+                "sampler balanced or class"
+            )
+        if self.bits:
+            raise ConfigError(f"task = 'image-text' makes floats, but bits = {self.bits} is set; leave bits out")
+        if not self.texts:
+            raise ConfigError("texts is empty; name an encoder of texts such as 'minilm', or a model folder")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; `augment` is a dict."""

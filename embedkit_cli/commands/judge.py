@@ -75,6 +75,10 @@ def _show(found: DataSetCheck) -> None:
             for s in found.splits
         ]
         render.table(["split", "pictures", "officially", "classes", "officially"], rows)
+    if captions := [f"{split.captions:,} in {split.name}" for split in found.splits if split.captions]:
+        render.note(f"captions: {', '.join(captions)}")
+    if found.without_caption:
+        render.note(f"{found.without_caption:,} pictures have no caption and are left out")
     for absent in found.absent:
         render.note(f"missing: {absent.replace('|', ' or ')}")
     if found.missing:

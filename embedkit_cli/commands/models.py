@@ -71,9 +71,10 @@ def backends(json_only: AsJson = False) -> None:
                 one.summary,
                 ", ".join(able.metrics) if able else "",
                 ", ".join(able.index_families) if able else "",
+                ", ".join(able.binary_families) if able else "",
             )
         )
-    render.table(["backend", "what it is", "metrics", "indexes"], rows)
+    render.table(["backend", "what it is", "metrics", "indexes", "indexes of codes"], rows)
 
 
 def _plain(capabilities: Any) -> dict[str, Any] | None:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-__all__ = ["PROTOCOLS", "DataSet", "Pairs", "Protocol", "Split", "Subset"]
+__all__ = ["PROTOCOLS", "Captions", "DataSet", "Pairs", "Protocol", "Split", "Subset"]
 
 Protocol = Literal[
     "consumer-to-shop",
     "cross-camera",
+    "image-text",
     "pairs",
     "query-gallery",
     "random-galleries",
@@ -29,10 +30,30 @@ Protocol = Literal[
 ``query-gallery``: queries search a gallery of other pictures. ``cross-camera`` (Market-1501): so do they, but entries
 of the same identity from the same camera, and of identity -1, are junk that counts neither way; identity 0 distracts.
 ``consumer-to-shop``: top-k accuracy by category, in the whole gallery; ``street-to-shop``: within the category.
+``image-text``: captions search the pictures and pictures the captions; right is what has the label of the query.
 ``pairs`` (LFW): same or not, in ten folds. ``random-galleries`` (VehicleID): one picture of each vehicle, drawn ten
 times, is the gallery."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captions:
+    """Texts on pictures. `labels`: (m,) int64; a text belongs to every picture of its label.
+
+    Where each picture has captions of its own, each has a label of its own.
+    """
+
+    texts: tuple[str, ...]
+    labels: IdArray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def of(self, labels: IdArray) -> Captions:
+        """Those of some labels."""
+        rows = np.flatnonzero(np.isin(self.labels, labels))
+        return Captions(tuple(self.texts[row] for row in rows), self.labels[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +63,8 @@ class Split:
     `labels`: (n,) int64. Of a training split they are dense, from 0, and `names` has a name for each; those of query
     and gallery agree with each other. `cameras`: (n,) int64, where the protocol asks for them. `categories`: (n,)
     int64, into `DataSet.categories`. `boxes`: (n, 4) int64, left, top, width, height of what counts in the picture;
-    a width of 0 stands for the whole picture.
+    a width of 0 stands for the whole picture. `captions`: one or more for every label, where the protocol asks for
+    them.
     """
 
     paths: tuple[str, ...]
@@ -51,6 +73,7 @@ class Split:
     names: tuple[str, ...] | None = None
     categories: IdArray | None = None
     boxes: IdArray | None = None
+    captions: Captions | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -67,8 +90,9 @@ class Split:
         cameras, categories, boxes = (
             None if part is None else part[chosen] for part in (self.cameras, self.categories, self.boxes)
         )
-        paths = tuple(self.paths[row] for row in chosen)
-        return Split(paths, self.labels[chosen], cameras, self.names, categories, boxes)
+        paths, labels = tuple(self.paths[row] for row in chosen), self.labels[chosen]
+        captions = self.captions.of(labels) if self.captions is not None else None
+        return Split(paths, labels, cameras, self.names, categories, boxes, captions)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +121,8 @@ class DataSet:
     """A data set with its official splits.
 
     `gallery`: None where the queries search each other. `missing`: what the lists name and the disk has not; those
-    pictures are in no split. `problems`: what else is not as its owners publish it.
+    pictures are in no split. `problems`: what else is not as its owners publish it. `without_caption`: pictures that
+    have none where captions are asked for; they are in no split either.
     """
 
     name: str
@@ -110,6 +135,7 @@ class DataSet:
     categories: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    without_caption: int = 0
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -18,6 +18,7 @@ from embedkit.training.datasets.contract import DataSet, Pairs, Split, Subset
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.evaluation.clustering import cluster_scores
 from embedkit.training.evaluation.contract import Scores
+from embedkit.training.evaluation.cross_modal import cross_modal_scores, encode_texts
 from embedkit.training.evaluation.encode import Encoded, EncodingProgress, ProgressCallback, encode_split
 from embedkit.training.evaluation.hashing import HashCurves, HashScores, hashing_scores
 from embedkit.training.evaluation.limit import limited
@@ -79,7 +80,8 @@ def score_vectors(
 ) -> Scores:
     """The figures of a data set's protocol. `vectors`: one for each picture of the query split, in its order.
 
-    `gallery`: of the gallery split, where there is one. `clusters`: NMI and F1 too, where queries search each other.
+    `gallery`: of the gallery split, where there is one; of the captions, where these are what is searched.
+    `clusters`: NMI and F1 too, where queries search each other.
     Raises BadSource, ConfigError when pairs, a gallery or its vectors are missing that the protocol asks for.
     """
     query = data.query
@@ -93,6 +95,10 @@ def score_vectors(
         if not clusters:
             return scores
         return replace(scores, values={**scores.values, **cluster_scores(vectors, query.labels, seed=seed)})
+    if data.protocol == "image-text":
+        captions = _needed(data, query.captions, "captions")
+        texts = _needed(data, gallery, "the vectors of the captions")
+        return cross_modal_scores(vectors, query.labels, texts, captions.labels, subsets=data.subsets)
     found = _needed(data, data.gallery, "a gallery")
     if gallery is None:
         raise ConfigError(f"The protocol {data.protocol!r} needs the vectors of the gallery too; give them as gallery")
@@ -205,6 +211,11 @@ def evaluate_data(
     """Judge an encoder by a data set that is open."""
     if "image" not in encoder.spec.modalities:
         raise ConfigError(f"The encoder {encoder.spec.name!r} takes no pictures; give one that does")
+    if data.protocol == "image-text" and "text" not in encoder.spec.modalities:
+        raise ConfigError(
+            f"The encoder {encoder.spec.name!r} takes no texts, which {data.name!r} asks with; give one that takes "
+            "pictures and texts"
+        )
     if limit is not None:
         data = limited(data, limit)
     begun = time.perf_counter()
@@ -212,6 +223,8 @@ def evaluate_data(
     encoded = _encode(encoder, parts, threads, progress)
     left = _without(data, [part.good for part in encoded])
     vectors = [part.vectors for part in encoded]
+    if data.protocol == "image-text" and left.query.captions is not None:
+        vectors.append(encode_texts(encoder, left.query.captions))
     scores = score_vectors(left, *vectors, clusters=clusters, seed=seed)
     coded = _coded(left, vectors) if encoder.spec.kind == "binary" else None
     metrics = scores.values if coded is None else {**scores.values, **coded.values}
