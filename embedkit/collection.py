@@ -20,7 +20,7 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
-from embedkit.types import Hit, Product
+from embedkit.types import Hit, Metric, Product
 from embedkit.urls import redact
 from embedkit.views import encoder_of, ignored_settings, made_collection, named_view
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
     from embedkit.resources import Resources
     from embedkit.search.query import Query
-    from embedkit.types import Modality
+    from embedkit.types import Modality, VectorArray
 
 __all__ = ["Collection", "Status", "check_name"]
 
@@ -44,13 +44,14 @@ _KEY = "A product's key is a text"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a collection holds. `vectors`: live vectors by view. `encoders`: spec string by view."""
+    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`."""
 
     name: str
     backend: str
     products: int
     vectors: Mapping[str, int]
     encoders: Mapping[str, str]
+    metrics: Mapping[str, Metric]
     failures: int
     duplicates: int
     last_run: RunRow | None
@@ -172,9 +173,9 @@ class Collection:
 
         `image`: a path, a URL, encoded bytes or a PIL picture. It asks the first view of pictures, `text` the first of
         texts, or the one that is named: an encoder that takes both finds texts by pictures, and pictures by texts.
-        `vector`: ``(dim,)``, for `view` (else the first view). `product`: a key; its stored vector is
-        used and it is left out of the answer. Image and text together are fused, weighted by
-        `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+        `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first view).
+        `product`: a key; its stored vector is used and it is left out of the answer. Image and text together are
+        fused, weighted by `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound.
@@ -234,6 +235,7 @@ class Collection:
             products=store.count_products(row.id),
             vectors={view.name: store.count_vectors(row.id, view.name) for view in row.views},
             encoders={view.name: view.encoder for view in row.views},
+            metrics={view.name: view.metric for view in row.views},
             failures=store.failure_count(row.id),
             duplicates=store.duplicate_count(row.id),
             last_run=store.last_run(row.id),
@@ -275,10 +277,10 @@ class Collection:
     def _encoder(self, view: ViewRow) -> Encoder:
         return encoder_of(self._resources, self.name, view)
 
-    def _query(self, view: ViewRow, vector: npt.NDArray[np.float32], weight: float) -> Query:
+    def _query(self, view: ViewRow, vector: VectorArray, weight: float) -> Query:
         from embedkit.search.query import Query
 
-        return Query(view, np.asarray(vector, np.float32), weight)
+        return Query(view, vector, weight)
 
     def _vector_query(self, row: CollectionRow, vector: npt.ArrayLike, view: str | None, weight: float) -> Query:
         try:
@@ -287,9 +289,9 @@ class Collection:
             raise BadInput(f"A query vector is a row of numbers: {error}") from error
         if given.dtype.kind not in "iuf":
             raise BadInput(f"A query vector is a row of numbers, not {type(vector).__name__} of {given.dtype}")
-        array = given.astype(np.float32, copy=False)
-        if array.ndim != 1:
-            raise BadInput(f"A query vector has one dimension, not the shape {array.shape}")
+        if given.ndim != 1:
+            raise BadInput(f"A query vector has one dimension, not the shape {given.shape}")
+        array: VectorArray = given if given.dtype == np.uint8 else given.astype(np.float32, copy=False)
         return self._query(named_view(row, view) if view else row.views[0], array, weight)
 
     def _product_query(self, row: CollectionRow, key: str, view: str | None, weight: float) -> Query:
@@ -303,7 +305,7 @@ class Collection:
         )
         if fetched is None or not len(fetched.ids):
             raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")
-        return self._query(chosen, fetched.vectors[0].astype(np.float32), weight)
+        return self._query(chosen, fetched.vectors[0], weight)
 
     def _view_for(self, row: CollectionRow, modality: Modality, name: str | None) -> ViewRow:
         """The view that a picture or words ask: one of their kind, or another whose encoder takes both (CLIP).

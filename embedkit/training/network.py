@@ -19,6 +19,7 @@ from embedkit.encoders.model import JointEncoder
 from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder, state_fingerprint
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.specs import parse_spec
+from embedkit.training.hash_heads import build_head, head_of
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import Loss, PairLoss
 from embedkit.training.losses.joint import JointLoss
@@ -58,13 +59,20 @@ class Objective(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """What the loss is given: embeddings, or features before the embedding layer if it asks for them."""
-        given = pixels if pixels.ndim == 2 else self.features(pixels)
-        return given if self.loss.takes_features else _stages(self.model)[-1](given)
+        given = self.features(pixels)
+        return given if self.loss.takes_features else self.head(given)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """What the embedding layer is given: ``(n, features)``."""
-        found: Tensor = _stages(self.model)[:-1](self.model.features(pixels))
-        return found
+        """What comes before the embedding layer, ``(n, features)``; those that were made before are handed on."""
+        if pixels.ndim == 2:
+            return pixels
+        given: Tensor = _stages(self.model)[:-1](self.model.features(pixels))
+        return given
+
+    @property
+    def head(self) -> nn.Module:
+        """The embedding layer."""
+        return _stages(self.model)[-1]
 
     @property
     def body(self) -> list[nn.Parameter]:
@@ -74,7 +82,7 @@ class Objective(nn.Module):
     def embeddings(self, given: Tensor) -> Tensor:
         """The embeddings of what `embed` gave, without a gradient."""
         with torch.no_grad():
-            made: Tensor = _stages(self.model)[-1](given) if self.loss.takes_features else given
+            made: Tensor = self.head(given) if self.loss.takes_features else given
             return made.detach().float()
 
     def forward(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,10 +139,12 @@ def _fresh(recipe: TrainingRecipe, sample: Sample | None) -> Built:
         network, pooling = MultiScale(network, pooling), nn.Identity()
     model = PixelModel(network, nn.Sequential(OrderedDict(pool=pooling, flat=nn.Flatten(1))), pictures)
     features = _length(model, pictures)
-    embedding: nn.Module = nn.Linear(features, recipe.dim) if recipe.dim else nn.Identity()
+    dim, head = recipe.bits or recipe.dim, head_of(recipe) if recipe.bits else ""
+    embedding: nn.Module = build_head(head or "linear", features, dim) if dim else nn.Identity()
     _stages(model).add_module("embedding", embedding)
-    layers = {"encoder": recipe.encoder, "dim": recipe.dim, "multi_scale": recipe.multi_scale}
-    return Built(model.to(memory_format=torch.channels_last), pictures, features, recipe.dim or features, layers)
+    layers = {"encoder": recipe.encoder, "dim": dim, "multi_scale": recipe.multi_scale}
+    layers |= {"bits": recipe.bits, "head": head}
+    return Built(model.to(memory_format=torch.channels_last), pictures, features, dim or features, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +204,11 @@ def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
             f"{read_manifest(folder).source!r}"
         )
     before = TrainingRecipe.from_dict(stored)
-    if recipe.dim not in (0, before.dim) or recipe.multi_scale != before.multi_scale:
+    fits = recipe.bits == before.bits if before.bits or recipe.bits else recipe.dim in (0, before.dim)
+    if not fits or recipe.multi_scale != before.multi_scale:
+        made = f"codes of bits={before.bits}" if before.bits else f"vectors of dim={before.dim}"
         raise ConfigError(
-            f"{str(folder)!r} makes vectors of dim={before.dim} and multi_scale={before.multi_scale}; "
+            f"{str(folder)!r} makes {made} and multi_scale={before.multi_scale}; "
             "to start from it, the recipe must say the same"
         )
     built = _fresh(before, None)
@@ -213,6 +225,8 @@ def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
 def build_objective(built: Built, recipe: TrainingRecipe, *, classes: int) -> Objective:
     """The model with the loss that the recipe names. Raises ConfigError, UnknownName."""
     loss = build_loss(recipe.loss, dim=built.dim, classes=classes, miner=recipe.miner)
+    if loss.makes_codes and not recipe.bits:
+        raise ConfigError(f"The loss {recipe.loss!r} makes binary codes; say how long they are, such as bits = 64")
     if loss.takes_features:
         loss.attach(_stages(built.model)[-1], built.features)
     if recipe.memory:
@@ -264,11 +278,14 @@ def as_encoder(
 ) -> TorchImageEncoder:
     """The model behind the encoder contract, as it is now. `threads`: of torch, 0 for one a core."""
     model.eval()
+    identity = {**pictures.as_dict(), "encoder": recipe.encoder, "dim": recipe.dim}
     spec = EncoderSpec(
         name=name,
         modalities=("image",),
         dim=_length(model, pictures),
-        fingerprint=state_fingerprint(model, {**pictures.as_dict(), "encoder": recipe.encoder, "dim": recipe.dim}),
+        fingerprint=state_fingerprint(model, identity | ({"bits": recipe.bits} if recipe.bits else {})),
+        kind="binary" if recipe.bits else "float",
+        normalized=not recipe.bits,
         input_size=pictures.size,
     )
     return TorchImageEncoder(spec, pictures, model, threads=threads)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from embedkit import plugins
+from embedkit.encoders.codes import check_bits
 from embedkit.errors import ConfigError, EmbedkitError, UnknownName
 from embedkit.specs import parse_spec
 from embedkit.training.datasets.registry import find_dataset
@@ -28,8 +29,10 @@ __all__ = ["Augment", "TrainingRecipe", "list_recipes", "read_recipe"]
 DEFAULT_EPOCHS = 20.0
 _FOLDER = Path(__file__).with_name("recipes")
 _BUDGETS = ("epochs", "minutes", "steps")
+_DIM = 128
 _CHOICES = {
     "task": ("metric-learning", "image-text"),
+    "head": ("", "linear", "divide", "blocks"),
     "sampler": ("balanced", "class", "pairs"),
     "precision": ("fp32", "bf16", "fp16"),
 }
@@ -91,8 +94,10 @@ class TrainingRecipe:
     `data`: path of a data set, or a table; `data_name`: which one, if its files do not tell. `task`: metric-learning
     from classes of pictures, or image-text from pictures with captions. `encoder`: the spec string or model folder to
     start from; its pooling is kept. `texts`: of image-text, the encoder of captions, which stays as it is. `dim`: of
-    the embedding; 0 keeps the encoder's own vector without a new layer. `multi_scale`: Deep Ranking's three scales
-    (Wang 2014). `loss`, `miner`: spec strings;
+    the embedding; 0 keeps the encoder's own vector without a new layer. `bits`: of a hash encoder, whose codes are the
+    signs of the embedding; 0 is a float encoder. `head`: how its bits are made (linear, divide, blocks:
+    `training/hash_heads.py`), empty for what the loss asks for. `multi_scale`: Deep Ranking's three scales (Wang 2014).
+    `loss`, `miner`: spec strings;
     no miner leaves the loss its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for.
     `sampler`: balanced, class, or pairs, which mines hard classes each epoch for N-pair. `epochs`, `minutes`, `steps`:
     the budget, at most one of them. `rate`: of the network; `head_rate`: of the embedding layer, which the loss's own
@@ -111,7 +116,9 @@ class TrainingRecipe:
     task: str = "metric-learning"
     encoder: str = "effnet-lite0(size=96)"
     texts: str = "minilm"
-    dim: int = 128
+    dim: int = _DIM
+    bits: int = 0
+    head: str = ""
     multi_scale: bool = False
     loss: str = "npair"
     miner: str = ""
@@ -167,9 +174,9 @@ class TrainingRecipe:
         return TrainingRecipe.from_dict({**flat, "augment": inner})
 
     def resolved(self) -> TrainingRecipe:
-        """With 20 epochs where no budget is set."""
+        """With 20 epochs where no budget is set, and as many dimensions as bits."""
         none = not any(getattr(self, name) for name in _BUDGETS)
-        return replace(self, epochs=DEFAULT_EPOCHS) if none else self
+        return replace(self, epochs=DEFAULT_EPOCHS if none else self.epochs, dim=self.bits or self.dim)
 
     def checked(self) -> TrainingRecipe:
         """`resolved`, and every value in its range. Raises ConfigError for what cannot be, UnknownName for a name."""
@@ -179,6 +186,8 @@ class TrainingRecipe:
                 raise ConfigError(f"{name} = {value:g} is not a number of {low:g} to {high:g}")
         if self.dim == 1:
             raise ConfigError("dim = 1 cannot tell classes apart; take 2 or more, or 0 for the encoder's own vector")
+        if self.bits:
+            check_bits(self.bits)
         for name, known in _CHOICES.items():
             value = _value(self, name)
             if value not in known:
@@ -202,6 +211,12 @@ class TrainingRecipe:
             raise ConfigError(
                 f"{' and '.join(budgets)} are both set; a training has one budget, so set the others to 0"
             )
+        if self.bits and self.dim not in (_DIM, self.bits):
+            raise ConfigError(
+                f"dim = {self.dim} and bits = {self.bits} are both set; a code has a number for each bit, leave dim out"
+            )
+        if self.head and not self.bits:
+            raise ConfigError(f"head = {self.head!r} makes bits, and bits is 0; set bits, or leave out head")
         if self.patience and not (self.holdout and self.validate):
             raise ConfigError(
                 "patience needs holdout > 0 and validate > 0: what is watched must be neither trained on nor the test"
@@ -225,6 +240,8 @@ class TrainingRecipe:
                 "task = 'image-text' compares within its batch: it takes no miner, no memory, pieces = 1, and the "
                 "sampler balanced or class"
             )
+        if self.bits:
+            raise ConfigError(f"task = 'image-text' makes floats, but bits = {self.bits} is set; leave bits out")
         if not self.texts:
             raise ConfigError("texts is empty; name an encoder of texts such as 'minilm', or a model folder")
 

@@ -245,6 +245,7 @@ def _draw(trainer: Trainer) -> tuple[str, ...]:
             history=read_history(trainer.folder),
             split=query.take(encoded.good),
             vectors=encoded.vectors,
+            codes=trainer.recipe.bits > 0,
             seed=trainer.recipe.seed,
         )
     except EmbedkitError as error:  # the model is whole; its pictures are not worth losing the report
