@@ -76,6 +76,7 @@ class Collection:
         self.name = name
         self._resources = resources
         self._row: CollectionRow | None = None
+        self._sketched: set[str] = set()  # encoders that sketches were asked of
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
@@ -159,6 +160,7 @@ class Collection:
         self,
         *,
         image: str | Path | bytes | Image | None = None,
+        sketch: str | Path | bytes | Image | None = None,
         text: str | None = None,
         vector: npt.ArrayLike | None = None,
         product: str | None = None,
@@ -169,10 +171,11 @@ class Collection:
     ) -> list[Hit]:
         """The k most similar products, best first.
 
-        `image`: a path, a URL, encoded bytes or a PIL picture. `text` asks the first text view.
+        `image`: a path, a URL, encoded bytes or a PIL picture. `sketch`: likewise, a line drawing, dark on white or
+        on nothing; if the encoder was not trained for sketches, a warning is logged. `text` asks the first text view.
         `vector`: ``(dim,)``, for `view` (else the first view). `product`: a key; its stored vector is
-        used and it is left out of the answer. Image and text together are fused, weighted by
-        `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+        used and it is left out of the answer. Several together are fused, weighted by `weights`
+        (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound.
@@ -184,13 +187,17 @@ class Collection:
         queries: list[Query] = []
         if vector is not None:
             queries.append(self._vector_query(row, vector, view, shares.get("vector", 1.0)))
-        if image is not None:
-            chosen = view_for(row, "image", view if text is None else None)
-            pixels = self._prepared_picture(chosen, image)
-            queries.append(self._query(chosen, self._encoder(chosen).encode(pixels[None])[0], shares.get("image", 1.0)))
+        for part, given in (("image", image), ("sketch", sketch)):
+            if given is not None:
+                chosen = view_for(row, "image", view if text is None else None)
+                if part == "sketch":
+                    self._check_sketched(chosen.encoder)
+                pixels = self._prepared_picture(chosen, given)
+                encoded = self._encoder(chosen).encode(pixels[None])[0]
+                queries.append(self._query(chosen, encoded, shares.get(part, 1.0)))
         if text is not None:
             check_text(text)
-            chosen = self._text_view(row, view if image is None else None)
+            chosen = self._text_view(row, view if image is None and sketch is None else None)
             queries.append(self._query(chosen, self._encoder(chosen).encode([text])[0], shares.get("text", 1.0)))
         if product is not None:
             queries.append(self._product_query(row, product, view, shares.get("product", 1.0)))
@@ -313,6 +320,14 @@ class Collection:
         if name:
             raise BadInput(f"The view {name!r} of {row.name!r} holds pictures, and its encoder reads no text")
         raise BadInput(f"{row.name!r} has no view of texts; it has {', '.join(view.name for view in row.views)}")
+
+    def _check_sketched(self, encoder: str) -> None:
+        """Warn once of an encoder that was not trained for sketches."""
+        from embedkit.search.sketches import warn_unless_trained
+
+        if encoder not in self._sketched:
+            self._sketched.add(encoder)
+            warn_unless_trained(encoder)
 
     def _prepared_picture(self, view: ViewRow, image: str | Path | bytes | Image) -> npt.NDArray[np.uint8]:
         encoder = self._encoder(view)

@@ -30,6 +30,7 @@ class Row:
     camera: int | None = None
     category: int | None = None
     box: tuple[int, int, int, int] | None = None
+    domain: int | None = None
 
 
 class Builder:
@@ -73,6 +74,7 @@ class Builder:
             names=names,
             categories=_column([row.category for row in kept]),
             boxes=_boxes(kept),
+            domains=_column([row.domain for row in kept]),
         )
 
     def _place(self, path: str) -> str | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-__all__ = ["PROTOCOLS", "DataSet", "Pairs", "Protocol", "Split", "Subset"]
+__all__ = ["PICTURE", "PROTOCOLS", "SKETCH", "DataSet", "Pairs", "Protocol", "Split", "Subset"]
 
 Protocol = Literal[
     "consumer-to-shop",
@@ -34,6 +34,8 @@ times, is the gallery."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
+PICTURE, SKETCH = 0, 1  # domains
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
@@ -42,7 +44,7 @@ class Split:
     `labels`: (n,) int64. Of a training split they are dense, from 0, and `names` has a name for each; those of query
     and gallery agree with each other. `cameras`: (n,) int64, where the protocol asks for them. `categories`: (n,)
     int64, into `DataSet.categories`. `boxes`: (n, 4) int64, left, top, width, height of what counts in the picture;
-    a width of 0 stands for the whole picture.
+    a width of 0 stands for the whole picture. `domains`: (n,) int64, `PICTURE` or `SKETCH`, where a set has both.
     """
 
     paths: tuple[str, ...]
@@ -51,6 +53,7 @@ class Split:
     names: tuple[str, ...] | None = None
     categories: IdArray | None = None
     boxes: IdArray | None = None
+    domains: IdArray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -64,11 +67,16 @@ class Split:
     def take(self, rows: IdArray | BoolArray) -> Split:
         """The pictures at some positions, or of a mask."""
         chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        cameras, categories, boxes = (
-            None if part is None else part[chosen] for part in (self.cameras, self.categories, self.boxes)
+        cameras, categories, boxes, domains = (
+            None if part is None else part[chosen] for part in (self.cameras, self.categories, self.boxes, self.domains)
         )
         paths = tuple(self.paths[row] for row in chosen)
-        return Split(paths, self.labels[chosen], cameras, self.names, categories, boxes)
+        return Split(paths, self.labels[chosen], cameras, self.names, categories, boxes, domains)
+
+    def of_domain(self, domain: int) -> Split:
+        """Its sketches, or its pictures. Of a split without domains everything is a picture."""
+        domains = np.full(len(self), PICTURE) if self.domains is None else self.domains
+        return self.take(domains == domain)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -165,6 +165,15 @@ DATASETS: tuple[DataSetInfo, ...] = (
         "tar xzf $name-16.0.0.tgz -C $name; done",
     ),
     DataSetInfo(
+        "openmoji-sketch",
+        "drawings of OpenMoji: black outlines ask for the coloured ones, of unseen things",
+        f"{_READERS}.sketches:read_openmoji",
+        "query-gallery",
+        "https://openmoji.org",
+        ("sketch", "image"),
+        obtain="With npm and resvg-py: python examples/openmoji-sketch.py PATH",
+    ),
+    DataSetInfo(
         "csv",
         "any table with the columns path, label and, if there is one, split",
         f"{_READERS}.table:read_table",

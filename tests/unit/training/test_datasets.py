@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedkit.errors import BadSource, UnknownName
-from embedkit.training.datasets.contract import PROTOCOLS
+from embedkit.training.datasets.contract import PICTURE, PROTOCOLS, SKETCH
 from embedkit.training.datasets.open import check_dataset, open_dataset
 from embedkit.training.datasets.registry import DATASETS
 from tests.unit.training import trees
@@ -27,7 +27,7 @@ def test_a_data_set_is_known_by_its_files_and_every_array_fits_its_pictures(name
     assert data.protocol in PROTOCOLS
     for split in data.splits.values():
         assert all(Path(path).is_file() for path in split.paths)
-        for column in (split.labels, split.cameras, split.categories, split.boxes):
+        for column in (split.labels, split.cameras, split.categories, split.boxes, split.domains):
             assert column is None or (len(column) == len(split) and column.dtype == np.int64)
     if len(data.train):
         assert sorted(set(data.train.labels)) == list(range(data.train.classes))
@@ -154,6 +154,20 @@ def test_emoji_are_permuted_by_seed_0_and_halved(tmp_path):
     assert len(data.train) + len(data.query) == 4 * 5 - 1
 
 
+def test_outlines_of_the_unseen_half_ask_for_all_their_coloured_drawings(tmp_path):
+    data = open_dataset(trees.openmoji(tmp_path))
+    every = ["1F590-1F3FB", "1F601", "1F602", "1F603", "1F604"]
+    order = [every[place] for place in np.random.default_rng(0).permutation(5)]
+    assert data.train.names == tuple(sorted(order[:2]))
+    assert data.train.domains.tolist() == [SKETCH, PICTURE] * 2
+    assert data.query.names == data.gallery.names == tuple(sorted(order[2:]))
+    assert [Path(path).parent.name for path in data.query.paths] == ["sketch"] * 3
+    hands = [path for path in data.gallery.paths if "1F590" in path]
+    assert [Path(path).parent.name for path in hands] == ["image"] * 2, "one sketch, in two colours of skin"
+    assert sorted(set(data.gallery.labels)) == sorted(data.query.labels) == [0, 1, 2]
+    assert not data.missing
+
+
 def test_any_folder_is_halved_by_class_or_taken_as_its_folders_say(tmp_path):
     trees.put(tmp_path / "a", *(f"{name}/x y.PNG" for name in ("one", "three", "two")), "two/deep/2.jpg")
     data = open_dataset(tmp_path / "a")
@@ -178,6 +192,19 @@ def test_a_table_gives_path_label_and_split(tmp_path):
     table.write_text(f"path,label\n{tmp_path}/3.jpg,b\n../in/1.jpg,a\n../in/9.jpg,b\n")
     data = open_dataset(table)
     assert (data.train.names, data.query.names, data.missing) == (("a",), ("b",), ("../in/9.jpg",))
+
+
+def test_a_table_with_domains_lets_the_sketches_of_the_test_ask(tmp_path):
+    trees.put(tmp_path, *(f"{name}.png" for name in "abcdefgh"))
+    rows = ["a,x,sketch", "b,x,picture", "c,x,picture", "d,y,Sketch", "e,y,picture"]
+    table = tmp_path / "t.csv"
+    table.write_text("path,label,domain\n" + "".join(f"{row[0]}.png{row[1:]}\n" for row in rows))
+    data = open_dataset(table)
+    assert (data.protocol, data.train.domains.tolist()) == ("query-gallery", [SKETCH, PICTURE, PICTURE])
+    assert (names_of(data.query), names_of(data.gallery)) == (["d.png"], ["e.png"])
+    table.write_text("path,label,domain\na.png,x,drawing\n")
+    with pytest.raises(BadSource, match="line 2: the domain 'drawing' is none of sketch, picture"):
+        open_dataset(table)
 
 
 @pytest.mark.parametrize(

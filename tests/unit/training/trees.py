@@ -160,6 +160,18 @@ def emoji(root: Path, count: int = 5) -> Path:
     return root
 
 
+def openmoji(root: Path) -> Path:
+    """Six outlines; the first is that of two colours of skin, and the last has no coloured drawing."""
+    names = ["1F590-1F3FB", "1F590-1F3FC", *(f"1F60{n}" for n in range(1, 6))]
+    put(root, *(f"image/{name}.png" for name in names[:-1]))
+    (root / "sketch").mkdir()
+    for shade, name in enumerate(["1F590", *names[2:]]):
+        for same in names[:2] if name == "1F590" else [name]:
+            Image.new("L", (8, 8), shade).save(root / "sketch" / f"{same}.png")
+    text(root, "LICENSE.txt", "Pictures: OpenMoji")
+    return root
+
+
 BUILDERS = {
     "cars196": cars196,
     "consumer2shop": consumer2shop,
@@ -168,6 +180,7 @@ BUILDERS = {
     "inshop": inshop,
     "lfw": lfw,
     "market1501": market1501,
+    "openmoji-sketch": openmoji,
     "sop": sop,
     "street2shop": street2shop,
     "vehicleid": vehicleid,
