@@ -36,6 +36,18 @@ class DataSetInfo:
 _READERS = "embedkit.training.datasets"
 _PARTITION = "list_eval_partition.txt|Eval/list_eval_partition.txt|Anno/list_eval_partition.txt"
 _STREET = "|".join(f"{folder}retrieval_dresses.json" for folder in ("meta/json/", "meta/meta/json/", "json/", ""))
+_TUBERLIN = (  # a category that both have, since the names of the folders are anyone's
+    "png/airplane|sketches/airplane|png_ready/airplane",
+    "ImageResized/airplane|images/airplane|ImageResized_ready/airplane",
+)
+_SKETCHES, _PHOTOS = (
+    "|".join(
+        f"{head}{kind}/tx_000000000000{tail}"
+        for head in ("256x256/", "rendered_256x256/256x256/", "")
+        for tail in ("", "_ready")
+    )
+    for kind in ("sketch", "photo")
+)
 
 DATASETS: tuple[DataSetInfo, ...] = (
     DataSetInfo(
@@ -171,7 +183,39 @@ DATASETS: tuple[DataSetInfo, ...] = (
         "query-gallery",
         "https://openmoji.org",
         ("sketch", "image"),
+        mark=("LICENSE.txt", "OpenMoji"),
+        official={"train": (3_152, 1_023), "query": (1_024, 1_024), "gallery": (2_366, 1_024)},
         obtain="With npm and resvg-py: python examples/openmoji-sketch.py PATH",
+    ),
+    DataSetInfo(
+        "tuberlin",
+        "TU-Berlin with the pictures of its extension: sketches ask, 250 categories",
+        f"{_READERS}.sketches:read_tuberlin",
+        "query-gallery",
+        "https://cybertron.cg.tu-berlin.de/eitz/projects/classifysketch/",
+        _TUBERLIN,
+        official={"query": (2_500, 250), "gallery": (204_489, 250)},
+        obtain="The pictures of the extension (Zhang et al. 2016, SketchNet) lie in ImageResized/CATEGORY.",
+    ),
+    DataSetInfo(
+        "sketchy",
+        "Sketchy by category: sketches ask, 125 categories; with its extension, if that is there",
+        f"{_READERS}.sketches:read_sketchy",
+        "query-gallery",
+        "https://sketchy.eye.gatech.edu/",
+        (_SKETCHES, _PHOTOS),
+        official={"query": (6_250, 125), "gallery": (73_002, 125)},
+        obtain="The 60,502 pictures of the extension (Liu 2017) lie in EXTEND_image_sketchy/CATEGORY.",
+    ),
+    DataSetInfo(
+        "sketchy-instance",
+        "Sketchy by photo: a sketch asks for the very photo that it was drawn of",
+        f"{_READERS}.sketches:read_sketchy_instances",
+        "query-gallery",
+        "https://sketchy.eye.gatech.edu/",
+        (_SKETCHES, _PHOTOS, "info/testset.txt|testset.txt"),
+        official={"gallery": (1_250, 1_250)},
+        obtain="Give the name: the files are those of sketchy.",
     ),
     DataSetInfo(
         "csv",

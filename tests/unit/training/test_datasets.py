@@ -168,6 +168,44 @@ def test_outlines_of_the_unseen_half_ask_for_all_their_coloured_drawings(tmp_pat
     assert not data.missing
 
 
+def test_some_sketches_of_a_category_ask_and_everything_else_trains(tmp_path):
+    data = open_dataset(trees.tuberlin(tmp_path))
+    assert data.query.names == data.gallery.names == ("airplane", "alarm clock")
+    assert np.bincount(data.query.labels).tolist() == [10, 10]
+    assert names_of(data.gallery) == ["a.jpg", "b.JPG"] * 2
+    assert np.bincount(data.train.domains).tolist() == [4, 4]
+    asked, learned = (
+        {path for path, domain in zip(part.paths, part.domains, strict=True) if domain == SKETCH}
+        for part in (data.query, data.train)
+    )
+    assert not asked & learned
+    assert len(asked | learned) == 24
+    assert open_dataset(tmp_path).query.paths == data.query.paths, "the same ones each time"
+
+
+def test_sketchy_by_category_takes_the_pictures_of_its_extension_where_they_are(tmp_path):
+    data = open_dataset(trees.sketchy(tmp_path))
+    assert np.bincount(data.query.labels).tolist() == [50, 50]
+    assert len(data.gallery) == 40
+    assert all("tx_000000000000" in path for path in data.query.paths)
+    trees.put(tmp_path, "256x256/EXTEND_image_sketchy/airplane/ext_1.jpg")
+    assert len(open_dataset(tmp_path).gallery) == 41
+    assert "gallery has 41 pictures, officially 73,002" in check_dataset(tmp_path).problems
+
+
+def test_a_sketch_asks_for_the_very_photo_that_it_was_drawn_of(tmp_path):
+    data = open_dataset(trees.sketchy(tmp_path), name="sketchy-instance")
+    assert names_of(data.gallery) == ["n02691156_8.jpg", "n02694662_18.jpg"]
+    assert names_of(data.query) == [
+        "n02691156_8-1.png", "n02691156_8-3.png", *(f"n02694662_18-{n}.png" for n in (1, 2, 3))
+    ]  # fmt: skip
+    assert data.query.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.train.classes == 38
+    assert "n02691156_18" in data.train.names, "which begins as a photo of the test does"
+    assert "n02694662_28-1.png" not in names_of(data.train), "which its owners call invalid"
+    assert np.bincount(data.train.domains).tolist() == [38, 38 * 3 - 1]
+
+
 def test_any_folder_is_halved_by_class_or_taken_as_its_folders_say(tmp_path):
     trees.put(tmp_path / "a", *(f"{name}/x y.PNG" for name in ("one", "three", "two")), "two/deep/2.jpg")
     data = open_dataset(tmp_path / "a")

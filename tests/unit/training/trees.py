@@ -172,6 +172,29 @@ def openmoji(root: Path) -> Path:
     return root
 
 
+def tuberlin(root: Path, sketches: int = 12) -> Path:
+    """Two categories, one with a space; the owners' list beside the sketches is no category."""
+    for category in ("airplane", "alarm clock"):
+        put(root, *(f"png/{category}/{n}.png" for n in range(1, sketches + 1)), mode="L")
+        put(root, f"ImageResized/{category}/a.jpg", f"ImageResized/{category}/b.JPG")
+    text(root, "png/filelist.txt", "airplane/1.png")
+    return root
+
+
+def sketchy(root: Path, sketches: int = 3, photos: int = 20) -> Path:
+    """Photo numbers of different lengths, sketches in two renderings, one sketch that is not of any photo."""
+    for category, wordnet in (("airplane", "n02691156"), ("alarm_clock", "n02694662")):
+        names = [f"{wordnet}_{10 * n + 8}" for n in range(photos)]
+        put(root, *(f"256x256/photo/tx_000000000000/{category}/{name}.jpg" for name in names))
+        for rendering in ("tx_000000000000", "tx_000100000000"):
+            drawn = [f"{name}-{n}" for name in names for n in range(1, sketches + 1)]
+            put(root, *(f"256x256/sketch/{rendering}/{category}/{name}.png" for name in [*drawn, "n09_1-1"]))
+    text(root, "info/testset.txt", "airplane/n02691156_8.jpg", "alarm_clock/n02694662_18.jpg", end="\r\n")
+    text(root, "info/invalid-error.txt", "n02691156_8-2")
+    text(root, "info/invalid-pose.txt", "n02694662_28-1")
+    return root
+
+
 BUILDERS = {
     "cars196": cars196,
     "consumer2shop": consumer2shop,
@@ -181,8 +204,10 @@ BUILDERS = {
     "lfw": lfw,
     "market1501": market1501,
     "openmoji-sketch": openmoji,
+    "sketchy": sketchy,
     "sop": sop,
     "street2shop": street2shop,
+    "tuberlin": tuberlin,
     "vehicleid": vehicleid,
     "veri776": veri776,
 }
