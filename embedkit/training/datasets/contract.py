@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,8 @@ class Split:
     and gallery agree with each other. `cameras`: (n,) int64, where the protocol asks for them. `categories`: (n,)
     int64, into `DataSet.categories`. `boxes`: (n, 4) int64, left, top, width, height of what counts in the picture;
     a width of 0 stands for the whole picture. `domains`: (n,) int64, `PICTURE` or `SKETCH`, where a set has both.
+    `concepts`: (n, c) bool, what is in the picture, into `DataSet.concepts`, where that is more than one thing; the
+    labels then number the sets of concepts that occur.
     """
 
     paths: tuple[str, ...]
@@ -54,24 +56,30 @@ class Split:
     categories: IdArray | None = None
     boxes: IdArray | None = None
     domains: IdArray | None = None
+    concepts: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def classes(self) -> int:
-        """How many classes it has pictures of; in a gallery of many cameras, 0 (distractors) and -1 (junk) are none."""
+        """How many classes or concepts it has pictures of.
+
+        In a gallery of many cameras, 0 (distractors) and -1 (junk) are none.
+        """
+        if self.concepts is not None:
+            return int(self.concepts.any(axis=0).sum())
         special = self.cameras is not None and self.names is None
         return int(np.count_nonzero(np.unique(self.labels) > (0 if special else -1)))
 
     def take(self, rows: IdArray | BoolArray) -> Split:
         """The pictures at some positions, or of a mask."""
         chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        cameras, categories, boxes, domains = (
-            None if part is None else part[chosen] for part in (self.cameras, self.categories, self.boxes, self.domains)
-        )
-        paths = tuple(self.paths[row] for row in chosen)
-        return Split(paths, self.labels[chosen], cameras, self.names, categories, boxes, domains)
+        names = ("labels", "cameras", "categories", "boxes", "domains", "concepts")
+        columns: dict[str, Any] = {
+            name: column[chosen] for name in names if (column := getattr(self, name)) is not None
+        }
+        return replace(self, paths=tuple(self.paths[row] for row in chosen), **columns)
 
     def of_domain(self, domain: int) -> Split:
         """Its sketches, or its pictures. Of a split without domains everything is a picture."""
@@ -105,7 +113,8 @@ class DataSet:
     """A data set with its official splits.
 
     `gallery`: None where the queries search each other. `missing`: what the lists name and the disk has not; those
-    pictures are in no split. `problems`: what else is not as its owners publish it.
+    pictures are in no split. `concepts`: the names of what the columns of `Split.concepts` stand for. `problems`: what
+    else is not as its owners publish it.
     """
 
     name: str
@@ -116,6 +125,7 @@ class DataSet:
     pairs: Pairs | None = None
     subsets: Sequence[Subset] = ()
     categories: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 

@@ -48,6 +48,19 @@ _SKETCHES, _PHOTOS = (
     )
     for kind in ("sketch", "photo")
 )
+_CIFAR = (
+    "data_batch_1.bin|cifar-10-batches-bin/data_batch_1.bin|data_batch_1|cifar-10-batches-py/data_batch_1",
+    "test_batch.bin|cifar-10-batches-bin/test_batch.bin|test_batch|cifar-10-batches-py/test_batch",
+)
+_CIFAR_OWNER = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_BINARY = "Take the binary version: that for Python is pickled, which can run code."
+_NUSWIDE = (
+    "ImageList/Imagelist.txt|Imagelist.txt",
+    "ConceptsList/Concepts81.txt|Concepts81.txt",
+    "Groundtruth/AllLabels|AllLabels",
+)
+_NUSWIDE_OWNER = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
+_FLICKR = "The owners list addresses of photos; put them into Flickr/ under the paths of Imagelist.txt."
 
 DATASETS: tuple[DataSetInfo, ...] = (
     DataSetInfo(
@@ -216,6 +229,58 @@ DATASETS: tuple[DataSetInfo, ...] = (
         (_SKETCHES, _PHOTOS, "info/testset.txt|testset.txt"),
         official={"gallery": (1_250, 1_250)},
         obtain="Give the name: the files are those of sketchy.",
+    ),
+    DataSetInfo(
+        "cifar10",
+        "CIFAR-10 for hashing: 1,000 queries, 5,000 train",
+        f"{_READERS}.cifar:read_cifar10",
+        "query-gallery",
+        _CIFAR_OWNER,
+        _CIFAR,
+        official={"train": (5_000, 10), "query": (1_000, 10), "gallery": (59_000, 10)},
+        obtain=_BINARY,
+    ),
+    DataSetInfo(
+        "cifar10-official",
+        "CIFAR-10 with its own split: the 10,000 test pictures ask, the others train",
+        f"{_READERS}.cifar:read_cifar10_official",
+        "query-gallery",
+        _CIFAR_OWNER,
+        _CIFAR,
+        official={"train": (50_000, 10), "query": (10_000, 10), "gallery": (50_000, 10)},
+        obtain=f"{_BINARY} Give the name: the files are those of cifar10.",
+    ),
+    DataSetInfo(
+        "mirflickr25k",
+        "MIRFlickr-25k: 24 concepts, several to a picture",
+        f"{_READERS}.flickr:read_mirflickr",
+        "query-gallery",
+        "https://press.liacs.nl/mirflickr/mirdownload.html",
+        (
+            "mirflickr25k_annotations_v080/animals.txt|annotations/animals.txt|animals.txt",
+            "mirflickr/im1.jpg|images/im1.jpg|im1.jpg",
+        ),
+        official={"train": (5_000, 24), "query": (2_000, 24), "gallery": (22_581, 24)},
+    ),
+    DataSetInfo(
+        "nuswide21",
+        "NUS-WIDE: its 21 most frequent concepts, several to a picture",
+        f"{_READERS}.flickr:read_nuswide21",
+        "query-gallery",
+        _NUSWIDE_OWNER,
+        _NUSWIDE,
+        official={"train": (10_500, 21), "query": (2_100, 21), "gallery": (193_734, 21)},
+        obtain=_FLICKR,
+    ),
+    DataSetInfo(
+        "nuswide81",
+        "NUS-WIDE: all 81 concepts, several to a picture",
+        f"{_READERS}.flickr:read_nuswide81",
+        "query-gallery",
+        _NUSWIDE_OWNER,
+        _NUSWIDE,
+        official={"train": (10_000, 81), "query": (5_000, 81)},
+        obtain=f"{_FLICKR} Give the name: the files are those of nuswide21.",
     ),
     DataSetInfo(
         "csv",

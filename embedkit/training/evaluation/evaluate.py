@@ -16,6 +16,7 @@ from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadSource, ConfigError
 from embedkit.training.datasets.contract import DataSet, Pairs, Split, Subset
 from embedkit.training.datasets.open import open_dataset
+from embedkit.training.datasets.relevance import relevance_of
 from embedkit.training.evaluation.clustering import cluster_scores
 from embedkit.training.evaluation.contract import Scores
 from embedkit.training.evaluation.encode import Encoded, EncodingProgress, ProgressCallback, encode_split
@@ -107,7 +108,7 @@ def score_vectors(
             names=data.categories,
             within=data.protocol == "street-to-shop",
         )
-    return retrieval_scores(vectors, query.labels, gallery, found.labels)
+    return retrieval_scores(vectors, query.labels, gallery, found.labels, relevance=relevance_of(data))
 
 
 def _needed(data: DataSet, part: T | None, what: str) -> T:

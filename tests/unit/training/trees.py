@@ -195,14 +195,64 @@ def sketchy(root: Path, sketches: int = 3, photos: int = 20) -> Path:
     return root
 
 
+def cifar10(root: Path, count: int = 130) -> Path:
+    """Six batches of so many pictures of each class in mixed order; the red of a picture is its number in its batch."""
+    (root / "cifar-10-batches-bin").mkdir(parents=True)
+    labels = np.random.default_rng(3).permutation(np.repeat(np.arange(10, dtype=np.uint8), count))
+    planes = np.zeros((len(labels), 3, 32, 32), np.uint8)
+    planes[:, 0] = (np.arange(len(labels)) % 251).reshape(-1, 1, 1)
+    planes[:, 1, 0] = 200  # green in the first row
+    records = np.concatenate([labels[:, None], planes.reshape(len(labels), -1)], axis=1)
+    for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
+        (root / "cifar-10-batches-bin" / f"{name}.bin").write_bytes(records.tobytes())
+    text(root, "cifar-10-batches-bin/batches.meta.txt", "airplane", "automobile")
+    return root
+
+
+MIRFLICKR = (
+    "animals baby bird car clouds dog female flower food indoor lake male night people plant_life portrait river \
+sea sky structures sunset transport tree water".split()
+)
+
+
+def mirflickr(root: Path) -> Path:
+    """Twelve pictures there of thousands that the lists name; a stricter list, and a note among the lists."""
+    put(root, *(f"mirflickr/im{n}.jpg" for n in range(1, 13)))
+    home = "mirflickr25k_annotations_v080"
+    for name in MIRFLICKR:
+        text(root, f"{home}/{name}.txt", end="\r\n")
+    text(root, f"{home}/sky.txt", *map(str, range(1, 2_101)), end="\r\n")
+    text(root, f"{home}/sea.txt", "1", "2", "2101", end="\r\n")
+    text(root, f"{home}/sky_r1.txt", "9000", end="\r\n")
+    text(root, f"{home}/README.txt", "See the paper.")
+    return root
+
+
+def nuswide(root: Path) -> Path:
+    """Paths with the backslashes of Windows; 22 concepts of 30 pictures each, which is too few of the last."""
+    names = [f"concept{n:02}" for n in range(22)]
+    count = 21 * 30
+    paths = [f"actor\\{n:04}_{n * 37}.jpg" for n in range(count)]
+    text(root, "ImageList/Imagelist.txt", *paths, end="\r\n")
+    text(root, "ConceptsList/Concepts81.txt", *names)
+    for place, name in enumerate(names):
+        flags = [int(n // 30 == place or (n % 30 == 0 and n // 30 == place - 1)) for n in range(count)]
+        text(root, f"Groundtruth/AllLabels/Labels_{name}.txt", *map(str, flags))
+    put(root, *(f"Flickr/{path}".replace("\\", "/") for path in paths))
+    return root
+
+
 BUILDERS = {
     "cars196": cars196,
+    "cifar10": cifar10,
     "consumer2shop": consumer2shop,
     "cub200": cub200,
     "emoji-zs": emoji,
     "inshop": inshop,
     "lfw": lfw,
     "market1501": market1501,
+    "mirflickr25k": mirflickr,
+    "nuswide21": nuswide,
     "openmoji-sketch": openmoji,
     "sketchy": sketchy,
     "sop": sop,
