@@ -30,8 +30,8 @@ def test_a_data_set_is_known_by_its_files_and_every_array_fits_its_pictures(name
         for column in (split.labels, split.cameras, split.categories, split.boxes, split.domains):
             assert column is None or (len(column) == len(split) and column.dtype == np.int64)
     if len(data.train):
-        assert sorted(set(data.train.labels)) == list(range(data.train.classes))
-        assert len(data.train.names) == data.train.classes
+        assert sorted(set(data.train.labels)) == list(range(len(data.train.names)))
+        assert data.train.concepts is not None or len(data.train.names) == data.train.classes
 
 
 def test_every_row_of_the_registry_names_a_reader_a_protocol_and_an_owner():

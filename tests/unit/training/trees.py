@@ -195,7 +195,7 @@ def sketchy(root: Path, sketches: int = 3, photos: int = 20) -> Path:
     return root
 
 
-def cifar10(root: Path, count: int = 130) -> Path:
+def cifar10(root: Path, count: int = 101) -> Path:
     """Six batches of so many pictures of each class in mixed order; the red of a picture is its number in its batch."""
     (root / "cifar-10-batches-bin").mkdir(parents=True)
     labels = np.random.default_rng(3).permutation(np.repeat(np.arange(10, dtype=np.uint8), count))
@@ -209,10 +209,10 @@ def cifar10(root: Path, count: int = 130) -> Path:
     return root
 
 
-MIRFLICKR = (
-    "animals baby bird car clouds dog female flower food indoor lake male night people plant_life portrait river \
-sea sky structures sunset transport tree water".split()
-)
+MIRFLICKR = [
+    "animals", "baby", "bird", "car", "clouds", "dog", "female", "flower", "food", "indoor", "lake", "male", "night",
+    "people", "plant_life", "portrait", "river", "sea", "sky", "structures", "sunset", "transport", "tree", "water",
+]  # fmt: skip
 
 
 def mirflickr(root: Path) -> Path:
@@ -229,16 +229,15 @@ def mirflickr(root: Path) -> Path:
 
 
 def nuswide(root: Path) -> Path:
-    """Paths with the backslashes of Windows; 22 concepts of 30 pictures each, which is too few of the last."""
-    names = [f"concept{n:02}" for n in range(22)]
-    count = 21 * 30
-    paths = [f"actor\\{n:04}_{n * 37}.jpg" for n in range(count)]
+    """Paths with the backslashes of Windows, a tenth of them there; 22 concepts, the last of one picture."""
+    names, each = [f"concept{n:02}" for n in range(22)], 140
+    paths = [f"actor\\{n:04}_{n * 37}.jpg" for n in range(21 * each)]
     text(root, "ImageList/Imagelist.txt", *paths, end="\r\n")
     text(root, "ConceptsList/Concepts81.txt", *names)
     for place, name in enumerate(names):
-        flags = [int(n // 30 == place or (n % 30 == 0 and n // 30 == place - 1)) for n in range(count)]
-        text(root, f"Groundtruth/AllLabels/Labels_{name}.txt", *map(str, flags))
-    put(root, *(f"Flickr/{path}".replace("\\", "/") for path in paths))
+        flags = [n // each == place or n == (place - 1) * each for n in range(len(paths))]
+        text(root, f"Groundtruth/AllLabels/Labels_{name}.txt", *(str(int(flag)) for flag in flags))
+    put(root, *(f"Flickr/{path}".replace("\\", "/") for path in paths[::10]))
     return root
 
 
