@@ -16,7 +16,7 @@ def reads_sketches(encoder: str) -> bool:
     """Whether an encoder, a spec string or a model folder, was trained with sketches beside pictures."""
     folder = model_folder_of(encoder)
     recipe = read_manifest(folder).training.get("recipe") if folder is not None else None
-    return bool(recipe) and recipe.get("sampler") == "domains"
+    return recipe is not None and recipe.get("sampler") == "domains"
 
 
 def warn_unless_trained(encoder: str) -> None:

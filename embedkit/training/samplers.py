@@ -253,7 +253,8 @@ class DomainSampler(BalancedSampler):
         parts = self._labels * (int(self._domains.max()) + 1) + self._domains
         self._part_sizes: Rows = np.bincount(parts).reshape(len(self._sizes), -1)  # by class and domain
         self._part_starts: Rows = np.concatenate([[0], np.cumsum(self._part_sizes)[:-1]]).reshape(len(self._sizes), -1)
-        return -(-self._part_sizes.max(axis=1) // self._share)
+        groups: Rows = -(-self._part_sizes.max(axis=1) // self._share)
+        return groups
 
     def _shuffle(self, rng: np.random.Generator) -> Rows:
         return np.lexsort((rng.random(len(self._labels)), self._domains, self._labels))
@@ -279,7 +280,7 @@ def shared(labels: NDArray[np.int64] | list[int], domains: NDArray[np.int64] | l
     _, classes = np.unique(np.asarray(labels), return_inverse=True)
     there = np.zeros((int(classes.max(initial=-1)) + 1, len(known)), np.bool_)
     there[classes, places] = True
-    mask: NDArray[np.bool_] = there.all(axis=1)[classes]
+    mask: NDArray[np.bool_] = np.asarray(there.all(axis=1))[classes]
     return mask
 
 

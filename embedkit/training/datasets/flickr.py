@@ -63,8 +63,8 @@ def read_nuswide21(tree: Tree) -> DataSet:
     frequent = np.sort(np.argsort(-flags.sum(axis=0), kind="stable")[:21])
     flags, names = flags[:, frequent], tuple(names[place] for place in frequent)
     random = np.random.default_rng(_SEED)
-    asked = _of_each(flags, 100, random, flags.any(axis=1))
-    free = flags.any(axis=1)
+    free: BoolArray = np.asarray(flags.any(axis=1))
+    asked = _of_each(flags, 100, random, free)
     free[asked] = False
     learned = _of_each(flags, 500, random, free)
     return _made("nuswide21", tree, _NUSWIDE, paths, flags, names, (learned, asked, np.flatnonzero(free)))
