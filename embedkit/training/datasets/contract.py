@@ -35,6 +35,7 @@ times, is the gallery."""
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 PICTURE, SKETCH = 0, 1  # domains
+_COLUMNS = ("labels", "cameras", "categories", "boxes", "domains", "concepts")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,11 +76,20 @@ class Split:
     def take(self, rows: IdArray | BoolArray) -> Split:
         """The pictures at some positions, or of a mask."""
         chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        names = ("labels", "cameras", "categories", "boxes", "domains", "concepts")
         columns: dict[str, Any] = {
-            name: column[chosen] for name in names if (column := getattr(self, name)) is not None
+            name: column[chosen] for name in _COLUMNS if (column := getattr(self, name)) is not None
         }
         return replace(self, paths=tuple(self.paths[row] for row in chosen), **columns)
+
+    def joined(self, other: Split) -> Split:
+        """The pictures of both, whose labels agree; columns that one of them lacks are left out."""
+        columns: dict[str, Any] = {
+            name: np.concatenate([mine, others])
+            if (mine := getattr(self, name)) is not None and (others := getattr(other, name)) is not None
+            else None
+            for name in _COLUMNS
+        }
+        return replace(self, paths=self.paths + other.paths, **columns)
 
     def of_domain(self, domain: int) -> Split:
         """Its sketches, or its pictures. Of a split without domains everything is a picture."""
@@ -128,6 +138,13 @@ class DataSet:
     concepts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> Split:
+        """What plots show: the query split, and beside sketches the pictures that they ask for."""
+        if self.gallery is None or self.query.domains is None:
+            return self.query
+        return self.query.joined(self.gallery)
 
     @property
     def splits(self) -> dict[str, Split]:
