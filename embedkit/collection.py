@@ -190,11 +190,11 @@ class Collection:
         for part, given in (("image", image), ("sketch", sketch)):
             if given is not None:
                 chosen = view_for(row, "image", view if text is None else None)
-                if part == "sketch":
-                    self._check_sketched(chosen.encoder)
                 pixels = self._prepared_picture(chosen, given)
                 encoded = self._encoder(chosen).encode(pixels[None])[0]
                 queries.append(self._query(chosen, encoded, shares.get(part, 1.0)))
+                if part == "sketch":
+                    self._check_sketched(chosen.encoder)
         if text is not None:
             check_text(text)
             chosen = self._text_view(row, view if image is None and sketch is None else None)
