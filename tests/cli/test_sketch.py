@@ -84,13 +84,13 @@ def test_another_encoder_answers_too_and_says_what_would_be_better(run, shop):
     assert "openmoji-sketch" in warning
 
 
-def test_on_white_or_on_nothing_it_is_the_same_drawing_and_it_weighs_as_it_is_told(run, shop):
-    run("ingest", "picture", "-c", "things", "--encoder", "image=effnet-lite0")
-    strokes("tree").save(shop / "white.png")
-    strokes("tree", mode="RGBA").save(shop / "bare.png")
-    on_white, bare = (last(run("search", "-c", "things", "-s", f"{name}.png", "--json")) for name in ("white", "bare"))
-    assert on_white == bare
-    both = ("search", "-c", "things", "--sketch", "bare.png", "--image", "picture/boat.png", "--json")
-    assert last(run(*both, "--weight", "sketch=0"))["hits"][0]["key"] == "boat.png"
-    alone = [hit["key"] for hit in bare["hits"]]
-    assert [hit["key"] for hit in last(run(*both, "--weight", "image=0"))["hits"]] == alone
+def test_on_white_or_on_nothing_it_is_the_same_drawing_and_it_weighs_as_it_is_told(products, shop, caplog):
+    products.ingest(shop / "picture", encoder={"image": "effnet-lite0"})
+    bare = strokes("tree", mode="RGBA")
+    alone = products.search(sketch=bare)
+    assert alone == products.search(sketch=strokes("tree"))
+    boat = shop / "picture" / "boat.png"
+    assert products.search(sketch=bare, image=boat, weights={"sketch": 0})[0].key == "boat.png"
+    weighed = products.search(sketch=bare, image=boat, weights={"image": 0})
+    assert [hit.key for hit in weighed] == [hit.key for hit in alone]
+    assert sum("not trained for sketches" in message for message in caplog.messages) == 1, "said once, not each time"
