@@ -11,10 +11,10 @@ demo: $(VENV)/demo
 	$(BIN)/embedkit demo
 
 # Trainings have a process of their own: beside every other native library in one process they crashed.
-TRAININGS := tests/unit/training/test_trainer.py
+TRAININGS := tests/unit/training/test_trainer.py tests/unit/training/test_joint_training.py
 
 test: lint
-	$(BIN)/python -m pytest --ignore=$(TRAININGS)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(TRAININGS))
 	$(BIN)/python -m pytest $(TRAININGS)
 
 lint: $(VENV)/dev

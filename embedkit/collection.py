@@ -20,9 +20,9 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
-from embedkit.types import Hit, Product
+from embedkit.types import Hit, Metric, Product
 from embedkit.urls import redact
-from embedkit.views import encoder_of, ignored_settings, made_collection, named_view, view_for
+from embedkit.views import encoder_of, ignored_settings, made_collection, named_view
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
     from embedkit.resources import Resources
     from embedkit.search.query import Query
+    from embedkit.types import Modality, VectorArray
 
 __all__ = ["Collection", "Status", "check_name"]
 
@@ -43,13 +44,14 @@ _KEY = "A product's key is a text"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a collection holds. `vectors`: live vectors by view. `encoders`: spec string by view."""
+    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`."""
 
     name: str
     backend: str
     products: int
     vectors: Mapping[str, int]
     encoders: Mapping[str, str]
+    metrics: Mapping[str, Metric]
     failures: int
     duplicates: int
     last_run: RunRow | None
@@ -171,11 +173,12 @@ class Collection:
     ) -> list[Hit]:
         """The k most similar products, best first.
 
-        `image`: a path, a URL, encoded bytes or a PIL picture. `sketch`: likewise, a line drawing, dark on white or
-        on nothing; if the encoder was not trained for sketches, a warning is logged. `text` asks the first text view.
-        `vector`: ``(dim,)``, for `view` (else the first view). `product`: a key; its stored vector is
-        used and it is left out of the answer. Several together are fused, weighted by `weights`
-        (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+        `image`: a path, a URL, encoded bytes or a PIL picture. It asks the first view of pictures, `text` the first of
+        texts, or the one that is named: an encoder that takes both finds texts by pictures, and pictures by texts.
+        `sketch`: as an image, a line drawing, dark on white or on nothing; if the encoder was not trained for sketches,
+        a warning is logged. `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first
+        view). `product`: a key; its stored vector is used and it is left out of the answer. Several together are
+        fused, weighted by `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound.
@@ -189,7 +192,7 @@ class Collection:
             queries.append(self._vector_query(row, vector, view, shares.get("vector", 1.0)))
         for part, given in (("image", image), ("sketch", sketch)):
             if given is not None:
-                chosen = view_for(row, "image", view if text is None else None)
+                chosen = self._view_for(row, "image", view if text is None else None)
                 pixels = self._prepared_picture(chosen, given)
                 encoded = self._encoder(chosen).encode(pixels[None])[0]
                 queries.append(self._query(chosen, encoded, shares.get(part, 1.0)))
@@ -197,7 +200,7 @@ class Collection:
                     self._check_sketched(chosen.encoder)
         if text is not None:
             check_text(text)
-            chosen = self._text_view(row, view if image is None and sketch is None else None)
+            chosen = self._view_for(row, "text", view if image is None and sketch is None else None)
             queries.append(self._query(chosen, self._encoder(chosen).encode([text])[0], shares.get("text", 1.0)))
         if product is not None:
             queries.append(self._product_query(row, product, view, shares.get("product", 1.0)))
@@ -239,6 +242,7 @@ class Collection:
             products=store.count_products(row.id),
             vectors={view.name: store.count_vectors(row.id, view.name) for view in row.views},
             encoders={view.name: view.encoder for view in row.views},
+            metrics={view.name: view.metric for view in row.views},
             failures=store.failure_count(row.id),
             duplicates=store.duplicate_count(row.id),
             last_run=store.last_run(row.id),
@@ -280,10 +284,10 @@ class Collection:
     def _encoder(self, view: ViewRow) -> Encoder:
         return encoder_of(self._resources, self.name, view)
 
-    def _query(self, view: ViewRow, vector: npt.NDArray[np.float32], weight: float) -> Query:
+    def _query(self, view: ViewRow, vector: VectorArray, weight: float) -> Query:
         from embedkit.search.query import Query
 
-        return Query(view, np.asarray(vector, np.float32), weight)
+        return Query(view, vector, weight)
 
     def _vector_query(self, row: CollectionRow, vector: npt.ArrayLike, view: str | None, weight: float) -> Query:
         try:
@@ -292,9 +296,9 @@ class Collection:
             raise BadInput(f"A query vector is a row of numbers: {error}") from error
         if given.dtype.kind not in "iuf":
             raise BadInput(f"A query vector is a row of numbers, not {type(vector).__name__} of {given.dtype}")
-        array = given.astype(np.float32, copy=False)
-        if array.ndim != 1:
-            raise BadInput(f"A query vector has one dimension, not the shape {array.shape}")
+        if given.ndim != 1:
+            raise BadInput(f"A query vector has one dimension, not the shape {given.shape}")
+        array: VectorArray = given if given.dtype == np.uint8 else given.astype(np.float32, copy=False)
         return self._query(named_view(row, view) if view else row.views[0], array, weight)
 
     def _product_query(self, row: CollectionRow, key: str, view: str | None, weight: float) -> Query:
@@ -308,18 +312,23 @@ class Collection:
         )
         if fetched is None or not len(fetched.ids):
             raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")
-        return self._query(chosen, fetched.vectors[0].astype(np.float32), weight)
+        return self._query(chosen, fetched.vectors[0], weight)
 
-    def _text_view(self, row: CollectionRow, name: str | None) -> ViewRow:
-        """The view that words ask: one of titles, or one of pictures whose encoder reads text too (CLIP)."""
-        chosen = named_view(row, name) if name else next((view for view in row.views if view.modality == "text"), None)
-        candidates = [chosen] if chosen else list(row.views)
+    def _view_for(self, row: CollectionRow, modality: Modality, name: str | None) -> ViewRow:
+        """The view that a picture or words ask: one of their kind, or another whose encoder takes both (CLIP).
+
+        Raises BadInput.
+        """
+        own = [view for view in row.views if view.modality == modality]
+        candidates = [named_view(row, name)] if name else own or list(row.views)
         for view in candidates:
-            if view.modality == "text" or "text" in self._encoder(view).spec.modalities:
+            if view.modality == modality or modality in self._encoder(view).spec.modalities:
                 return view
+        held, lacks = ("pictures", "reads no text") if modality == "text" else ("texts", "takes no pictures")
         if name:
-            raise BadInput(f"The view {name!r} of {row.name!r} holds pictures, and its encoder reads no text")
-        raise BadInput(f"{row.name!r} has no view of texts; it has {', '.join(view.name for view in row.views)}")
+            raise BadInput(f"The view {name!r} of {row.name!r} holds {held}, and its encoder {lacks}")
+        other = "texts" if modality == "text" else "pictures"
+        raise BadInput(f"{row.name!r} has no view of {other}; it has {', '.join(view.name for view in row.views)}")
 
     def _check_sketched(self, encoder: str) -> None:
         """Warn once of an encoder that was not trained for sketches."""

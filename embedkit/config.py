@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     runtime: str = Field("auto", pattern="^(auto|onnx|openvino|torch)$")
     cache_dir: Path | None = None
     views: dict[str, str] = Field(default_factory=lambda: dict(DEFAULT_VIEWS), min_length=1)
-    metric: Metric = "cosine"
+    metric: Metric | None = Field(None, description="cosine unless set, of binary codes hamming")
     index: str = "flat"
     map: dict[str, str] = Field(default_factory=dict)
     backend_options: BackendSettings = BackendSettings()

@@ -144,8 +144,8 @@ def describe_encoder(spec: str) -> EncoderSpec:
 def export_encoder(spec: str, out: str | Path, *, fit: str | Path | None = None, overwrite: bool = False) -> Path:
     """Write an encoder as a model folder that runs without torch; the folder's path.
 
-    `fit`: a catalog whose pictures (a sample of 1,000, the same one every time) the pooling is fitted to; for
-    ``pooling=netvlad``, ``pooling=rmac`` with whitened regions, and ``dim=``.
+    `fit`: a catalog whose pictures (a sample, the same one every time) the pooling or the bits are fitted to; for
+    ``pooling=netvlad``, ``pooling=rmac`` with whitened regions, ``dim=``, and ``bits=`` with ``hash=``.
     Raises BadSource, ConfigError, MissingExtra, UnknownName.
     """
     from embedkit.encoders.export import export_encoder as export

@@ -2,7 +2,7 @@
 
 The built-in tables are data, so that listing costs no import; third parties add to
 them by entry points of the groups ``embedkit.backends``, ``embedkit.encoders``,
-``embedkit.losses`` and ``embedkit.sources``.
+``embedkit.losses``, ``embedkit.joint_losses`` and ``embedkit.sources``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ from embedkit.errors import ConfigError, MissingExtra, UnknownName
 
 __all__ = ["BUILT_IN", "Group", "PlugIn", "find", "load", "names", "require"]
 
-Group = Literal["backends", "encoders", "losses", "sources"]
-_SINGULAR: dict[Group, str] = {"backends": "backend", "encoders": "encoder", "losses": "loss", "sources": "source"}
+Group = Literal["backends", "encoders", "joint_losses", "losses", "sources"]
+_SINGULAR: dict[Group, str] = {
+    "backends": "backend",
+    "encoders": "encoder",
+    "joint_losses": "loss of pictures and texts",
+    "losses": "loss",
+    "sources": "source",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,14 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
             "train",
         ),
     ),
+    "joint_losses": (
+        PlugIn("clip", "embedkit.training.losses.joint:clip", "symmetric cross-entropy, Radford 2021", "train"),
+        PlugIn(
+            "instance", "embedkit.training.losses.joint:instance", "one classifier for both towers, Zheng 2020", "train"
+        ),
+        PlugIn("siglip", "embedkit.training.losses.joint:siglip", "sigmoid over all pairs, Zhai 2023", "train"),
+        PlugIn("vse++", "embedkit.training.losses.joint:vse_plus_plus", "max of hinges, Faghri 2018", "train"),
+    ),
     "losses": (
         PlugIn("angular", "embedkit.training.losses.npair:angular", "N-pair + angular loss, Wang 2017", "train"),
         PlugIn("arcface", "embedkit.training.losses.angles:arcface", "additive angular margin, Deng 2019", "train"),
@@ -74,6 +88,12 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
         ),
         PlugIn("circle", "embedkit.training.losses.library:circle", "circle loss, Sun 2020", "train"),
         PlugIn(
+            "cnnh",
+            "embedkit.training.losses.hash_centres:cnnh",
+            "binary codes: two stages by factorisation, Xia 2014",
+            "train",
+        ),
+        PlugIn(
             "contrastive",
             "embedkit.training.losses.contrastive:contrastive",
             "contrastive, DrLIM, Hadsell 2006",
@@ -81,15 +101,55 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
         ),
         PlugIn("cosface", "embedkit.training.losses.angles:cosface", "additive cosine margin, Wang 2018", "train"),
         PlugIn(
+            "csq", "embedkit.training.losses.hash_centres:csq", "binary codes: central similarity, Yuan 2020", "train"
+        ),
+        PlugIn(
             "daml",
             "embedkit.training.losses.daml:daml",
             "learned hard negatives on top of another loss, Duan 2018",
             "train",
         ),
         PlugIn(
+            "dch", "embedkit.training.losses.hash_pairs:dch", "binary codes: Cauchy cross-entropy, Cao 2018", "train"
+        ),
+        PlugIn(
             "deepid2",
             "embedkit.training.losses.contrastive:deepid2",
             "identification + verification, Sun 2014",
+            "train",
+        ),
+        PlugIn(
+            "dlbhc",
+            "embedkit.training.losses.hash_classes:dlbhc",
+            "binary codes: latent layer of a classifier, Lin 2015",
+            "train",
+        ),
+        PlugIn(
+            "dnnh",
+            "embedkit.training.losses.hash_pairs:dnnh",
+            "binary codes: triplets, divide-and-encode, Lai 2015",
+            "train",
+        ),
+        PlugIn("dpn", "embedkit.training.losses.hash_centres:dpn", "binary codes: polarisation, Fan 2020", "train"),
+        PlugIn(
+            "dpsh", "embedkit.training.losses.hash_pairs:dpsh", "binary codes: pairwise likelihood, Li 2016", "train"
+        ),
+        PlugIn(
+            "dsh",
+            "embedkit.training.losses.hash_pairs:dsh",
+            "binary codes: contrastive with regulariser, Liu 2016",
+            "train",
+        ),
+        PlugIn(
+            "greedyhash",
+            "embedkit.training.losses.hash_classes:greedyhash",
+            "binary codes: sign in the forward pass, Su 2018",
+            "train",
+        ),
+        PlugIn(
+            "hashnet",
+            "embedkit.training.losses.hash_pairs:hashnet",
+            "binary codes: weighted pairs by continuation, Cao 2017",
             "train",
         ),
         PlugIn("lifted", "embedkit.training.losses.lifted:lifted", "lifted structure, Song 2016", "train"),
@@ -114,6 +174,12 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
             "normalised temperature-scaled cross-entropy, Chen 2020",
             "train",
         ),
+        PlugIn(
+            "orthohash",
+            "embedkit.training.losses.hash_centres:orthohash",
+            "binary codes: cosine to orthogonal codes, Hoe 2021",
+            "train",
+        ),
         PlugIn("proxy-anchor", "embedkit.training.losses.library:proxy_anchor", "proxy-anchor, Kim 2020", "train"),
         PlugIn(
             "recall-at-k", "embedkit.training.losses.ranking:recall_at_k", "Recall@k surrogate, Patel 2022", "train"
@@ -136,6 +202,9 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
             "embedkit.training.losses.angles:subcentre_arcface",
             "ArcFace with several centres a class, Deng 2020",
             "train",
+        ),
+        PlugIn(
+            "subic", "embedkit.training.losses.hash_classes:subic", "binary codes: one-hot blocks, Jain 2017", "train"
         ),
         PlugIn("supcon", "embedkit.training.losses.library:supcon", "supervised contrastive, Khosla 2020", "train"),
         PlugIn(

@@ -8,14 +8,14 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from embedkit.errors import BadInput, CollectionExists, ConfigError, EncoderMismatch, UnknownName
-from embedkit.types import Modality
+from embedkit.types import Metric, Modality, VectorKind
 
 if TYPE_CHECKING:
     from embedkit.encoders.contract import Encoder
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.resources import Resources
 
-__all__ = ["encoder_of", "ignored_settings", "made_collection", "named_view", "view_for"]
+__all__ = ["encoder_of", "ignored_settings", "made_collection", "named_view"]
 
 
 def made_collection(
@@ -61,8 +61,6 @@ def _wanted_views(resources: Resources, name: str, encoder: Mapping[str, str] | 
         if not view.isidentifier():
             raise ConfigError(f"{view!r} is no name for a view; use letters, digits and _")
         made = resources.encoder(spec).spec
-        if made.kind != "float":
-            raise ConfigError(f"The encoder {spec!r} makes binary codes, which a collection cannot hold yet")
         _check_name(view, spec, made.modalities)
         folder = model_folder_of(spec)
         views.append(
@@ -72,12 +70,25 @@ def _wanted_views(resources: Resources, name: str, encoder: Mapping[str, str] | 
                 encoder=str(folder.absolute()) if folder else spec,  # found from every working directory
                 fingerprint=made.fingerprint,
                 dim=made.dim,
-                metric=settings.metric or "cosine",
+                metric=_metric_of(spec, made.kind, settings.metric),
                 physical=f"{name}_v1_{view}",
                 index=settings.index or "flat",
+                kind=made.kind,
             )
         )
     return tuple(views)
+
+
+def _metric_of(spec: str, kind: VectorKind, asked: Metric | None) -> Metric:
+    """The metric of a view. Raises ConfigError for one that does not fit its vectors."""
+    if asked is None:
+        return "hamming" if kind == "binary" else "cosine"
+    if (kind == "binary") != (asked == "hamming"):
+        made = (
+            "binary codes, which are measured by 'hamming'" if kind == "binary" else "floats, which have no 'hamming'"
+        )
+        raise ConfigError(f"metric={asked!r} does not fit the encoder {spec!r}: it makes {made}; leave metric unset")
+    return asked
 
 
 def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]) -> CollectionRow:
@@ -93,12 +104,12 @@ def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]
 def ignored_settings(resources: Resources, row: CollectionRow) -> list[str]:
     """Settings that say otherwise than the collection was made with, and so have no effect."""
     settings = resources.settings.for_collection(row.name)
-    asked = {"metric": settings.metric or "cosine", "index": settings.index or "flat"}
+    asked = {"metric": settings.metric, "index": settings.index or "flat"}
     return [
         f"The setting {name}={value!r} has no effect: {row.name!r} was made with {getattr(row.views[0], name)!r}. "
         "Ingest into a collection of another name to have it."
         for name, value in asked.items()
-        if any(getattr(view, name) != value for view in row.views)
+        if value is not None and any(getattr(view, name) != value for view in row.views)
     ]
 
 
@@ -109,12 +120,16 @@ def _ensure_physical(resources: Resources, views: Sequence[ViewRow], row: Collec
     backend = resources.backend
     for view in views:
         try:
-            backend.create(CollectionSpec(view.physical, view.dim, view.metric, index=IndexSpec.parse(view.index)))
+            backend.create(CollectionSpec(view.physical, view.dim, view.metric, view.kind, IndexSpec.parse(view.index)))
         except CollectionExists:
             if row is not None:
                 continue
             there = backend.describe(view.physical)
-            if backend.count(view.physical) or (there.dim, there.metric) != (view.dim, view.metric):
+            if backend.count(view.physical) or (there.kind, there.dim, there.metric) != (
+                view.kind,
+                view.dim,
+                view.metric,
+            ):
                 raise CollectionExists(
                     f"{resources.backend_url} already holds a collection {view.physical!r} that this store "
                     f"({resources.store.url}) does not know; choose another collection name, "
@@ -161,21 +176,6 @@ def named_view(row: CollectionRow, name: str) -> ViewRow:
         if view.name == name:
             return view
     raise BadInput(f"{row.name!r} has no view {name!r}; it has {', '.join(view.name for view in row.views)}")
-
-
-def view_for(row: CollectionRow, modality: str, name: str | None) -> ViewRow:
-    """The view that a picture or a text asks. Raises BadInput."""
-    if name is not None:
-        view = named_view(row, name)
-        if view.modality != modality:
-            raise BadInput(
-                f"The view {name!r} of {row.name!r} holds {view.modality} vectors, which {modality} cannot ask"
-            )
-        return view
-    for view in row.views:
-        if view.modality == modality:
-            return view
-    raise BadInput(f"{row.name!r} has no {modality} view; it has {', '.join(view.name for view in row.views)}")
 
 
 def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:

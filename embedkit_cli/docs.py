@@ -65,6 +65,10 @@ def backends_page() -> str:
         "metrics": [", ".join(one.capabilities.metrics) if one.capabilities else "" for one in every],
         "vectors": [", ".join(one.capabilities.vector_kinds) if one.capabilities else "" for one in every],
         "indexes": [", ".join(one.capabilities.index_families) if one.capabilities else "" for one in every],
+        "indexes of codes": [", ".join(one.capabilities.binary_families) if one.capabilities else "" for one in every],
+        "codes as near as the last hit": [
+            "those with the lowest ids" if one.capabilities and one.capabilities.ties_by_id else "any" for one in every
+        ],
         "most dimensions": [f"{one.capabilities.max_dim:,}" if one.capabilities else "" for one in every],
         "most hits": [f"{one.capabilities.max_k:,}" if one.capabilities else "" for one in every],
         "largest columns of a row": [

@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from embedkit.errors import ConfigError
 from embedkit.filters import Filter
@@ -31,6 +31,7 @@ __all__ = [
     "SearchParams",
     "SearchResult",
     "VectorBackend",
+    "scores_of",
 ]
 
 ALL_OPERATORS = frozenset({"==", "!=", "<", "<=", ">", ">=", "in", "like", "is null", "and", "or", "not", "nested"})
@@ -42,12 +43,16 @@ class Capabilities:
 
     `emulated` maps a capability to the named strategy that stands in for it, so that a
     user can see it: ``{"update_columns": "fetch the vectors and upsert them again"}``.
+    `index_families` hold floats, `binary_families` binary codes. `ties_by_id`: a flat search of codes gives,
+    of those at the distance of the k-th, the ones with the lowest ids; without it any of them.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     vector_kinds: tuple[VectorKind, ...]
     index_families: tuple[str, ...]
+    binary_families: tuple[str, ...] = ()
+    ties_by_id: bool = False
     filter_operators: frozenset[str] = ALL_OPERATORS
     max_dim: int = 32_768
     max_k: int = 16_384
@@ -57,10 +62,17 @@ class Capabilities:
     durable: bool = True
     emulated: Mapping[str, str] = field(default_factory=dict)
 
+    def families(self, kind: VectorKind) -> tuple[str, ...]:
+        """The index families for vectors of a kind."""
+        return self.binary_families if kind == "binary" else self.index_families
+
 
 @dataclass(frozen=True, slots=True)
 class IndexSpec:
-    """An index family with its build parameters: ``flat``, ``hnsw(m=32, ef_construction=200)``, ``ivf(nlist=1024)``."""
+    """An index family with its build parameters: ``flat``, ``hnsw(m=32, ef_construction=200)``, ``ivf(nlist=1024)``.
+
+    ``multihash(tables=4)``, for codes, is multi-index hashing: exact (Norouzi 2012).
+    """
 
     family: str = "flat"
     params: Mapping[str, int | float | str] = field(default_factory=dict)
@@ -102,6 +114,8 @@ class CollectionSpec:
     """What a physical collection holds. `name` matches ``[A-Za-z_][A-Za-z0-9_]{0,199}``.
 
     A ``cosine`` collection stores vectors scaled to unit length, and `fetch` gives those back.
+    A ``binary`` one is measured by ``hamming``; its `dim` counts bits, a multiple of 8, packed into bytes, the
+    most significant first.
     """
 
     name: str
@@ -109,6 +123,16 @@ class CollectionSpec:
     metric: Metric = "cosine"
     kind: VectorKind = "float"
     index: IndexSpec = IndexSpec()
+
+    @property
+    def width(self) -> int:
+        """Numbers in a stored row: floats, or bytes."""
+        return self.dim // 8 if self.kind == "binary" else self.dim
+
+    @property
+    def dtype(self) -> Literal["float32", "uint8"]:
+        """Of a stored row."""
+        return "uint8" if self.kind == "binary" else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +150,7 @@ class SearchResult:
     `ids` int64, padded with -1 where a query found fewer; `distances` float32 raw metric
     (cosine similarity, inner product, *squared* Euclidean, bits); `scores` float32, higher is
     better (the similarity itself, or minus the distance). Both are NaN in the padding.
+    Rows at the same distance in bits come in the order of their ids.
     """
 
     ids: IdArray
@@ -133,9 +158,14 @@ class SearchResult:
     scores: FloatArray
 
 
+def scores_of(metric: Metric, distances: FloatArray) -> FloatArray:
+    """Higher is better: the similarity itself, or minus the distance (of 0, no -0)."""
+    return 0 - distances if metric in ("l2", "hamming") else distances
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The rows that exist, in the order asked for: ids ``(m,)``, vectors ``(m, dim)``, columns of length m."""
+    """The rows that exist, in the order asked for: ids ``(m,)``, vectors ``(m, spec.width)``, columns of length m."""
 
     ids: IdArray
     vectors: VectorArray
@@ -175,7 +205,7 @@ class VectorBackend(ABC):
     ) -> None:
         """Write rows, replacing those with the same id (vector and columns). Idempotent.
 
-        ids ``(n,)`` int64, unique in the call; vectors ``(n, dim)`` float32, finite.
+        ids ``(n,)`` int64, unique in the call; vectors ``(n, dim)`` float32, finite, or ``(n, dim / 8)`` uint8.
         When it returns, a search sees the rows, and they survive a kill of this process.
         Raises DimensionMismatch, BadInput, DiskFull.
         """
@@ -197,7 +227,10 @@ class VectorBackend(ABC):
         where: Filter | None = None,
         params: SearchParams | None = None,
     ) -> SearchResult:
-        """The k nearest rows of each query ``(n, dim)``, best first, among those that `where` admits."""
+        """The k nearest rows of each query, best first, among those that `where` admits.
+
+        queries ``(n, dim)`` float32, or ``(n, dim / 8)`` uint8. Raises BadInput, DimensionMismatch.
+        """
 
     @abstractmethod
     def fetch(self, name: str, ids: IdArray) -> Fetched:

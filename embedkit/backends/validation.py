@@ -16,7 +16,7 @@ from embedkit.filters import And, Compare, Filter, In, Like, Not, Or
 from embedkit.types import Attributes
 
 if TYPE_CHECKING:
-    from embedkit.types import FloatArray, IdArray, VectorArray
+    from embedkit.types import ByteArray, FloatArray, IdArray, VectorArray
 
 __all__ = [
     "check_filter",
@@ -40,12 +40,18 @@ def checked_spec(spec: CollectionSpec, able: Capabilities) -> CollectionSpec:
         raise UnsupportedByBackend(able.name, f"hold {spec.kind} vectors")
     if spec.metric not in able.metrics:
         raise UnsupportedByBackend(able.name, f"measure by {spec.metric!r} (it has {', '.join(able.metrics)})")
-    if spec.index.family not in able.index_families:
+    if (spec.kind == "binary") != (spec.metric == "hamming"):
+        wanted = "'hamming'" if spec.kind == "binary" else "'cosine', 'ip' or 'l2'"
+        raise ConfigError(f"{spec.kind} vectors cannot be measured by {spec.metric!r}; choose the metric {wanted}")
+    families = able.families(spec.kind)
+    if spec.index.family not in families:
         raise UnsupportedByBackend(
-            able.name, f"build the index {spec.index.family!r} (it has {', '.join(able.index_families)})"
+            able.name, f"build the index {spec.index.family!r} over {spec.kind} vectors (it has {', '.join(families)})"
         )
     if not 1 <= spec.dim <= able.max_dim:
         raise ConfigError(f"{spec.dim} dimensions are outside 1 to {able.max_dim}, the range of {able.name!r}")
+    if spec.kind == "binary" and spec.dim % 8:
+        raise ConfigError(f"A code of {spec.dim} bits does not fill its bytes; choose a multiple of 8")
     return replace(spec)
 
 
@@ -61,8 +67,30 @@ def checked_ids(ids: IdArray) -> IdArray:
     return array.astype(np.int64, copy=False)
 
 
-def _checked_vectors(spec: CollectionSpec, vectors: VectorArray, what: str) -> FloatArray:
+def _checked_codes(spec: CollectionSpec, codes: VectorArray, what: str) -> ByteArray:
+    array = np.atleast_2d(np.asarray(codes))
+    if array.dtype != np.uint8:
+        raise BadInput(
+            f"{what} of {array.dtype} do not fit the collection {spec.name!r}, which holds codes of {spec.dim} bits; "
+            f"give {spec.width} bytes of uint8, from the encoder that filled it"
+        )
+    if array.ndim != 2 or array.shape[1] != spec.width:
+        raise DimensionMismatch(
+            f"{what} of {array.shape[-1]} bytes do not fit the collection {spec.name!r}, "
+            f"which holds {spec.dim} bits in {spec.width} bytes; encode with the encoder that filled it"
+        )
+    return np.ascontiguousarray(array)
+
+
+def _checked_vectors(spec: CollectionSpec, vectors: VectorArray, what: str) -> VectorArray:
+    if spec.kind == "binary":
+        return _checked_codes(spec, vectors, what)
     array = np.atleast_2d(np.asarray(vectors))
+    if array.dtype == np.uint8:
+        raise BadInput(
+            f"{what} of uint8 are binary codes and do not fit the collection {spec.name!r}, which holds "
+            f"{spec.dim} floats; encode with the encoder that filled it"
+        )
     if array.ndim != 2 or array.shape[1] != spec.dim:
         raise DimensionMismatch(
             f"{what} of {array.shape[-1]} dimensions do not fit the collection {spec.name!r}, "
@@ -83,21 +111,21 @@ def _checked_vectors(spec: CollectionSpec, vectors: VectorArray, what: str) -> F
     return unit
 
 
-def checked_rows(spec: CollectionSpec, ids: IdArray, vectors: VectorArray) -> tuple[IdArray, FloatArray]:
-    """Rows to be written: matching lengths, unique ids, right dimension, finite, unit length for cosine."""
+def checked_rows(spec: CollectionSpec, ids: IdArray, vectors: VectorArray) -> tuple[IdArray, VectorArray]:
+    """Rows to be written: matching lengths, unique ids, right kind and dimension, finite, unit length for cosine."""
     ids = checked_ids(ids)
     if ids.size == 0:
-        return ids, np.empty((0, spec.dim), np.float32)
-    unit = _checked_vectors(spec, vectors, "vectors")
-    if len(ids) != len(unit):
-        raise BadInput(f"{len(ids)} ids came with {len(unit)} vectors")
+        return ids, np.empty((0, spec.width), spec.dtype)
+    rows = _checked_vectors(spec, vectors, "vectors")
+    if len(ids) != len(rows):
+        raise BadInput(f"{len(ids)} ids came with {len(rows)} vectors")
     if len(np.unique(ids)) != len(ids):
         raise BadInput("an id occurs twice in one call")
-    return ids, unit
+    return ids, rows
 
 
-def checked_queries(spec: CollectionSpec, queries: VectorArray) -> FloatArray:
-    """Queries as ``(n, dim)`` float32, unit length for cosine."""
+def checked_queries(spec: CollectionSpec, queries: VectorArray) -> VectorArray:
+    """Queries as ``(n, dim)`` float32, unit length for cosine, or as ``(n, dim / 8)`` uint8."""
     return _checked_vectors(spec, queries, "query vectors")
 
 

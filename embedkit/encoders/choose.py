@@ -8,6 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from embedkit.encoders.codes import clear_flips
 from embedkit.encoders.contract import Encoder, RuntimeName
 from embedkit.encoders.folder import ONNX, TEXT_ONNX, TOKENIZER, Manifest, read_manifest
 from embedkit.encoders.model import BatchTextEncoder, ImageEncoder, JointEncoder, TextEncoder
@@ -19,7 +22,7 @@ from embedkit.encoders.text_recipe import TextRecipe, Tokens
 from embedkit.errors import ConfigError, DataCorrupt, EmbedkitError
 
 if TYPE_CHECKING:
-    from embedkit.types import ByteArray
+    from embedkit.types import ByteArray, FloatArray, VectorArray
 
 __all__ = ["open_folder"]
 
@@ -86,7 +89,8 @@ def _opened(manifest: Manifest, folder: Path, for_pictures: str, for_texts: str,
 def _text_encoder(manifest: Manifest, recipe: Mapping[str, Any], folder: Path, session: Session) -> Encoder:
     if "pooling" in recipe:  # the graph ends at the tokens
         return TextEncoder(manifest.spec, dict(recipe), folder / TOKENIZER, session)
-    return BatchTextEncoder(manifest.spec, Tokens(folder / TOKENIZER, TextRecipe.from_dict(recipe)), session)
+    texts = TextRecipe.from_dict(recipe)
+    return BatchTextEncoder(manifest.spec, Tokens(folder / TOKENIZER, texts), session, alone=texts.alone)
 
 
 def _checked(
@@ -95,18 +99,27 @@ def _checked(
     """The encoder, after its vectors of the probe were compared with the stored ones."""
     if stored is not None:
         try:
-            vectors = encoder.encode(probe)
+            found = encoder.numbers(probe) if isinstance(encoder, ImageEncoder) else encoder.encode(probe)
         except Exception as error:  # a runtime raises what it likes
             encoder.close()
             reason = str(error).strip().splitlines()[0]
             raise DataCorrupt(
                 f"{folder}: {encoder.runtime} cannot run the model ({reason}); export it again"
             ) from error
-        found = agreement(vectors, unpack(stored))
-        if found < AGREEMENT:
+        reason = _disagreement(found, unpack(stored), binary=encoder.spec.kind == "binary")
+        if reason:
             encoder.close()
             raise DataCorrupt(
                 f"{folder}: {encoder.runtime} gives other vectors than the model was exported with "
-                f"(cosine {found:.4f}, not {AGREEMENT}); use another runtime, or export the model again"
+                f"({reason}); use another runtime, or export the model again"
             )
     return encoder
+
+
+def _disagreement(found: VectorArray, expected: FloatArray, *, binary: bool) -> str:
+    """How much two answers to the probe differ; nothing if they agree. Of a binary encoder they are before the sign."""
+    cosine = agreement(found, expected)
+    if cosine < AGREEMENT:
+        return f"cosine {cosine:.4f}, not {AGREEMENT}"
+    flips = clear_flips(found.astype(np.float32), expected) if binary else 0
+    return f"{flips} of {expected.size} bits" if flips else ""

@@ -23,7 +23,7 @@ RuntimeName = Literal["auto", "onnx", "openvino", "torch"]
 class EncoderSpec:
     """What an encoder is.
 
-    `name`: the spec string that loads it again. `dim`: floats, or *bits* for ``binary``.
+    `name`: the spec string that loads it again. `dim`: floats, or *bits* for ``binary`` (multiples of 8, 16 to 512).
     `input_size`: (height, width) of the pictures it takes, None for text.
     `fingerprint`: a hash over weights and preprocessing; two encoders with one fingerprint
     give the same vectors (to the agreement that runtimes promise: cosine >= 0.999).

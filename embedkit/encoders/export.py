@@ -14,8 +14,19 @@ import numpy as np
 from embedkit import plugins
 from embedkit.encoders.builtin import effnet_lite0_folder, minilm_folder
 from embedkit.encoders.choose import open_folder
-from embedkit.encoders.contract import Encoder
-from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TEXT_ONNX, TOKENIZER, WEIGHTS, Manifest, write_folder
+from embedkit.encoders.contract import EncoderSpec
+from embedkit.encoders.folder import (
+    CARD,
+    MANIFEST,
+    ONNX,
+    TEXT_ONNX,
+    TOKENIZER,
+    WEIGHTS,
+    Manifest,
+    read_manifest,
+    write_folder,
+)
+from embedkit.encoders.hash_options import Hashing, hashing_of
 from embedkit.encoders.load import load_encoder, model_folder_of
 from embedkit.encoders.model import JointEncoder
 from embedkit.encoders.probe import PROBE_TEXTS, pack, probe_pixels
@@ -43,9 +54,13 @@ def export_encoder(
 ) -> Path:
     """Write the folder and check that it gives the vectors of the original; the folder's path.
 
-    `fit`: the bytes of pictures to fit the pooling to, in random order; no more are taken than needed.
+    `fit`: the bytes of pictures to fit the pooling to, or the bits of ``hash=``, in random order; no more are taken
+    than needed.
     Raises ConfigError, DataCorrupt (the exported model disagrees), MissingExtra, UnknownName.
     """
+    hashing = hashing_of(text)
+    if hashing is not None:
+        return _hashed(hashing, text, out, fit, overwrite=overwrite, cache_dir=cache_dir)
     ready = (model_folder_of(text) or _builtin_folder(text, cache_dir)) if fit is None else None
     with write_folder(out, overwrite=overwrite) as draft:
         if fit is not None:
@@ -59,6 +74,29 @@ def export_encoder(
             finally:
                 encoder.close()
         open_folder(draft, runtime="onnx").close()  # raises if the vectors differ from the probe's
+    return out
+
+
+def _hashed(
+    hashing: Hashing, text: str, out: Path, fit: Iterable[bytes] | None, *, overwrite: bool, cache_dir: Path | None
+) -> Path:
+    """The float encoder as a folder, and then its codes."""
+    from embedkit.encoders.hashing import hash_folder
+
+    if hashing.fitted and fit is None:
+        raise ConfigError(
+            f"{text!r} is fitted to your pictures; run: embedkit export {text!r} {str(out)!r} --fit PICTURES"
+        )
+    if not hashing.fitted and fit is not None:
+        raise ConfigError(f"hash={hashing.method} has nothing to be fitted; leave out fit")
+    with write_folder(out, overwrite=overwrite) as draft:
+        export_encoder(hashing.encoder, draft / "floats", cache_dir=cache_dir)
+        hash_folder(draft / "floats", hashing, fit, source=text)
+        for path in (draft / "floats").iterdir():
+            path.rename(draft / path.name)
+        (draft / "floats").rmdir()
+        (draft / CARD).write_text(_card(read_manifest(draft)), encoding="utf-8")
+        open_folder(draft, runtime="onnx").close()
     return out
 
 
@@ -86,6 +124,7 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
     """
     plugins.require("torch", "train", needed_for="Exporting an encoder")
     from embedkit.encoders.hf.texts import TorchTextEncoder
+    from embedkit.encoders.projected import ProjectedTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
     pictures, texts = (encoder.pictures, encoder.texts) if isinstance(encoder, JointEncoder) else (encoder, encoder)
@@ -94,10 +133,13 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
         text, text_probe = texts.recipe.as_dict(), _probe(texts, PROBE_TEXTS)
         texts.write_tokenizer(folder / TOKENIZER)
         _text_graph(texts, folder / (ONNX if texts is encoder else TEXT_ONNX))
+    elif isinstance(texts, ProjectedTextEncoder):
+        text, text_probe = texts.recipe.as_dict(), _probe(texts, PROBE_TEXTS)
+        texts.write(folder / TEXT_ONNX, folder / TOKENIZER)
     if isinstance(pictures, TorchImageEncoder):
         recipe, probe = pictures.recipe.as_dict(), _probe(pictures, probe_pixels(pictures.recipe.size))
         _picture_graph(pictures, folder / ONNX)
-        if pictures is encoder:
+        if pictures is encoder or isinstance(texts, ProjectedTextEncoder):
             _weights(pictures, folder / WEIGHTS)
     if recipe is None:  # texts alone: their recipe is the recipe
         recipe, probe, text, text_probe = text, text_probe, None, None
@@ -109,8 +151,12 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
     (folder / CARD).write_text(_card(manifest), encoding="utf-8")
 
 
-def _probe(encoder: Encoder, probe: Any) -> dict[str, Any]:
-    return pack(np.asarray(encoder.encode(probe), np.float32))
+def _probe(encoder: TorchImageEncoder | TorchTextEncoder, probe: Any) -> dict[str, Any]:
+    """What a runtime is held to: vectors, of a binary encoder the numbers before the sign."""
+    from embedkit.encoders.torch_model import TorchImageEncoder
+
+    found = encoder.numbers(probe) if isinstance(encoder, TorchImageEncoder) else encoder.encode(probe)
+    return pack(np.asarray(found, np.float32))
 
 
 def _weights(encoder: TorchImageEncoder, path: Path) -> None:
@@ -161,15 +207,27 @@ def _card(manifest: Manifest) -> str:
         "text": f"texts through `{TOKENIZER}` into `{TEXT_ONNX if 'image' in spec.modalities else ONNX}`",
     }
     given = ", ".join(ways[modality] for modality in spec.modalities)
-    trained = "recipe" in manifest.training
+    trained, hashed = "recipe" in manifest.training, manifest.training.get("hashed")
     made = "trained" if trained else "exported"
     return (
         f"# {spec.name}\n\nAn embedkit model folder, {made} from `{manifest.source}`.\n\n"
         f"| field | value |\n|---|---|\n{lines}\n"
         + (_trained(manifest.training) if trained else "")
         + (f"Its pooling was fitted to {fitted['pictures']:,} pictures.\n" if fitted else "")
-        + f"Runs in ONNX Runtime and OpenVINO; {given}; unit vectors come out.\n"
+        + (_fitted_bits(hashed) if hashed else "")
+        + f"Runs in ONNX Runtime and OpenVINO; {given}; {_out(spec)} come out.\n"
     )
+
+
+def _fitted_bits(hashed: Mapping[str, Any]) -> str:
+    fit = f", fitted to {hashed['pictures']:,} pictures" if hashed["pictures"] else ""
+    return f"Its {hashed['bits']} bits are made of floats by {hashed['method']}{fit}.\n"
+
+
+def _out(spec: EncoderSpec) -> str:
+    if spec.kind == "binary":
+        return f"{spec.dim} numbers, whose signs are the bits of the code (1 where a number is over 0),"
+    return "unit vectors"
 
 
 def _trained(training: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedkit.encoders.codes import check_bits
 from embedkit.encoders.contract import EncoderSpec
 from embedkit.errors import ConfigError, DataCorrupt, DiskFull
 
@@ -93,6 +94,7 @@ def read_manifest(folder: Path, *, name: str = "") -> Manifest:
             normalized=bool(values["normalized"]),
             input_size=(int(size[0]), int(size[1])) if size else None,
         )
+        _check_kind(spec)
         return Manifest(
             spec,
             values["preprocess"],
@@ -104,6 +106,17 @@ def read_manifest(folder: Path, *, name: str = "") -> Manifest:
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise DataCorrupt(f"{path}: it cannot be read ({error}); export the model again") from error
+
+
+def _check_kind(spec: EncoderSpec) -> None:
+    """Raise ValueError for a kind of vectors, or a number of bits, that there is not."""
+    if spec.kind not in ("float", "binary"):
+        raise ValueError(f"the kind {spec.kind!r} is neither float nor binary")
+    if spec.kind == "binary":
+        try:
+            check_bits(spec.dim)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
 
 @contextmanager

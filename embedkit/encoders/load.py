@@ -7,6 +7,7 @@ from pathlib import Path
 from embedkit import plugins
 from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
 from embedkit.encoders.folder import MANIFEST, read_manifest
+from embedkit.encoders.hash_options import hashing_of
 from embedkit.errors import ConfigError
 from embedkit.specs import parse_spec
 
@@ -34,6 +35,7 @@ def load_encoder(
     """
     if runtime not in _RUNTIMES:
         raise ConfigError(f"There is no runtime {runtime!r}; known: {', '.join(_RUNTIMES)}")
+    _refuse_hashing(text)
     folder = model_folder_of(text)
     if folder is not None:
         from embedkit.encoders.choose import open_folder
@@ -47,6 +49,7 @@ def load_encoder(
 
 def describe_encoder(text: str, *, cache_dir: Path | None = None) -> EncoderSpec:
     """What an encoder makes. A model folder is read without loading its weights."""
+    _refuse_hashing(text)
     folder = model_folder_of(text)
     if folder is not None:
         return read_manifest(folder, name=text).spec
@@ -55,3 +58,11 @@ def describe_encoder(text: str, *, cache_dir: Path | None = None) -> EncoderSpec
         return encoder.spec
     finally:
         encoder.close()
+
+
+def _refuse_hashing(text: str) -> None:
+    """Raise ConfigError for codes out of floats, which there are only once they are written out."""
+    hashing = hashing_of(text)
+    if hashing is not None:
+        fit = " --fit PICTURES" if hashing.fitted else ""
+        raise ConfigError(f"{text!r} is made when it is written out; run: embedkit export {text!r} FOLDER{fit}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedkit.encoders.codes import packed
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.runtimes.contract import Session
@@ -25,7 +26,7 @@ _AT_ONCE = 8  # pictures in one call of a CPU runtime: as fast as 32, with less 
 
 
 class ImageEncoder(Encoder):
-    """Pictures through a session that takes ``pixels`` uint8 and gives vectors."""
+    """Pictures through a session that takes ``pixels`` uint8 and gives vectors, or the numbers whose signs are bits."""
 
     def __init__(self, spec: EncoderSpec, recipe: Preprocess, session: Session) -> None:
         self.spec = spec
@@ -38,6 +39,11 @@ class ImageEncoder(Encoder):
         return self._recipe(picture)
 
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        found = self.numbers(batch)
+        return packed(found) if self.spec.kind == "binary" else found
+
+    def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
+        """What the session gives, ``(n, dim)`` float32: of a binary encoder the numbers before the sign."""
         pixels = np.asarray(batch)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self._recipe.size, 3):
             raise BadInput(
@@ -99,11 +105,13 @@ class TextEncoder(Encoder):
 class BatchTextEncoder(Encoder):
     """Texts through a session that takes tokens and gives vectors: pooling and scaling are in the graph."""
 
-    def __init__(self, spec: EncoderSpec, tokens: Tokens, session: Session) -> None:
+    def __init__(self, spec: EncoderSpec, tokens: Tokens, session: Session, *, alone: bool = False) -> None:
+        """`alone`: one text at a time, where a vector would otherwise depend on its neighbours."""
         self.spec = spec
         self.runtime = session.name
         self.concurrency = session.concurrency
         self._tokens = tokens
+        self._alone = alone
         self._session = session
 
     def prepare(self, picture: bytes | Image) -> ByteArray:
@@ -113,7 +121,10 @@ class BatchTextEncoder(Encoder):
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
         if not len(batch):
             return np.empty((0, self.spec.dim), np.float32)
-        return self._session.run(self._tokens([str(text) for text in batch]))
+        texts = [str(text) for text in batch]
+        if not self._alone:
+            return self._session.run(self._tokens(texts))
+        return np.concatenate([self._session.run(self._tokens([text])) for text in texts])
 
     def close(self) -> None:
         self._session.close()

@@ -1,6 +1,7 @@
 """The agreement probe: a few fixed inputs and the vectors that PyTorch gives for them.
 
-A runtime may stand in for another only if its vectors of the probe have cosine >= 0.999 with these.
+A runtime may stand in for another only if its vectors of the probe have cosine >= 0.999 with these. Of a binary
+encoder the numbers before the sign are stored and compared, and then their signs.
 """
 
 from __future__ import annotations

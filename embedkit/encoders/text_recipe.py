@@ -25,7 +25,7 @@ class TextRecipe:
 
     `max_tokens`: where a text is cut. `inputs`: what the model takes, in its order. `padding`: to the ``longest``
     text of a batch, or always ``full`` length (what SigLIP learned with). `pad_id`: the token that pads.
-    `lower`: whether texts are lower-cased before the tokenizer sees them.
+    `lower`: whether texts are lower-cased before the tokenizer sees them. `alone`: the model takes one text at a time.
     """
 
     max_tokens: int
@@ -33,6 +33,7 @@ class TextRecipe:
     padding: Literal["longest", "full"] = "longest"
     pad_id: int = 0
     lower: bool = False
+    alone: bool = False
 
     def __post_init__(self) -> None:
         known = self.padding in ("longest", "full") and set(self.inputs) <= set(TOKEN_INPUTS)
@@ -40,7 +41,10 @@ class TextRecipe:
             raise ConfigError(f"{self} is no recipe for texts")
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "inputs": list(self.inputs)}
+        values = {**asdict(self), "inputs": list(self.inputs)}
+        if not self.alone:
+            del values["alone"]  # the fingerprints of earlier models do not know it
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TextRecipe:

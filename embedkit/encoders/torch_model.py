@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from embedkit.encoders.codes import packed
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.errors import BadInput, ConfigError
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
     from embedkit.encoders.pooling_options import PoolingOptions
     from embedkit.encoders.preprocess import Preprocess
     from embedkit.specs import SpecText
-    from embedkit.types import ByteArray, VectorArray
+    from embedkit.types import ByteArray, FloatArray, VectorArray
 
 __all__ = ["Backbone", "PixelModel", "TorchImageEncoder", "encoder_of", "state_fingerprint"]
 
 
 class PixelModel(nn.Module):
-    """uint8 ``(n, height, width, 3)`` in, float32 ``(n, dim)`` of unit length out; what is exported."""
+    """uint8 ``(n, height, width, 3)`` in, float32 ``(n, dim)`` of unit length out; what is exported.
+
+    A binary encoder is the same model: its bits are the signs of what comes out.
+    """
 
     mean: Tensor
     scale: Tensor
@@ -86,6 +90,11 @@ class TorchImageEncoder(Encoder):
         return self.recipe(picture)
 
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        found = self.numbers(batch)
+        return packed(found) if self.spec.kind == "binary" else found
+
+    def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
+        """What the model gives, ``(n, dim)`` float32: of a binary encoder the numbers before the sign."""
         pixels = np.asarray(batch)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (*self.recipe.size, 3):
             raise BadInput(f"{self.spec.name!r} takes prepared pictures, not {pixels.dtype} of shape {pixels.shape}")
@@ -93,8 +102,8 @@ class TorchImageEncoder(Encoder):
             return np.empty((0, self.spec.dim), np.float32)
         given = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         with torch.inference_mode():
-            vectors: VectorArray = self.model(given.to(self.model.mean.device)).cpu().numpy()
-        return vectors
+            found: FloatArray = self.model(given.to(self.model.mean.device)).cpu().numpy()
+        return found
 
     def close(self) -> None:
         self.__dict__.pop("model", None)  # closing twice is no error

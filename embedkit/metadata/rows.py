@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from embedkit.types import Attributes, Metric, Modality
+from embedkit.types import Attributes, Metric, Modality, VectorKind
 
 __all__ = [
     "CollectionRow",
@@ -31,7 +31,7 @@ RunState = Literal["running", "complete", "interrupted"]
 class ViewRow:
     """One vector per product: which encoder makes it, and where it lives.
 
-    `physical`: the backend's collection name. `index`: the text form of an IndexSpec.
+    `physical`: the backend's collection name. `index`: the text form of an IndexSpec. `dim`: floats, or bits.
     """
 
     name: str
@@ -42,6 +42,7 @@ class ViewRow:
     metric: Metric
     physical: str
     index: str = "flat"
+    kind: VectorKind = "float"  # rows of before there were codes do not have it
 
 
 @dataclass(frozen=True, slots=True)

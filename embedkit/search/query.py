@@ -12,6 +12,7 @@ import numpy as np
 
 from embedkit.arguments import check_kind
 from embedkit.backends.contract import SearchParams, VectorBackend
+from embedkit.codes import hamming
 from embedkit.errors import BadInput
 from embedkit.filters import Filter
 from embedkit.metadata.rows import CollectionRow, ViewRow
@@ -19,7 +20,7 @@ from embedkit.metadata.store import MetadataStore
 from embedkit.types import Hit, Product
 
 if TYPE_CHECKING:
-    from embedkit.types import FloatArray
+    from embedkit.types import VectorArray
 
 __all__ = ["Query", "check_text", "checked_weights", "search"]
 
@@ -29,10 +30,13 @@ _MIN_POOL = 100
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One vector of a query. `vector`: ``(dim,)`` float32. `weight`: its share when several are fused."""
+    """One vector of a query. `vector`: ``(dim,)`` float32, or ``(dim / 8,)`` uint8 of a view of codes.
+
+    `weight`: its share when several are fused.
+    """
 
     view: ViewRow
-    vector: FloatArray
+    vector: VectorArray
     weight: float = 1.0
 
 
@@ -74,7 +78,8 @@ def search(
     """The k best products, best first. `without`: a key to leave out (the product one searches by).
 
     One query gives the backend's scores. Several are fused: the union of their candidates is scored
-    exactly in every view, ``sum(weight * score)`` over the views that a product has.
+    exactly in every view, ``sum(weight * score)`` over the views that a product has. There the score of a code
+    is the cosine of its signs, ``1 - 2 * bits / dim``, so that it can be added to other cosines.
     """
     if not queries:
         raise BadInput("There is nothing to search by: give an image, a sketch, a text, a vector or a product")
@@ -159,8 +164,11 @@ def _exact_scores(backend: VectorBackend, query: Query, ids: list[int]) -> dict[
     if not ids:
         return {}
     fetched = backend.fetch(query.view.physical, np.asarray(ids, np.int64))
-    vectors = np.asarray(fetched.vectors, np.float32)
-    if query.view.metric == "l2":
+    vectors = fetched.vectors
+    if query.view.metric == "hamming":
+        bits = hamming(query.vector[None].view(np.uint8), vectors.view(np.uint8))[0]
+        scores = 1 - 2 * bits / query.view.dim
+    elif query.view.metric == "l2":
         scores = -np.square(vectors - query.vector).sum(axis=1)
     elif query.view.metric == "cosine":
         scores = vectors @ (query.vector / (np.linalg.norm(query.vector) or 1.0))

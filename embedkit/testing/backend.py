@@ -30,35 +30,24 @@ from embedkit.errors import (
     UnsupportedByBackend,
 )
 from embedkit.filters import F, Filter, parse_filter
+from embedkit.testing.binary import BinaryContract
 from embedkit.testing.compare import assert_same_answer
+from embedkit.testing.rows import columns_of, ids_of
 from embedkit.testing.strategies import filters
 
 __all__ = ["BackendContract"]
 
 DIM = 16
-_COLUMNS: tuple[dict[str, Any], ...] = (
-    {"price": 12, "brand": "acme", "flag": True, "title": "acme shoes", "sizes": {"eu": 42}},
-    {"price": 2.5, "brand": "zeta", "flag": False, "title": None, "sizes": {"eu": "42"}},
-    {"price": None, "brand": "größe", "title": "50%", "sizes": [1, 2], "mixed": True},
-    {"price": 80, "brand": "", "title": "", "sizes": {}, "mixed": 1, "odd name": 1},
-    {"price": -7.25, "brand": "A", "title": "a", "mixed": "1", "flag": True},
-    {"price": 1_000_000, "brand": "東京", "title": "quo'te", "mixed": {"eu": 1}, "odd name": 0},
-    {"price": 1e-9, "brand": "under_score", "title": 'dou"ble', "mixed": ["a", None]},
-    {"price": 0, "brand": "back\\slash", "title": "acme", "mixed": 2.5, "sizes": None},
-    {"price": 1, "brand": "a", "title": "12", "mixed": False, "sizes": {"eu": None}},
-    {},
-)
 
 
 def _rows(count: int, seed: int = 0) -> tuple[Any, Any, list[dict[str, Any]]]:
-    """Ids far apart, some beyond 2**53; clustered vectors; columns of every kind."""
+    """Ids, random vectors, columns."""
     rng = np.random.default_rng(seed)
-    ids = np.concatenate([np.array([0, 1, 2**53 + 1, 2**62 + 3]), 1_000 + 7 * np.arange(count - 4)]).astype(np.int64)
     vectors = rng.standard_normal((count, DIM)).astype(np.float32)
-    return ids, vectors, [dict(_COLUMNS[row % len(_COLUMNS)]) for row in range(count)]
+    return ids_of(count), vectors, columns_of(count)
 
 
-class BackendContract:
+class BackendContract(BinaryContract):
     """Subclass it with a fixture `url`. Collections get names of their own, so a server may be shared."""
 
     @pytest.fixture
@@ -133,10 +122,9 @@ class BackendContract:
 
     def test_a_spec_the_backend_cannot_hold_is_refused(self, backend: VectorBackend, name: str) -> None:
         able = backend.capabilities
-        for kind in ("float", "binary"):
-            if kind not in able.vector_kinds:
-                with pytest.raises(UnsupportedByBackend):
-                    backend.create(CollectionSpec(name, DIM, kind=kind))
+        if "float" not in able.vector_kinds:
+            with pytest.raises(UnsupportedByBackend):
+                backend.create(CollectionSpec(name, DIM))
         with pytest.raises(UnsupportedByBackend):
             backend.create(CollectionSpec(name, DIM, index=IndexSpec("no_such_index")))
         for bad in ("1x", "a b", "a/b", "", "x" * 300):
@@ -249,6 +237,10 @@ class BackendContract:
             backend.upsert(name, np.array([1]), np.ones((1, DIM + 1), np.float32))
         with pytest.raises(DimensionMismatch, match=name):
             backend.search(name, np.ones((1, DIM - 1), np.float32), 1)
+        codes = np.ones((1, DIM), np.uint8)
+        for call in (lambda: backend.search(name, codes, 1), lambda: backend.upsert(name, np.array([1]), codes)):
+            with pytest.raises(BadInput, match=f"uint8 are binary codes.*{DIM} floats"):
+                call()
         for ids, vectors, columns in (
             (np.array([1, 1]), np.ones((2, DIM), np.float32), None),
             (np.array([1, 2]), one, None),

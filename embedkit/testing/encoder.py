@@ -16,7 +16,7 @@ from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadImage, BadInput
 
 if TYPE_CHECKING:
-    from embedkit.types import ByteArray
+    from embedkit.types import ByteArray, VectorArray
 
 __all__ = ["EncoderContract"]
 
@@ -48,21 +48,24 @@ class EncoderContract:
     def test_vectors_are_as_the_spec_says(self, encoder: Encoder) -> None:
         for batch in self._batches(encoder):
             vectors = encoder.encode(batch)
-            assert vectors.dtype == np.float32
-            assert vectors.shape == (5, encoder.spec.dim)
+            assert vectors.dtype == (np.uint8 if encoder.spec.kind == "binary" else np.float32)
+            assert vectors.shape == (5, _width(encoder))
             assert np.isfinite(vectors).all()
             if encoder.spec.normalized:
                 np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4)
 
     def test_an_empty_batch_gives_no_rows(self, encoder: Encoder) -> None:
         for batch in self._batches(encoder):
-            assert encoder.encode(batch[:0]).shape == (0, encoder.spec.dim)
+            assert encoder.encode(batch[:0]).shape == (0, _width(encoder))
 
     def test_a_row_does_not_depend_on_its_batch(self, encoder: Encoder) -> None:
         for batch in self._batches(encoder):
             together = encoder.encode(batch)
             for row, beside in enumerate(together):
                 alone = encoder.encode(batch[row : row + 1])[0]
+                if encoder.spec.kind == "binary":
+                    assert _alike(alone, beside)
+                    continue
                 assert float(alone @ beside) > 0.9999 * float(np.linalg.norm(alone) * np.linalg.norm(beside))
 
     def test_threads_do_not_disturb_each_other(self, encoder: Encoder) -> None:
@@ -71,6 +74,9 @@ class EncoderContract:
         with ThreadPoolExecutor(4) as pool:
             for again in pool.map(lambda _: [encoder.encode(batch) for batch in batches], range(8)):
                 for found, expected in zip(again, once, strict=True):
+                    if encoder.spec.kind == "binary":
+                        assert _alike(found, expected)
+                        continue
                     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     def test_it_is_identified(self, encoder: Encoder) -> None:
@@ -94,6 +100,17 @@ class EncoderContract:
         np.testing.assert_array_equal(prepared, encoder.prepare(_picture(1)))
         with pytest.raises(BadImage):
             encoder.prepare(b"no picture")
+
+
+def _width(encoder: Encoder) -> int:
+    """Columns of what it gives: floats, or bytes of packed bits."""
+    return encoder.spec.dim // 8 if encoder.spec.kind == "binary" else encoder.spec.dim
+
+
+def _alike(one: VectorArray, other: VectorArray) -> bool:
+    """Codes but for one bit in 16, whose number may be next to 0."""
+    differ = np.unpackbits(one.astype(np.uint8) ^ other.astype(np.uint8))
+    return int(differ.sum()) <= differ.size // 16
 
 
 def _picture(seed: int) -> Image.Image:

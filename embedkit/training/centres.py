@@ -1,13 +1,16 @@
-"""Class means of the embeddings: where a loss starts its class vectors, and what hard classes are found by."""
+"""What some pictures are to the network: where class vectors and hash layers start, and what hard classes are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from embedkit.errors import BadSource
+from embedkit.training.features import Features
 from embedkit.training.network import Objective
 from embedkit.training.pictures import Pictures
 
@@ -16,8 +19,9 @@ if TYPE_CHECKING:
 
     from embedkit.types import IdArray
 
-__all__ = ["ClassCentres", "class_means"]
+__all__ = ["ClassCentres", "class_means", "some_features"]
 
+_SOME = 2_048  # pictures that a hash layer starts from
 _NEWEST = 0.5  # weight of the newest embeddings in the means that follow the batches
 
 
@@ -48,17 +52,16 @@ class ClassCentres:
         self.mined = self.now.clone()
 
 
-def class_means(objective: Objective, pictures: Pictures, labels: IdArray, *, dim: int, device: torch.device) -> Tensor:
+def class_means(
+    objective: Objective, pictures: Pictures | Features, labels: IdArray, *, dim: int, device: torch.device
+) -> Tensor:
     """Means ``(classes, dim)`` of the embeddings of up to two pictures of each class, as the network makes them now.
 
     Leaves the objective in evaluation mode.
     """
-    order = np.argsort(labels, kind="stable")
-    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    rows = [int(row) for row in order[rank < 2]]
     sums, counts = torch.zeros(int(labels.max()) + 1, dim), torch.zeros(int(labels.max()) + 1)
     objective.eval()
-    plan = (rows[start : start + 64] for start in range(0, len(rows), 64))
+    plan = _plan(_two_of_each(labels))
     with torch.inference_mode():
         for batch in pictures.batches(plan):
             if len(batch.rows):
@@ -70,3 +73,34 @@ def class_means(objective: Objective, pictures: Pictures, labels: IdArray, *, di
     empty = counts == 0  # none of its pictures could be read
     sums[empty] = torch.randn(int(empty.sum()), dim)
     return sums / counts.clamp_min(1)[:, None]
+
+
+def some_features(
+    objective: Objective, pictures: Pictures | Features, labels: IdArray, *, seed: int, device: torch.device
+) -> Tensor:
+    """The features ``(n, features)`` before the embedding layer, of up to 2,048 pictures, no more than two of a class.
+
+    Leaves the objective in evaluation mode. Raises BadSource if none can be read.
+    """
+    rows = np.random.default_rng(seed).permutation(_two_of_each(labels))[:_SOME]
+    objective.eval()
+    with torch.inference_mode():
+        found = [
+            objective.features(torch.from_numpy(batch.pixels).to(device)).float()
+            for batch in pictures.batches(_plan(np.sort(rows)))
+            if len(batch.rows)
+        ]
+    if not found:
+        raise BadSource(f"None of {len(rows):,} training pictures can be read; run: embedkit datasets check")
+    return torch.cat(found)
+
+
+def _two_of_each(labels: IdArray) -> IdArray:
+    """The rows of the first two pictures of each class."""
+    order = np.argsort(labels, kind="stable")
+    rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
+    return order[rank < 2]
+
+
+def _plan(rows: IdArray) -> Iterator[list[int]]:
+    return ([int(row) for row in rows[start : start + 64]] for start in range(0, len(rows), 64))

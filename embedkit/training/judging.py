@@ -8,7 +8,7 @@ from typing import Any
 from embedkit.encoders.torch_model import PixelModel
 from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_data
 from embedkit.training.material import Material
-from embedkit.training.network import Built, as_encoder
+from embedkit.training.network import Built
 from embedkit.training.recipe import TrainingRecipe
 
 __all__ = ["Judge"]
@@ -47,7 +47,7 @@ class Judge:
         )
 
     def _encoder(self, model: PixelModel) -> Any:
-        return as_encoder(model, self._built.pictures, self._recipe, name=self._name, threads=self._threads)
+        return self._built.encoder(model, self._recipe, name=self._name, threads=self._threads)
 
     def choose(self, report: EvaluationReport, model: PixelModel) -> None:
         """Keep the weights if they are the best so far, and something is watched that was not trained on."""

@@ -15,13 +15,16 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from embedkit.encoders.load import model_folder_of
 from embedkit.encoders.torch_model import PixelModel
 from embedkit.errors import BadSource, ConfigError, TrainingFailed
 from embedkit.training.augment import Augmenter, step_seed
 from embedkit.training.budget import Budget, rate_at
-from embedkit.training.centres import ClassCentres, class_means
+from embedkit.training.centres import ClassCentres, class_means, some_features
 from embedkit.training.checkpoint import Checkpoint, write_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
+from embedkit.training.features import Features, nothing_varies
+from embedkit.training.hash_heads import start_head
 from embedkit.training.history import History
 from embedkit.training.judging import Judge
 from embedkit.training.losses.contract import ClassLoss
@@ -94,7 +97,10 @@ class Trainer:
         self._budget = Budget.of(recipe, epoch=len(self._sampler))
         self._augment = Augmenter(recipe.augment)
         self._centres = ClassCentres(int(material.train.labels.max()) + 1)
-        self.pictures = Pictures(material.train, built.pictures, threads=threads)
+        pictures = Pictures(material.train, built.pictures, threads=threads)
+        self.pictures: Pictures | Features = (
+            Features(pictures, objective, recipe, accelerator.device) if nothing_varies(objective, recipe) else pictures
+        )
         self._saved = time.perf_counter()
 
     # -- standing ----------------------------------------------------------------------------------------------------
@@ -175,7 +181,9 @@ class Trainer:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def begin(self, history: History, log: Log) -> None:
-        """What comes before the first step: figures of the start, and class vectors from the class means."""
+        """What comes before the first step: a hash layer's start, figures, and class vectors from the class means."""
+        if self.recipe.bits and model_folder_of(self.recipe.encoder) is None:
+            self._start_head()
         if self.recipe.validate and self.accelerator.is_main_process:
             self.judge.start = dict(self.judge.tested(self.model).metrics)
             self._note(self.judge.shown(self.model), history, log)
@@ -197,6 +205,23 @@ class Trainer:
         self.seconds += time.perf_counter() - begun
         self._agreed(False)
         self.save()
+
+    def _start_head(self) -> None:
+        """Set the hash layer by some training pictures, in all processes alike."""
+        begun, seed = time.perf_counter(), self.recipe.seed
+        labels, device = self.material.train.labels, self.accelerator.device
+        start_head(
+            self._objective.head,
+            some_features(self._objective, self.pictures, labels, seed=seed, device=device),
+            seed=seed,
+        )
+        if self.accelerator.num_processes > 1:
+            with torch.no_grad():
+                for parameter in self._objective.head.parameters():
+                    parameter.copy_(broadcast(parameter.detach().clone()))
+        if self._average is not None:
+            self._average.module.load_state_dict(self._objective.model.state_dict())
+        self.seconds += time.perf_counter() - begun
 
     def run(self, history: History, stop: StopSignal, log: Log) -> None:
         """Until the budget is used up.
@@ -264,15 +289,20 @@ class Trainer:
             if processes > 1:
                 raise BadSource("None of the pictures of a batch can be read, which other processes wait for")
             return None
-        factor = rate_at(self._budget.progress(self.step + 0.5, self.seconds), warmup=self.recipe.warmup)
+        progress = self._budget.progress(self.step + 0.5, self.seconds)
+        self._objective.loss.progress = progress
+        factor = rate_at(progress, warmup=self.recipe.warmup)
         seed = step_seed(self.recipe.seed, self.step, self.accelerator.process_index)
         torch.manual_seed(seed)
         device = self.accelerator.device
-        pixels = self._augment(torch.from_numpy(batch.pixels).to(device), seed=seed)
+        given = torch.from_numpy(batch.pixels).to(device)
+        if given.ndim > 2:  # not features
+            given = self._augment(given, seed=seed)
         labels = torch.from_numpy(batch.labels).to(device)
+        more = tuple(tensor.to(device) for tensor in self.built.beside(batch.labels, seed))
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        loss, embeddings = self._gradients(pixels, labels)
+        loss, embeddings = self._gradients(given, labels, *more)
         # the mean of all processes: they stop together if it is no number
         value = float(self.accelerator.reduce(loss, reduction="mean") if processes > 1 else loss)
         norm = self._clipped()
@@ -286,9 +316,9 @@ class Trainer:
             self._centres.follow(embeddings, labels)
         return _Learned(value, self.recipe.rate * factor)
 
-    def _gradients(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(self, pixels: Tensor, labels: Tensor, *more: Tensor) -> tuple[Tensor, Tensor]:
         if self.recipe.pieces == 1:
-            loss, embeddings = self._wrapped(pixels, labels)
+            loss, embeddings = self._wrapped(pixels, labels, *more)
             self.accelerator.backward(loss)
             return loss.detach(), embeddings
         kept: list[Tensor] = []

@@ -12,6 +12,7 @@ from embedkit.training.datasets.contract import PICTURE, SKETCH, DataSet, Split
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.datasets.pixels import picture_bytes
 from embedkit.training.losses.contract import Loss
+from embedkit.training.losses.joint import JointLoss
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.samplers import BalancedSampler, ClassSampler, DomainSampler, PairSampler, Sampler, shared
 
@@ -37,7 +38,7 @@ def open_material(recipe: TrainingRecipe) -> Material:
     if not recipe.data:
         raise ConfigError("No data to train on; give the path of a data set, or of a table with path and label")
     data = open_dataset(recipe.data, name=recipe.data_name or None)
-    _check(data.train, recipe.data)
+    _check(data.train, recipe.data, recipe.task)
     if not recipe.holdout:
         return Material(_dense(data.train), None, data)  # a class without a picture on disk leaves a gap
     train = data.train
@@ -45,25 +46,34 @@ def open_material(recipe: TrainingRecipe) -> Material:
     held = np.random.default_rng(recipe.seed).permutation(classes)[: max(2, round(recipe.holdout * len(classes)))]
     mask = np.isin(train.labels, held)
     kept = _dense(train.take(~mask))
-    _check(kept, f"{recipe.data} without its holdout")
-    return Material(kept, _watched(f"{data.name} (holdout)", train.take(~mask), train.take(mask)), data)
+    _check(kept, f"{recipe.data} without its holdout", recipe.task)
+    watched = _watched(f"{data.name} (holdout)", train.take(~mask), train.take(mask), recipe.task)
+    return Material(kept, watched, data)
 
 
-def _watched(name: str, train: Split, held: Split) -> DataSet:
+def _watched(name: str, train: Split, held: Split, task: str) -> DataSet:
     """Held-out classes search each other; their sketches search their pictures, where there are both."""
+    if task == "image-text":
+        return DataSet(name, "image-text", train, held)
     if held.domains is None:
         return DataSet(name, "zero-shot", train, held)
     return DataSet(name, "query-gallery", train, held.of_domain(SKETCH), held.of_domain(PICTURE))
 
 
-def _check(train: Split, where: str) -> None:
+def _check(train: Split, where: str, task: str) -> None:
     """Raises BadSource when nothing can be learned from it."""
     if not len(train):
         raise BadSource(f"{where} has no pictures to train on; see what belongs there with: embedkit datasets check")
     counts = np.unique(train.labels, return_counts=True)[1]
     if len(counts) < 2:
         raise BadSource(f"{where} has one class of {len(train):,} pictures; learning to tell apart needs two or more")
-    if counts.max() < 2:
+    if task == "image-text":
+        if train.captions is None:
+            raise BadSource(
+                f"{where} has no captions to learn from; give a table with path and caption, or name a data set "
+                "that has some: see embedkit datasets list"
+            )
+    elif counts.max() < 2:
         raise BadSource(
             f"{where} has one picture of each of its {len(counts):,} classes; learning what belongs together "
             "needs two or more of some"
@@ -73,7 +83,10 @@ def _check(train: Split, where: str) -> None:
 def _dense(split: Split) -> Split:
     known, labels = np.unique(split.labels, return_inverse=True)
     names = tuple(split.names[label] for label in known) if split.names is not None else None
-    return replace(split, labels=labels.astype(np.int64), names=names)
+    captions = split.captions
+    if captions is not None:
+        captions = replace(captions, labels=np.searchsorted(known, captions.labels).astype(np.int64))
+    return replace(split, labels=labels.astype(np.int64), names=names, captions=captions)
 
 
 def sample_bytes(split: Split, *, seed: int) -> Iterator[bytes]:
@@ -85,7 +98,9 @@ def sample_bytes(split: Split, *, seed: int) -> Iterator[bytes]:
             continue
 
 
-def build_sampler(recipe: TrainingRecipe, loss: Loss, split: Split, *, shard: int = 0, shards: int = 1) -> Sampler:
+def build_sampler(
+    recipe: TrainingRecipe, loss: Loss | JointLoss, split: Split, *, shard: int = 0, shards: int = 1
+) -> Sampler:
     """Batches as the recipe and the loss want them, of fewer classes where the data has no more.
 
     Raises ConfigError when a batch is too small for the loss.

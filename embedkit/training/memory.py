@@ -34,6 +34,7 @@ class CrossBatchMemory(Loss):
         super().__init__()
         self.loss, self.size, self.after = loss, size, after
         self.normalise, self.rate, self.per_class = loss.normalise, loss.rate, loss.per_class
+        self.makes_codes = loss.makes_codes
         self.register_buffer("embeddings", torch.zeros(size, dim))
         self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("seen", torch.tensor(0))
@@ -46,6 +47,7 @@ class CrossBatchMemory(Loss):
         return Bank(self.embeddings[:held], self.labels[:held])
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        self.loss.progress = self.progress
         embeddings = self.prepare(embeddings, labels)
         bank = self.bank if int(self.batches) >= self.after else None
         loss: Tensor = self.loss(embeddings, labels, bank)

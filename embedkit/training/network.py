@@ -12,23 +12,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from embedkit.encoders.contract import EncoderSpec
+from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.folder import WEIGHTS, read_manifest
 from embedkit.encoders.load import load_encoder, model_folder_of
 from embedkit.encoders.model import JointEncoder
 from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder, state_fingerprint
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.specs import parse_spec
+from embedkit.training.hash_heads import build_head, head_of
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import Loss, PairLoss
+from embedkit.training.losses.joint import JointLoss
 from embedkit.training.memory import CrossBatchMemory
 from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from embedkit.encoders.preprocess import Preprocess
+    from embedkit.types import IdArray
 
-__all__ = ["Built", "Objective", "as_encoder", "build_model", "build_objective", "parameter_groups", "set_modes"]
+__all__ = [
+    "TEXTS",
+    "Built",
+    "Objective",
+    "as_encoder",
+    "build_model",
+    "build_objective",
+    "parameter_groups",
+    "set_modes",
+]
 
+TEXTS = "texts."  # what the weights of a projection of texts are called, beside those of the network
 Sample = Callable[[], Iterable[bytes]]
 
 
@@ -36,23 +49,40 @@ class Objective(nn.Module):
     """Model and loss as one module, so that several processes keep both in step.
 
     uint8 or float32 pixels ``(n, height, width, 3)`` of 0..255 and labels ``(n,)`` in; the loss out, and the
-    embeddings ``(n, dim)`` as they were, not scaled.
+    embeddings ``(n, dim)`` as they were, not scaled. Features ``(n, features)``, as `features` gives them, may
+    stand for the pixels.
     """
 
-    def __init__(self, model: PixelModel, loss: Loss) -> None:
+    def __init__(self, model: PixelModel, loss: Loss | JointLoss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
     def embed(self, pixels: Tensor) -> Tensor:
         """What the loss is given: embeddings, or features before the embedding layer if it asks for them."""
-        stages = _stages(self.model)
-        given: Tensor = stages[:-1](self.model.features(pixels))
-        return given if self.loss.takes_features else stages[-1](given)
+        given = self.features(pixels)
+        return given if self.loss.takes_features else self.head(given)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """What comes before the embedding layer, ``(n, features)``; those that were made before are handed on."""
+        if pixels.ndim == 2:
+            return pixels
+        given: Tensor = _stages(self.model)[:-1](self.model.features(pixels))
+        return given
+
+    @property
+    def head(self) -> nn.Module:
+        """The embedding layer."""
+        return _stages(self.model)[-1]
+
+    @property
+    def body(self) -> list[nn.Parameter]:
+        """The numbers before the embedding layer."""
+        return [*self.model.network.parameters(), *_stages(self.model)[:-1].parameters()]
 
     def embeddings(self, given: Tensor) -> Tensor:
         """The embeddings of what `embed` gave, without a gradient."""
         with torch.no_grad():
-            made: Tensor = _stages(self.model)[-1](given) if self.loss.takes_features else given
+            made: Tensor = self.head(given) if self.loss.takes_features else given
             return made.detach().float()
 
     def forward(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +108,15 @@ class Built:
     dim: int
     layers: Mapping[str, Any]
 
+    def encoder(self, model: PixelModel, recipe: TrainingRecipe, *, name: str, threads: int = 0) -> Encoder:
+        """The model behind the encoder contract, as it is now. `threads`: of torch, 0 for one a core."""
+        return as_encoder(model, self.pictures, recipe, name=name, threads=threads)
+
+    def beside(self, labels: IdArray, seed: int) -> tuple[Tensor, ...]:
+        """What the objective is given beside pictures and labels ``(n,)``; what is drawn follows `seed`."""
+        del labels, seed
+        return ()
+
 
 def build_model(recipe: TrainingRecipe, sample: Sample) -> Built:
     """The model that a recipe starts from; random numbers follow torch's seed.
@@ -100,10 +139,12 @@ def _fresh(recipe: TrainingRecipe, sample: Sample | None) -> Built:
         network, pooling = MultiScale(network, pooling), nn.Identity()
     model = PixelModel(network, nn.Sequential(OrderedDict(pool=pooling, flat=nn.Flatten(1))), pictures)
     features = _length(model, pictures)
-    embedding: nn.Module = nn.Linear(features, recipe.dim) if recipe.dim else nn.Identity()
+    dim, head = recipe.bits or recipe.dim, head_of(recipe) if recipe.bits else ""
+    embedding: nn.Module = build_head(head or "linear", features, dim) if dim else nn.Identity()
     _stages(model).add_module("embedding", embedding)
-    layers = {"encoder": recipe.encoder, "dim": recipe.dim, "multi_scale": recipe.multi_scale}
-    return Built(model.to(memory_format=torch.channels_last), pictures, features, recipe.dim or features, layers)
+    layers = {"encoder": recipe.encoder, "dim": dim, "multi_scale": recipe.multi_scale}
+    layers |= {"bits": recipe.bits, "head": head}
+    return Built(model.to(memory_format=torch.channels_last), pictures, features, dim or features, layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +204,18 @@ def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
             f"{read_manifest(folder).source!r}"
         )
     before = TrainingRecipe.from_dict(stored)
-    if recipe.dim not in (0, before.dim) or recipe.multi_scale != before.multi_scale:
+    fits = recipe.bits == before.bits if before.bits or recipe.bits else recipe.dim in (0, before.dim)
+    if not fits or recipe.multi_scale != before.multi_scale:
+        made = f"codes of bits={before.bits}" if before.bits else f"vectors of dim={before.dim}"
         raise ConfigError(
-            f"{str(folder)!r} makes vectors of dim={before.dim} and multi_scale={before.multi_scale}; "
+            f"{str(folder)!r} makes {made} and multi_scale={before.multi_scale}; "
             "to start from it, the recipe must say the same"
         )
     built = _fresh(before, None)
     try:
-        built.model.load_state_dict(load_file(str(folder / WEIGHTS)))
+        stored_weights = load_file(str(folder / WEIGHTS))
+        mine = {name: tensor for name, tensor in stored_weights.items() if not name.startswith(TEXTS)}
+        built.model.load_state_dict(mine)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataCorrupt(f"{folder / WEIGHTS}: these are not the weights of {before.encoder!r} ({reason})") from error
@@ -180,6 +225,8 @@ def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
 def build_objective(built: Built, recipe: TrainingRecipe, *, classes: int) -> Objective:
     """The model with the loss that the recipe names. Raises ConfigError, UnknownName."""
     loss = build_loss(recipe.loss, dim=built.dim, classes=classes, miner=recipe.miner)
+    if loss.makes_codes and not recipe.bits:
+        raise ConfigError(f"The loss {recipe.loss!r} makes binary codes; say how long they are, such as bits = 64")
     if loss.takes_features:
         loss.attach(_stages(built.model)[-1], built.features)
     if recipe.memory:
@@ -206,14 +253,14 @@ def set_modes(objective: Objective, recipe: TrainingRecipe) -> None:
 
 
 def parameter_groups(objective: Objective, recipe: TrainingRecipe) -> list[dict[str, Any]]:
-    """Groups for an optimiser: network and pooling, embedding layer, the loss's own numbers.
+    """Groups for an optimiser: network and pooling, embedding layers, the loss's own numbers.
 
     Vectors (biases, normalisation) and the loss's numbers do not decay. Raises ConfigError when nothing learns.
     """
-    model, stages = objective.model, _stages(objective.model)
-    body = [*model.network.parameters(), *stages[:-1].parameters()]
+    body = objective.body
+    head = [one for one in objective.model.parameters() if not any(one is other for other in body)]
     groups: list[dict[str, Any]] = []
-    for parameters, rate in ((body, recipe.rate), (list(stages[-1].parameters()), recipe.head_rate)):
+    for parameters, rate in ((body, recipe.rate), (head, recipe.head_rate)):
         learning = [one for one in parameters if one.requires_grad]
         matrices, vectors = [one for one in learning if one.ndim > 1], [one for one in learning if one.ndim <= 1]
         groups.append({"params": matrices, "lr": rate, "weight_decay": recipe.weight_decay})
@@ -231,11 +278,14 @@ def as_encoder(
 ) -> TorchImageEncoder:
     """The model behind the encoder contract, as it is now. `threads`: of torch, 0 for one a core."""
     model.eval()
+    identity = {**pictures.as_dict(), "encoder": recipe.encoder, "dim": recipe.dim}
     spec = EncoderSpec(
         name=name,
         modalities=("image",),
         dim=_length(model, pictures),
-        fingerprint=state_fingerprint(model, {**pictures.as_dict(), "encoder": recipe.encoder, "dim": recipe.dim}),
+        fingerprint=state_fingerprint(model, identity | ({"bits": recipe.bits} if recipe.bits else {})),
+        kind="binary" if recipe.bits else "float",
+        normalized=not recipe.bits,
         input_size=pictures.size,
     )
     return TorchImageEncoder(spec, pictures, model, threads=threads)

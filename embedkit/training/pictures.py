@@ -18,7 +18,7 @@ from embedkit.training.datasets.contract import Split
 from embedkit.training.datasets.pixels import split_pixels
 
 if TYPE_CHECKING:
-    from embedkit.types import ByteArray, IdArray
+    from embedkit.types import ByteArray, FloatArray, IdArray
 
     Waiting: TypeAlias = tuple[list[int], dict[int, Future[ByteArray | None]]]
 
@@ -31,10 +31,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PictureBatch:
-    """`rows` of the split, `pixels` uint8 ``(n, height, width, 3)``, `labels` int64 ``(n,)``."""
+    """`rows` of the split, `pixels` uint8 ``(n, height, width, 3)``, `labels` int64 ``(n,)``.
+
+    Where a network that does not learn has seen them, features ``(n, f)`` float32 stand for the pixels.
+    """
 
     rows: IdArray
-    pixels: ByteArray
+    pixels: ByteArray | FloatArray
     labels: IdArray
 
 
@@ -46,7 +49,7 @@ class Pictures:
 
     def __init__(self, split: Split, recipe: Preprocess, *, threads: int = 0, keep: int | None = None) -> None:
         """`keep`: bytes of decoded pictures, 2 GiB or a quarter of the memory if that is less."""
-        self._split, self._recipe = split, recipe
+        self.split, self._recipe = split, recipe
         self.threads = threads or os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="embedkit-decode")
         self.failures: dict[str, str] = {}
@@ -70,7 +73,7 @@ class Pictures:
             yield self._taken(waiting.popleft())
 
     def _unknown(self, rows: list[int]) -> set[int]:
-        return {row for row in rows if not self._held[row] and self._split.paths[row] not in self.failures}
+        return {row for row in rows if not self._held[row] and self.split.paths[row] not in self.failures}
 
     def _taken(self, batch: Waiting) -> PictureBatch:
         planned, futures = batch
@@ -80,21 +83,21 @@ class Pictures:
         if not good:
             self._check()
         if self._kept is not None:
-            return PictureBatch(rows, self._kept[rows], self._split.labels[rows])
+            return PictureBatch(rows, self._kept[rows], self.split.labels[rows])
         read = [pixels for row in good if (pixels := decoded[row]) is not None]
         pixels = np.stack(read) if read else np.empty((0, *self._recipe.size, 3), np.uint8)
-        return PictureBatch(rows, pixels, self._split.labels[rows])
+        return PictureBatch(rows, pixels, self.split.labels[rows])
 
     def _check(self) -> None:
-        if self.failures.keys() >= set(self._split.paths):
+        if self.failures.keys() >= set(self.split.paths):
             path, reason = next(iter(self.failures.items()))
-            raise BadSource(f"None of the {len(self._split):,} pictures can be read; the first is {path}: {reason}")
+            raise BadSource(f"None of the {len(self.split):,} pictures can be read; the first is {path}: {reason}")
 
     def _pixels(self, row: int) -> ByteArray | None:
         try:
-            pixels = split_pixels(self._split, row, self._recipe)
+            pixels = split_pixels(self.split, row, self._recipe)
         except BadImage as error:
-            path = self._split.paths[row]
+            path = self.split.paths[row]
             if path not in self.failures:
                 self.failures[path] = str(error)
                 _log.warning("A picture is left out of the training: %s: %s", path, error)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from embedkit import plugins
+from embedkit.encoders.codes import check_bits
 from embedkit.errors import ConfigError, EmbedkitError, UnknownName
 from embedkit.specs import parse_spec
 from embedkit.training.datasets.registry import find_dataset
@@ -28,7 +29,15 @@ __all__ = ["Augment", "TrainingRecipe", "list_recipes", "read_recipe"]
 DEFAULT_EPOCHS = 20.0
 _FOLDER = Path(__file__).with_name("recipes")
 _BUDGETS = ("epochs", "minutes", "steps")
-_CHOICES = {"sampler": ("balanced", "class", "domains", "pairs"), "precision": ("fp32", "bf16", "fp16")}
+_DIM = 128
+_CHOICES = {
+    "task": ("metric-learning", "image-text"),
+    "head": ("", "linear", "divide", "blocks"),
+    "sampler": ("balanced", "class", "domains", "pairs"),
+    "precision": ("fp32", "bf16", "fp16"),
+}
+_LOSSES: dict[str, plugins.Group] = {"metric-learning": "losses", "image-text": "joint_losses"}
+_DEFAULT_LOSSES = {"metric-learning": "npair", "image-text": "clip"}
 _MOST = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
     "dim": (0, 8192),
@@ -82,9 +91,13 @@ class Augment:
 class TrainingRecipe:
     """Every setting of a training; docs/training.md has them as a table.
 
-    `data`: path of a data set, or a table; `data_name`: which one, if its files do not tell. `encoder`: the spec
-    string or model folder to start from; its pooling is kept. `dim`: of the embedding; 0 keeps the encoder's own
-    vector without a new layer. `multi_scale`: Deep Ranking's three scales (Wang 2014). `loss`, `miner`: spec strings;
+    `data`: path of a data set, or a table; `data_name`: which one, if its files do not tell. `task`: metric-learning
+    from classes of pictures, or image-text from pictures with captions. `encoder`: the spec string or model folder to
+    start from; its pooling is kept. `texts`: of image-text, the encoder of captions, which stays as it is. `dim`: of
+    the embedding; 0 keeps the encoder's own vector without a new layer. `bits`: of a hash encoder, whose codes are the
+    signs of the embedding; 0 is a float encoder. `head`: how its bits are made (linear, divide, blocks:
+    `training/hash_heads.py`), empty for what the loss asks for. `multi_scale`: Deep Ranking's three scales (Wang 2014).
+    `loss`, `miner`: spec strings;
     no miner leaves the loss its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for.
     `sampler`: balanced, class, domains (equally many sketches and pictures of each class), or pairs, which mines hard
     classes each epoch for N-pair. `epochs`, `minutes`, `steps`:
@@ -101,8 +114,12 @@ class TrainingRecipe:
 
     data: str = ""
     data_name: str = ""
+    task: str = "metric-learning"
     encoder: str = "effnet-lite0(size=96)"
-    dim: int = 128
+    texts: str = "minilm"
+    dim: int = _DIM
+    bits: int = 0
+    head: str = ""
     multi_scale: bool = False
     loss: str = "npair"
     miner: str = ""
@@ -137,12 +154,14 @@ class TrainingRecipe:
     def changed(self, values: Mapping[str, Any]) -> TrainingRecipe:
         """With other values, by name (``augment.crop`` too); a text stands for what it says in TOML.
 
-        A budget replaces the one that was set. Raises ConfigError.
+        A budget replaces the one that was set, and another task brings its loss along. Raises ConfigError.
 
         >>> TrainingRecipe(epochs=3).changed({"steps": 5, "augment.crop": "0.5"}).augment.crop
         0.5
         """
         flat, inner = self.as_dict(), asdict(self.augment)
+        if "task" in values and "loss" not in values and values["task"] != self.task:
+            flat["loss"] = _DEFAULT_LOSSES.get(str(values["task"]), self.loss)
         if any(name in values for name in _BUDGETS):
             flat |= {"epochs": 0.0, "minutes": 0.0, "steps": 0}
         for name, value in values.items():
@@ -156,9 +175,9 @@ class TrainingRecipe:
         return TrainingRecipe.from_dict({**flat, "augment": inner})
 
     def resolved(self) -> TrainingRecipe:
-        """With 20 epochs where no budget is set."""
+        """With 20 epochs where no budget is set, and as many dimensions as bits."""
         none = not any(getattr(self, name) for name in _BUDGETS)
-        return replace(self, epochs=DEFAULT_EPOCHS) if none else self
+        return replace(self, epochs=DEFAULT_EPOCHS if none else self.epochs, dim=self.bits or self.dim)
 
     def checked(self) -> TrainingRecipe:
         """`resolved`, and every value in its range. Raises ConfigError for what cannot be, UnknownName for a name."""
@@ -168,6 +187,8 @@ class TrainingRecipe:
                 raise ConfigError(f"{name} = {value:g} is not a number of {low:g} to {high:g}")
         if self.dim == 1:
             raise ConfigError("dim = 1 cannot tell classes apart; take 2 or more, or 0 for the encoder's own vector")
+        if self.bits:
+            check_bits(self.bits)
         for name, known in _CHOICES.items():
             value = _value(self, name)
             if value not in known:
@@ -179,7 +200,7 @@ class TrainingRecipe:
     def _check_names(self) -> None:
         if not self.encoder:
             raise ConfigError("encoder is empty; name one such as 'effnet-lite0', or a model folder")
-        plugins.find("losses", parse_spec(self.loss, kind="loss").name)
+        plugins.find(_LOSSES[self.task], parse_spec(self.loss, kind="loss").name)
         if self.miner:
             parse_spec(self.miner, kind="miner")
         if self.data_name:
@@ -191,6 +212,12 @@ class TrainingRecipe:
             raise ConfigError(
                 f"{' and '.join(budgets)} are both set; a training has one budget, so set the others to 0"
             )
+        if self.bits and self.dim not in (_DIM, self.bits):
+            raise ConfigError(
+                f"dim = {self.dim} and bits = {self.bits} are both set; a code has a number for each bit, leave dim out"
+            )
+        if self.head and not self.bits:
+            raise ConfigError(f"head = {self.head!r} makes bits, and bits is 0; set bits, or leave out head")
         if self.patience and not (self.holdout and self.validate):
             raise ConfigError(
                 "patience needs holdout > 0 and validate > 0: what is watched must be neither trained on nor the test"
@@ -208,8 +235,21 @@ class TrainingRecipe:
             raise ConfigError(
                 f"A batch of {self.batch} does not hold two classes of per_class = {self.per_class}; raise batch"
             )
+        if self.task == "image-text":
+            self._check_image_text()
         if self.pieces > self.batch:
             raise ConfigError(f"A batch of {self.batch} cannot be cut into pieces = {self.pieces}")
+
+    def _check_image_text(self) -> None:
+        if self.miner or self.memory or self.pieces != 1 or self.sampler in ("domains", "pairs"):
+            raise ConfigError(
+                "task = 'image-text' compares within its batch: it takes no miner, no memory, pieces = 1, and the "
+                "sampler balanced or class"
+            )
+        if self.bits:
+            raise ConfigError(f"task = 'image-text' makes floats, but bits = {self.bits} is set; leave bits out")
+        if not self.texts:
+            raise ConfigError("texts is empty; name an encoder of texts such as 'minilm', or a model folder")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; `augment` is a dict."""

@@ -22,9 +22,10 @@ from embedkit.errors import ConfigError, EmbedkitError, TrainingFailed
 from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.history import History, read_history
+from embedkit.training.joint import build_joint_objective, with_texts
 from embedkit.training.loop import Trainer
 from embedkit.training.material import Material, open_material, sample_bytes
-from embedkit.training.network import as_encoder, build_model, build_objective
+from embedkit.training.network import Built, Objective, build_model, build_objective
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
 from embedkit.training.stopping import StopSignal
@@ -64,8 +65,7 @@ class Run:
     def _trainer(self, material: Material, accelerator: Accelerator) -> Trainer:
         recipe = self.recipe
         torch.manual_seed(recipe.seed)
-        built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
-        objective = build_objective(built, recipe, classes=int(material.train.labels.max()) + 1)
+        built, objective = _built(recipe, material)
         threads = self.threads or _cores()
         torch.set_num_threads(threads)  # loading an encoder set them as well
         return Trainer(
@@ -79,6 +79,16 @@ class Run:
             checkpoint_seconds=self.checkpoint_seconds,
             progress=self.progress,
         )
+
+
+def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective]:
+    """The model and what it learns by; what is random follows torch's seed."""
+    classes = int(material.train.labels.max()) + 1
+    built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
+    if recipe.task == "image-text":
+        joint = with_texts(built, recipe, material.train)
+        return joint, build_joint_objective(joint, recipe, classes=classes)
+    return built, build_objective(built, recipe, classes=classes)
 
 
 def _cores() -> int:
@@ -202,7 +212,7 @@ def _write(trainer: Trainer, end: EvaluationReport | None) -> None:
     """The model's files into the run folder, its manifest last."""
     recipe, folder = trainer.recipe, trainer.folder
     model = trainer.model.cpu().float()
-    encoder = as_encoder(model, trainer.built.pictures, recipe, name=folder.name)
+    encoder = trainer.built.encoder(model, recipe, name=folder.name)
     training = {
         "recipe": {**recipe.as_dict(), **trainer.built.layers},
         "started_from": recipe.encoder,
@@ -226,7 +236,7 @@ def _draw(trainer: Trainer) -> tuple[str, ...]:
 
     model = trainer.model.to(trainer.accelerator.device)  # which writing it had moved to the CPU
     name, threads = str(trainer.folder), torch.get_num_threads()
-    encoder = as_encoder(model, trainer.built.pictures, trainer.recipe, name=name, threads=threads)
+    encoder = trainer.built.encoder(model, trainer.recipe, name=name, threads=threads)
     shown = trainer.material.test.shown
     encoded = encode_split(encoder, shown, threads=threads)
     try:
@@ -235,6 +245,7 @@ def _draw(trainer: Trainer) -> tuple[str, ...]:
             history=read_history(trainer.folder),
             split=shown.take(encoded.good),
             vectors=encoded.vectors,
+            codes=trainer.recipe.bits > 0,
             seed=trainer.recipe.seed,
         )
     except EmbedkitError as error:  # the model is whole; its pictures are not worth losing the report

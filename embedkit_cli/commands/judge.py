@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,6 +75,10 @@ def _show(found: DataSetCheck) -> None:
             for s in found.splits
         ]
         render.table(["split", "pictures", "officially", "classes", "officially"], rows)
+    if captions := [f"{split.captions:,} in {split.name}" for split in found.splits if split.captions]:
+        render.note(f"captions: {', '.join(captions)}")
+    if found.without_caption:
+        render.note(f"{found.without_caption:,} pictures have no caption and are left out")
     for absent in found.absent:
         render.note(f"missing: {absent.replace('|', ' or ')}")
     if found.missing:
@@ -102,6 +107,10 @@ def evaluate(
         typer.Option("--limit", min=2, help="Take about so many queries, for a quick look.", show_default=False),
     ] = None,
     clusters: Annotated[bool, typer.Option("--clusters/--no-clusters", help="NMI and F1 of k-means too.")] = True,
+    curves: Annotated[
+        Path | None,
+        typer.Option("--curves", help="Draw precision and recall of binary codes.", metavar="PNG", show_default=False),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads; 0 for one a core.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of k-means and of random galleries.")] = 0,
     json_only: AsJson = False,
@@ -114,7 +123,15 @@ def evaluate(
 
     with render.progress_bar("evaluate", quiet=json_only) as progress:
         report = embedkit.evaluate_encoder(
-            model, data, name=name, limit=limit, clusters=clusters, threads=threads, seed=seed, progress=progress
+            model,
+            data,
+            name=name,
+            limit=limit,
+            clusters=clusters,
+            curves=curves,
+            threads=threads,
+            seed=seed,
+            progress=progress,
         )
     if json_only:
         render.as_json(report.as_dict())

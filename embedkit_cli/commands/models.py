@@ -71,9 +71,10 @@ def backends(json_only: AsJson = False) -> None:
                 one.summary,
                 ", ".join(able.metrics) if able else "",
                 ", ".join(able.index_families) if able else "",
+                ", ".join(able.binary_families) if able else "",
             )
         )
-    render.table(["backend", "what it is", "metrics", "indexes"], rows)
+    render.table(["backend", "what it is", "metrics", "indexes", "indexes of codes"], rows)
 
 
 def _plain(capabilities: Any) -> dict[str, Any] | None:
@@ -90,7 +91,7 @@ def export(
     fit: Annotated[
         str | None,
         typer.Option(
-            help="Catalog whose pictures fit the pooling: netvlad, rmac with whitened regions, dim=.",
+            help="Catalog whose pictures fit what is learned: netvlad, rmac with whitened regions, dim=, hash=.",
             metavar="CATALOG",
             show_default=False,
         ),

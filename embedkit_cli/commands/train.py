@@ -19,7 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 FAILED = 3
-_SHOWN = ("recall@1", "recall@10", "map@r", "nmi", "rank-1", "map", "accuracy")
+_SHOWN = (
+    "t2i-recall@1",
+    "t2i-recall@10",
+    "i2t-recall@1",
+    "i2t-recall@10",
+    "recall@1",
+    "recall@10",
+    "map@r",
+    "nmi",
+    "rank-1",
+    "map",
+    "accuracy",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -51,10 +63,12 @@ def train(
     data: Annotated[str | None, _option("Folder of a data set, or a table with path and label.", "DATA")] = None,
     name: Annotated[str | None, _option("Which data set it is, if its files do not tell.", "NAME")] = None,
     recipe: Annotated[str | None, _option("Recipe to start from: a name (see recipes), or a file.", "RECIPE")] = None,
+    task: Annotated[str | None, _option("metric-learning or image-text.", "TASK")] = None,
     encoder: Annotated[str | None, _option("Encoder to start from, such as effnet-lite0(size=96).", "SPEC")] = None,
     loss: Annotated[str | None, _option("Loss, such as npair or margin(beta=1.2).", "SPEC")] = None,
     miner: Annotated[str | None, _option("Miner, such as distance-weighted.", "SPEC")] = None,
     dim: Annotated[int | None, _option("Floats of a vector.", "N")] = None,
+    bits: Annotated[int | None, _option("Bits of a binary code, instead of floats.", "N")] = None,
     batch: Annotated[int | None, _option("Pictures of a batch.", "N")] = None,
     per_class: Annotated[int | None, _option("Pictures of a class in a batch.", "N")] = None,
     minutes: Annotated[float | None, _option("Train so long, by the clock.", "N")] = None,
@@ -77,7 +91,7 @@ def train(
     threads: Annotated[int, typer.Option("--threads", min=0, help="Threads; 0 for one a core.")] = 0,
     json_only: AsJson = False,
 ) -> None:
-    """Train an encoder on pictures with classes, and judge it by classes that it has not seen.
+    """Train an encoder on pictures with classes, or with captions, and judge it by what it has not seen.
 
     Ctrl-C stops after the batch; --resume goes on. Exit code 3: some pictures could not be read and were left out.
     """
@@ -86,10 +100,12 @@ def train(
     given: dict[str, Any] = {
         "data": data,
         "data_name": name,
+        "task": task,
         "encoder": encoder,
         "loss": loss,
         "miner": miner,
         "dim": dim,
+        "bits": bits,
         "batch": batch,
         "per_class": per_class,
         "minutes": minutes,

@@ -50,6 +50,30 @@ def test_a_run_is_trained_judged_ingested_and_searched(run, shop, tmp_path):
     assert (report["loss"], report["steps"]) == ("npair", 4)
 
 
+def test_pictures_and_words_are_trained_into_one_space_and_find_each_other(run, shop, tmp_path):
+    rows = [(f"shop/thing {place}/{copy}.png", f"thing number {place}") for place in range(8) for copy in range(4)]
+    (tmp_path / "captions.csv").write_text("path,caption\n" + "\n".join(",".join(row) for row in rows))
+    (tmp_path / "products.jsonl").write_text(
+        "\n".join(json.dumps({"key": path, "image": path, "title": title}) for path, title in rows[::4])
+    )
+    found = last(run("datasets", "check", "captions.csv", "--json"))
+    assert (found["name"], found["splits"][0]["captions"]) == ("captions", 7)
+    small = ["--encoder", "effnet-lite0(size=64)", "--dim", "16", "--batch", "12", "--steps", "3", "--no-plots"]
+    done = run("train", "--task", "image-text", "--data", "captions.csv", "--out", "runs/joint", *small)
+    assert "t2i-recall@10\t" in done.stdout
+    judged = last(run("evaluate", "runs/joint", "--data", "captions.csv", "--json"))
+    assert {"i2t-recall@1", "t2i-median-rank"} <= judged.keys()
+    views = ["--encoder", "image=runs/joint", "--encoder", "title=runs/joint"]
+    assert last(run("ingest", "products.jsonl", "-c", "c", *views))["encoded"] == 16
+    titled = last(run("search", "-c", "c", "--text", "thing number 5", "-k", "1", "--json"))["hits"]
+    assert titled[0]["key"] == "shop/thing 5/0.png"
+    by_words = last(run("search", "-c", "c", "--text", "thing number 5", "--view", "image", "-k", "8", "--json"))[
+        "hits"
+    ]
+    by_picture = last(run("search", "-c", "c", "--image", rows[0][0], "--view", "title", "-k", "8", "--json"))["hits"]
+    assert len({hit["key"] for hit in by_words}) == len({hit["key"] for hit in by_picture}) == 8
+
+
 def test_a_run_that_is_stopped_goes_on(run, shop, tmp_path):
     arguments = ["train", "--data", "shop", "--steps", "500", "--out", "run", "--no-plots", *SMALL]
     process = subprocess.Popen([EMBEDKIT, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)

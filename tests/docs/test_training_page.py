@@ -85,6 +85,15 @@ def test_a_loss_is_described_as_it_is(row):
     assert len(when) > 15
 
 
+def test_every_loss_of_pictures_and_texts_is_described_as_it_is():
+    rows = table("loss of both")
+    assert [spec_of(row[0]) for row in rows] == list(plugins.names("joint_losses"))
+    for spec, paper, _ in rows:
+        plug_in = plugins.find("joint_losses", spec_of(spec))
+        assert spec.strip("`") == re.match(r"``(.+?)``", plugins.load("joint_losses", plug_in.name).__doc__)[1]
+        assert re.search(r"[A-Z]\w+ \d{4}", plug_in.summary)[0] in paper
+
+
 @pytest.mark.parametrize("row", table("miner"), ids=lambda row: spec_of(row[0]))
 def test_a_miner_of_the_table_is_built_with_the_options_that_it_names(row):
     spec = row[0].strip("`")

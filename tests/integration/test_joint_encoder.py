@@ -88,6 +88,27 @@ def test_one_encoder_for_pictures_and_titles(products, folder, catalog):
     assert products.search(image=catalog / "img" / "07.png", k=1)[0].key == "p07"
 
 
+def test_a_picture_asks_the_titles_where_their_encoder_takes_pictures(products, folder, catalog):
+    products.ingest(catalog, encoder={"image": str(folder), "title": str(folder)})
+    picture = catalog / "img" / "07.png"
+    encoder = load_encoder(str(folder))
+    vector = encoder.encode(encoder.prepare(picture.read_bytes())[None])[0]
+    expected = products.search(vector=vector, view="title", k=24)
+    hits = products.search(image=picture, view="title", k=24)
+    assert [(hit.key, hit.view) for hit in hits] == [(hit.key, "title") for hit in expected]
+    by_both = products.search(image=picture, text="blue shoe 8", weights={"image": 0.0, "text": 1.0}, k=1)
+    assert by_both[0].key == "p08"
+    encoder.close()
+
+
+def test_a_picture_cannot_ask_titles_of_an_encoder_that_takes_no_pictures(products, catalog):
+    products.ingest(catalog, encoder={"title": "minilm"})
+    with pytest.raises(BadInput, match="has no view of pictures"):
+        products.search(image=catalog / "img" / "07.png")
+    with pytest.raises(BadInput, match="takes no pictures"):
+        products.search(image=catalog / "img" / "07.png", view="title")
+
+
 def test_torch_and_the_exported_folder_share_a_collection(products, original, folder, catalog):
     """One fingerprint: filled by one, brought up to date by the other."""
     products.ingest(catalog, encoder={"image": original})

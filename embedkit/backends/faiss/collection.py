@@ -18,22 +18,25 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedkit.backends.contract import CollectionSpec, Fetched, IndexSpec, SearchParams, SearchResult
+from embedkit.backends.contract import CollectionSpec, Fetched, IndexSpec, SearchParams, SearchResult, scores_of
 from embedkit.backends.faiss import kernel
+from embedkit.backends.faiss.bits import BitKernel
 from embedkit.backends.faiss.errors import broken, not_found, translated
 from embedkit.backends.faiss.files import Generation
 from embedkit.backends.faiss.filters import ColumnCache
+from embedkit.backends.faiss.floats import FloatKernel
 from embedkit.backends.faiss.rows import Meta, RowFile
 from embedkit.errors import EmbedkitError
 from embedkit.filters import Filter
 
 if TYPE_CHECKING:
-    from embedkit.types import FloatArray, IdArray
+    from embedkit.types import IdArray, Metric, VectorArray
 
 __all__ = ["FaissCollection"]
 
@@ -56,7 +59,7 @@ class _State:
     """
 
     ids: IdArray
-    vectors: FloatArray
+    vectors: VectorArray
     alive: kernel.Mask | None
     generation: int
     index: Any
@@ -77,6 +80,12 @@ class _State:
         """Rows that the index knows."""
         return self.index.ntotal if self.index is not None else 0
 
+    @cached_property
+    def ids_out_of_order(self) -> IdArray | None:
+        """The ids, if those of the living rows do not ascend with their positions."""
+        living = self.ids if self.alive is None else self.ids[self.alive]
+        return None if bool((living[1:] > living[:-1]).all()) else self.ids
+
 
 class FaissCollection:
     """Thread-safe. Other processes may read and write too: SQLite tells when they have."""
@@ -96,6 +105,7 @@ class FaissCollection:
             self._reader = RowFile(folder / "rows.sqlite")
             self._writer = RowFile(folder / "rows.sqlite")
             self.spec = self._reader.spec(folder.name)
+            self._kernel = BitKernel() if self.spec.kind == "binary" else FloatKernel(self.spec.metric)
             self._room = np.empty(0, np.int64)
             self._made: tuple[str, Any] = ("", None)
             self._version = -1
@@ -109,7 +119,7 @@ class FaissCollection:
         with translated(folder):
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            Generation(draft, 0, spec.dim).create()
+            Generation(draft, 0, spec).create()
             rows = RowFile(draft / "rows.sqlite")
             rows.create(replace(spec, index=IndexSpec()))
             rows.close()
@@ -120,7 +130,7 @@ class FaissCollection:
         return os.path.exists(self._row_file)
 
     def _generation(self, number: int) -> Generation:
-        return Generation(self.folder, number, self.spec.dim)
+        return Generation(self.folder, number, self.spec)
 
     # -- what is there -------------------------------------------------------------------------
 
@@ -175,7 +185,7 @@ class FaissCollection:
         if self._state is not None and self._state.index_file == name:
             return self._state.index
         made, self._made = self._made, ("", None)
-        return made[1] if made[0] == name else kernel.read_index(self.folder / name)
+        return made[1] if made[0] == name else self._kernel.read(self.folder / name)
 
     def _with_tail(self, ids: IdArray, files: Generation, size: int) -> IdArray:
         """The id table with the rows that have come since; it grows in place where there is room."""
@@ -214,7 +224,7 @@ class FaissCollection:
         with self._writing, translated(self.folder), self._writer.writing():
             yield self._writer.meta()
 
-    def upsert(self, ids: IdArray, vectors: FloatArray, columns: Sequence[str]) -> None:
+    def upsert(self, ids: IdArray, vectors: VectorArray, columns: Sequence[str]) -> None:
         with self._write() as meta:
             self._generation(meta.generation).append(meta.size, ids, vectors)
             self._writer.insert(meta.size, ids, columns)
@@ -235,17 +245,19 @@ class FaissCollection:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def search(self, queries: FloatArray, k: int, where: Filter | None, params: SearchParams | None) -> SearchResult:
+    def search(self, queries: VectorArray, k: int, where: Filter | None, params: SearchParams | None) -> SearchResult:
         with self._look() as state:
             admitted = self._admitted(state, where)
-        metric, vectors, covered = self.spec.metric, state.vectors[: state.size], state.covered
-        if state.index is None:
-            found = kernel.scan(vectors, queries, k, metric, admitted)
-        else:
-            parts = [kernel.search_index(state.index, queries, k, admitted, params)]
-            parts.append(kernel.scan(vectors, queries, k, metric, admitted, covered))
-            found = kernel.merge(parts, k, metric)
-        return _answer(found, state.ids, metric, min(k, admitted.count if admitted else len(vectors)))
+        found = self._kernel.search(
+            state.vectors[: state.size],
+            queries,
+            k,
+            admitted,
+            state.index,
+            params,
+            lambda: state.ids_out_of_order,
+        )
+        return _answer(found, state.ids, self.spec.metric, min(k, admitted.count if admitted else state.size))
 
     def _admitted(self, state: _State, where: Filter | None) -> kernel.Admitted | None:
         """The live rows that a filter admits, None for all."""
@@ -324,14 +336,14 @@ class FaissCollection:
             self._writer.set_index(spec, name)
         self._sweep()
 
-    def _built(self, spec: IndexSpec, vectors: FloatArray) -> str:
+    def _built(self, spec: IndexSpec, vectors: VectorArray) -> str:
         """Build an index over the first rows into a file; its name, '' for no index."""
         with translated(self.folder):
-            index = kernel.build(spec, vectors, self.spec.metric)
+            index = self._kernel.build(spec, vectors)
             if index is None:
                 return ""
             name = f"index-{os.urandom(6).hex()}.faiss"
-            kernel.write_index(index, self.folder / name)
+            self._kernel.write(index, self.folder / name)
         self._made = (name, index)
         return name
 
@@ -396,7 +408,7 @@ class FaissCollection:
             self._writer.close()
 
 
-def _answer(found: kernel.Found, ids: IdArray, metric: str, k: int) -> SearchResult:
+def _answer(found: kernel.Found, ids: IdArray, metric: Metric, k: int) -> SearchResult:
     """Positions become ids; padding becomes -1 and NaN."""
     values, known = found.values[:, :k], found.positions[:, :k]
     there = known >= 0
@@ -405,4 +417,4 @@ def _answer(found: kernel.Found, ids: IdArray, metric: str, k: int) -> SearchRes
     else:
         known = np.where(there, ids[np.where(there, known, 0)] if len(ids) else -1, -1)
         values = np.where(there, values, np.float32(np.nan))
-    return SearchResult(known, values, -values if metric == "l2" else values)
+    return SearchResult(known, values, scores_of(metric, values))

@@ -1,4 +1,4 @@
-"""The files of one generation: ``vectors-N.f32`` and ``ids-N.i64``, row after row, appended and never rewritten.
+"""The files of one generation: ``vectors-N.f32`` (of codes, ``.u8``) and ``ids-N.i64``, appended and never rewritten.
 
 What counts is said by the row file. A crash leaves bytes behind the last row that counts, which the next write covers.
 """
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from embedkit.types import FloatArray, IdArray
+    from embedkit.backends.contract import CollectionSpec
+    from embedkit.types import IdArray, VectorArray
 
 __all__ = ["Generation"]
 
@@ -24,10 +25,11 @@ _COPY = 65_536  # rows that are copied at a time
 class Generation:
     """A pair of files, by its number."""
 
-    def __init__(self, folder: Path, number: int, dim: int) -> None:
+    def __init__(self, folder: Path, number: int, spec: CollectionSpec) -> None:
         self.number = number
-        self._dim = dim
-        self._vectors = folder / f"vectors-{number}.f32"
+        self._width = spec.width
+        self._dtype = np.dtype(spec.dtype)
+        self._vectors = folder / f"vectors-{number}.{'u8' if spec.kind == 'binary' else 'f32'}"
         self._ids = folder / f"ids-{number}.i64"
 
     @property
@@ -39,12 +41,17 @@ class Generation:
         for path in (self._vectors, self._ids):
             path.write_bytes(b"")
 
-    def append(self, at: int, ids: IdArray, vectors: FloatArray) -> None:
+    @property
+    def _row(self) -> int:
+        """Bytes of a vector."""
+        return self._width * self._dtype.itemsize
+
+    def append(self, at: int, ids: IdArray, vectors: VectorArray) -> None:
         """Put rows at position `at`, onto the disk."""
-        _write(self._vectors, vectors, at * self._dim * 4)
+        _write(self._vectors, vectors, at * self._row)
         _write(self._ids, ids, at * 8)
 
-    def copy(self, vectors: FloatArray, positions: IdArray) -> None:
+    def copy(self, vectors: VectorArray, positions: IdArray) -> None:
         """Begin with rows of another generation, in order; `write_ids` says which they are."""
         with self._vectors.open("wb") as file:
             for start in range(0, len(positions), _COPY):
@@ -57,22 +64,21 @@ class Generation:
         self._ids.write_bytes(b"")
         _write(self._ids, ids, 0)
 
-    def map(self) -> FloatArray:
-        """Every vector in the file, ``(rows, dim)``, mapped and not read. Raises FileNotFoundError."""
-        row = 4 * self._dim
+    def map(self) -> VectorArray:
+        """Every vector in the file, one a row, mapped and not read. Raises FileNotFoundError."""
         with self._vectors.open("rb") as file:
-            rows = os.fstat(file.fileno()).st_size // row
+            rows = os.fstat(file.fileno()).st_size // self._row
             if rows == 0:
-                return np.empty((0, self._dim), np.float32)
-            view = mmap.mmap(file.fileno(), rows * row, access=mmap.ACCESS_READ)
-        return np.frombuffer(view, np.float32).reshape(rows, self._dim)
+                return np.empty((0, self._width), self._dtype)
+            view = mmap.mmap(file.fileno(), rows * self._row, access=mmap.ACCESS_READ)
+        return np.frombuffer(view, self._dtype).reshape(rows, self._width)
 
     def ids(self, start: int, stop: int) -> IdArray:
         """The ids of a range of positions. Raises FileNotFoundError."""
         return np.fromfile(self._ids, np.int64, stop - start, offset=8 * start)
 
 
-def _write(path: Path, rows: FloatArray | IdArray, at: int) -> None:
+def _write(path: Path, rows: VectorArray | IdArray, at: int) -> None:
     if not len(rows):
         return
     data = np.ascontiguousarray(rows).data.cast("B")

@@ -1,6 +1,6 @@
 """The Milvus backend, for Lite and for servers from 2.3 on.
 
-A collection has the fields ``id`` INT64, ``vector`` FLOAT_VECTOR, ``columns`` JSON (as given) and
+A collection has the fields ``id`` INT64, one of vectors (see `layout`), ``columns`` JSON (as given) and
 dynamic ones (what filters are evaluated on, see `filters`). A search sees what this process has
 written; counting and listing also see what every other process has.
 """
@@ -24,9 +24,11 @@ from embedkit.backends.contract import (
     SearchParams,
     SearchResult,
     VectorBackend,
+    scores_of,
 )
 from embedkit.backends.milvus.errors import not_found, translated
 from embedkit.backends.milvus.filters import push, typed
+from embedkit.backends.milvus.layout import Layout, layout_of
 from embedkit.backends.milvus.schema import create_collection, index_arguments, spec_of
 from embedkit.backends.validation import (
     check_filter,
@@ -37,13 +39,14 @@ from embedkit.backends.validation import (
     checked_rows,
     checked_spec,
 )
+from embedkit.codes import nearest_first
 from embedkit.errors import BadInput, CollectionExists
 from embedkit.filters import Filter
 from embedkit.matching import matches
 from embedkit.types import Attributes
 
 if TYPE_CHECKING:
-    from embedkit.types import FloatArray, IdArray, VectorArray
+    from embedkit.types import IdArray, VectorArray
 
 __all__ = ["MilvusBackend"]
 
@@ -83,13 +86,17 @@ class MilvusBackend(VectorBackend):
             self._specs[name] = spec
         return spec
 
+    def _layout(self, spec: CollectionSpec) -> Layout:
+        return layout_of(spec.kind, self.capabilities)
+
     def create(self, spec: CollectionSpec) -> None:
         wanted = checked_spec(spec, self.capabilities)
-        arguments = index_arguments(wanted.index, wanted.metric)
+        layout = self._layout(wanted)
+        arguments = index_arguments(wanted.index, wanted.metric, layout)
         with self._lock, translated(self.url, wanted.name):
             if self._client.has_collection(wanted.name, timeout=self._timeout):
                 raise CollectionExists(f"Milvus at {self.url} already has a collection {wanted.name!r}")
-            create_collection(self._client, wanted, arguments, self._timeout)
+            create_collection(self._client, wanted, layout, arguments, self._timeout)
         self._specs.clear()
 
     def drop(self, name: str) -> None:
@@ -119,9 +126,11 @@ class MilvusBackend(VectorBackend):
         texts = checked_columns(columns, len(ids), self.capabilities)
         self._write(name, ids, rows, [json.loads(text) for text in texts])
 
-    def _write(self, name: str, ids: IdArray, vectors: FloatArray, columns: Sequence[Attributes]) -> None:
-        triples = zip(ids.tolist(), vectors, columns, strict=True)
-        rows = [{"id": i, "vector": vector, "columns": row, **typed(row)} for i, vector, row in triples]
+    def _write(self, name: str, ids: IdArray, vectors: VectorArray, columns: Sequence[Attributes]) -> None:
+        spec = self._spec(name)
+        layout = self._layout(spec)
+        triples = zip(ids.tolist(), layout.given(vectors, spec), columns, strict=True)
+        rows = [{"id": i, layout.field: vector, "columns": row, **typed(row)} for i, vector, row in triples]
         self._written = time.monotonic()
         with translated(self.url, name):
             for start in range(0, len(rows), _CHUNK):
@@ -133,8 +142,7 @@ class MilvusBackend(VectorBackend):
         wanted = {i: json.loads(text) for i, text in zip(ids.tolist(), texts, strict=True)}
         there = self.fetch(name, ids)
         if len(there.ids):
-            rows = np.asarray(there.vectors, np.float32)
-            self._write(name, there.ids, rows, [wanted[i] for i in there.ids.tolist()])
+            self._write(name, there.ids, there.vectors, [wanted[i] for i in there.ids.tolist()])
 
     def delete(self, name: str, ids: IdArray) -> None:
         self._spec(name)
@@ -155,24 +163,25 @@ class MilvusBackend(VectorBackend):
         params: SearchParams | None = None,
     ) -> SearchResult:
         spec = self._spec(name)
-        asked = checked_queries(spec, queries)
+        asked, layout = checked_queries(spec, queries), self._layout(spec)
         k = checked_k(k, self.capabilities)
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
-            return _columnar([[] for _ in asked], spec.metric)
+            return _columnar([[] for _ in asked], spec, layout)
         with translated(self.url, name):
             answer = self._client.search(
                 name,
-                list(asked),
+                layout.given(asked, spec),
+                anns_field=layout.field,
                 limit=k,
                 filter=expression,
                 output_fields=["id"],
-                search_params={"metric_type": _METRICS[spec.metric], "params": _knobs(spec.index, params, k)},
+                search_params={"metric_type": layout.metrics[spec.metric], "params": _knobs(spec.index, params, k)},
                 consistency_level=self._level(name, spec),
                 timeout=self._timeout,
             )
             found = [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
-        return _columnar(found, spec.metric)
+        return _columnar(found, spec, layout)
 
     def _level(self, name: str, spec: CollectionSpec) -> str:
         """Session sees one's own writes without waiting; but pymilvus knows them by name only, not by alias."""
@@ -213,19 +222,20 @@ class MilvusBackend(VectorBackend):
 
     def fetch(self, name: str, ids: IdArray) -> Fetched:
         spec, given = self._spec(name), checked_ids(ids).tolist()
+        layout = self._layout(spec)
         found: dict[int, tuple[Any, Attributes]] = {}
         with translated(self.url, name):
             for start in range(0, len(given), _CHUNK):
                 rows = self._client.query(
                     name,
                     filter=f"id in {given[start : start + _CHUNK]}",
-                    output_fields=["id", "vector", "columns"],
+                    output_fields=["id", layout.field, "columns"],
                     consistency_level=self._level(name, spec),
                     timeout=self._timeout,
                 )
-                found.update({row["id"]: (row["vector"], row["columns"]) for row in rows})
+                found.update({row["id"]: (row[layout.field], row["columns"]) for row in rows})
         present = [i for i in given if i in found]
-        vectors = np.array([found[i][0] for i in present], np.float32).reshape(len(present), spec.dim)
+        vectors = layout.taken([found[i][0] for i in present], spec)
         return Fetched(np.array(present, np.int64), vectors, tuple(found[i][1] for i in present))
 
     def scan_ids(self, name: str, batch: int = 10_000) -> Iterator[IdArray]:
@@ -255,13 +265,13 @@ class MilvusBackend(VectorBackend):
     def build_index(self, name: str, spec: IndexSpec) -> None:
         now = self._spec(name)
         checked_spec(replace(now, index=spec), self.capabilities)
-        arguments = index_arguments(spec, now.metric)
+        arguments = index_arguments(spec, now.metric, self._layout(now))
         with self._lock, translated(self.url, name):
             self._client.flush(name, timeout=self._timeout)
             self._client.release_collection(name, timeout=self._timeout)
-            self._client.drop_index(name, "vector", timeout=self._timeout)
+            self._client.drop_index(name, arguments["field_name"], timeout=self._timeout)
             params = self._client.prepare_index_params()
-            params.add_index("vector", **arguments)
+            params.add_index(**arguments)
             self._client.create_index(name, params)  # waits for as long as it takes
             self._client.load_collection(name)
         self._specs.pop(name, None)
@@ -288,7 +298,6 @@ class MilvusBackend(VectorBackend):
 
 
 _MOST_LISTS = 65_536
-_METRICS = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
 
 
 def _knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, int]:
@@ -300,11 +309,15 @@ def _knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, i
     return {}
 
 
-def _columnar(found: Sequence[Sequence[tuple[int, float]]], metric: str) -> SearchResult:
+def _columnar(found: Sequence[Sequence[tuple[int, float]]], spec: CollectionSpec, layout: Layout) -> SearchResult:
     width = max((len(row) for row in found), default=0)
     ids = np.full((len(found), width), -1, np.int64)
     distances = np.full((len(found), width), np.nan, np.float32)
     for row, pairs in enumerate(found):
         if pairs:
             ids[row, : len(pairs)], distances[row, : len(pairs)] = zip(*pairs, strict=True)
-    return SearchResult(ids, distances, -distances if metric == "l2" else distances)
+    distances = layout.distances(distances, spec)
+    if spec.kind == "binary":
+        order = nearest_first(distances, ids)
+        ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
+    return SearchResult(ids, distances, scores_of(spec.metric, distances))

@@ -10,9 +10,10 @@ __all__ = ["LITE", "SERVER"]
 
 SERVER = Capabilities(
     name="milvus",
-    metrics=("cosine", "ip", "l2"),
-    vector_kinds=("float",),
+    metrics=("cosine", "ip", "l2", "hamming"),
+    vector_kinds=("float", "binary"),
     index_families=("flat", "hnsw", "ivf"),
+    binary_families=("flat", "ivf"),
     max_columns_bytes=26_000,  # a JSON field holds 65,536 bytes, and the typed copy takes up to 2.5 times the columns
     alias_switch=True,
     many_processes=True,
@@ -22,4 +23,13 @@ SERVER = Capabilities(
         "like": "other patterns than 'text%': the rows are read, and the search gets the ids that match",
     },
 )
-LITE = replace(SERVER, name="milvus", many_processes=False)
+LITE = replace(
+    SERVER,
+    many_processes=False,
+    binary_families=("flat", "hnsw", "ivf"),
+    emulated={
+        **SERVER.emulated,
+        "binary": "Lite stores bits as floats of 1 and -1, whose inner product orders exactly as the Hamming distance, "
+        "and distances are given in bits; a server stores the bits, in flat and ivf indexes",
+    },
+)

@@ -17,6 +17,7 @@ from embedkit.backends.contract import (
     SearchParams,
     SearchResult,
     VectorBackend,
+    scores_of,
 )
 from embedkit.backends.oracle.capabilities import CAPABILITIES
 from embedkit.backends.oracle.errors import not_found
@@ -30,9 +31,10 @@ from embedkit.backends.validation import (
     checked_rows,
     checked_spec,
 )
+from embedkit.codes import hamming
 from embedkit.errors import BadInput, CollectionExists
 from embedkit.filters import Filter
-from embedkit.types import Attributes
+from embedkit.types import Attributes, Metric
 
 if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray, VectorArray
@@ -43,8 +45,13 @@ __all__ = ["OracleBackend"]
 @dataclass
 class _Collection:
     spec: CollectionSpec
-    vectors: dict[int, FloatArray] = field(default_factory=dict)
+    vectors: dict[int, VectorArray] = field(default_factory=dict)
     columns: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def rows(self, ids: Sequence[int]) -> VectorArray:
+        """The vectors of ids that are there."""
+        rows: VectorArray = np.array([self.vectors[i] for i in ids], self.spec.dtype)
+        return rows.reshape(len(ids), self.spec.width)
 
 
 class OracleBackend(VectorBackend):
@@ -124,14 +131,10 @@ class OracleBackend(VectorBackend):
             admitted = [i for i, row in there.columns.items() if where is None or matches(where, row)]
             k = min(checked_k(k, CAPABILITIES), len(admitted))
             ids = np.array(admitted, np.int64)
-            rows = np.array([there.vectors[i] for i in admitted], np.float32).reshape(len(admitted), there.spec.dim)
-        if there.spec.metric == "l2":
-            distances = np.square(asked[:, None, :] - rows[None, :, :]).sum(axis=2, dtype=np.float32)
-            scores = -distances
-        else:
-            distances = asked @ rows.T
-            scores = distances
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            rows = there.rows(admitted)
+        distances = _distances(there.spec.metric, asked, rows)
+        scores = scores_of(there.spec.metric, distances)
+        best = np.lexsort((np.broadcast_to(ids, scores.shape), -scores), axis=-1)[:, :k]
         return SearchResult(
             ids=ids[best].reshape(len(asked), k),
             distances=np.take_along_axis(distances, best, axis=1),
@@ -142,8 +145,7 @@ class OracleBackend(VectorBackend):
         with self._lock:
             there = self._get(name)
             found = [i for i in checked_ids(ids).tolist() if i in there.vectors]
-            rows = np.array([there.vectors[i] for i in found], np.float32).reshape(len(found), there.spec.dim)
-            return Fetched(np.array(found, np.int64), rows, tuple(there.columns[i] for i in found))
+            return Fetched(np.array(found, np.int64), there.rows(found), tuple(there.columns[i] for i in found))
 
     def scan_ids(self, name: str, batch: int = 10_000) -> Iterator[IdArray]:
         with self._lock:
@@ -173,3 +175,13 @@ class OracleBackend(VectorBackend):
         with self._lock:
             self._collections.clear()
             self._aliases.clear()
+
+
+def _distances(metric: Metric, queries: Any, rows: Any) -> FloatArray:
+    if metric == "hamming":
+        return hamming(queries, rows).astype(np.float32)
+    if metric == "l2":
+        squares: FloatArray = np.square(queries[:, None, :] - rows[None, :, :]).sum(axis=2, dtype=np.float32)
+        return squares
+    products: FloatArray = queries @ rows.T
+    return products

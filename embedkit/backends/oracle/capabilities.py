@@ -8,9 +8,11 @@ __all__ = ["CAPABILITIES"]
 
 CAPABILITIES = Capabilities(
     name="oracle",
-    metrics=("cosine", "ip", "l2"),
-    vector_kinds=("float",),
+    metrics=("cosine", "ip", "l2", "hamming"),
+    vector_kinds=("float", "binary"),
     index_families=("flat",),
+    binary_families=("flat",),
+    ties_by_id=True,
     alias_switch=True,
     durable=False,
 )

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from embedkit.errors import BadSource
-from embedkit.training.datasets.contract import Split
+from embedkit.training.datasets.contract import Captions, Split
 from embedkit.training.datasets.tree import Tree
 
 if TYPE_CHECKING:
     from embedkit.training.datasets.contract import BoolArray
     from embedkit.types import IdArray
 
-__all__ = ["Builder", "Row", "columns", "halves", "number", "numbering"]
+__all__ = ["Builder", "Row", "captioned", "columns", "halves", "number", "numbering"]
 
 Label: TypeAlias = int | str
 
@@ -114,6 +114,13 @@ def numbering(*lists: Iterable[Row]) -> dict[Label, int]:
     """Dense numbers for the labels of several lists: whole numbers in their order, words in theirs."""
     labels = {row.label for rows in lists for row in rows}
     return {label: place for place, label in enumerate(sorted(labels, key=lambda one: (isinstance(one, str), one)))}
+
+
+def captioned(split: Split, texts: Mapping[int, Sequence[str]]) -> Split:
+    """The split with texts by label; those of labels without a picture are left out."""
+    known = [(text, label) for label, several in texts.items() for text in several]
+    captions = Captions(tuple(text for text, _ in known), np.array([label for _, label in known], np.int64))
+    return replace(split, captions=captions.of(split.labels))
 
 
 def halves(rows: Iterable[Row]) -> tuple[list[Row], list[Row]]:

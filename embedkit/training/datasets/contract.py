@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-__all__ = ["PICTURE", "PROTOCOLS", "SKETCH", "DataSet", "Pairs", "Protocol", "Split", "Subset"]
+__all__ = ["PICTURE", "PROTOCOLS", "SKETCH", "Captions", "DataSet", "Pairs", "Protocol", "Split", "Subset"]
 
 Protocol = Literal[
     "consumer-to-shop",
     "cross-camera",
+    "image-text",
     "pairs",
     "query-gallery",
     "random-galleries",
@@ -29,6 +30,7 @@ Protocol = Literal[
 ``query-gallery``: queries search a gallery of other pictures. ``cross-camera`` (Market-1501): so do they, but entries
 of the same identity from the same camera, and of identity -1, are junk that counts neither way; identity 0 distracts.
 ``consumer-to-shop``: top-k accuracy by category, in the whole gallery; ``street-to-shop``: within the category.
+``image-text``: captions search the pictures and pictures the captions; right is what has the label of the query.
 ``pairs`` (LFW): same or not, in ten folds. ``random-galleries`` (VehicleID): one picture of each vehicle, drawn ten
 times, is the gallery."""
 
@@ -36,6 +38,25 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 PICTURE, SKETCH = 0, 1  # domains
 _COLUMNS = ("labels", "cameras", "categories", "boxes", "domains", "concepts")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Captions:
+    """Texts on pictures. `labels`: (m,) int64; a text belongs to every picture of its label.
+
+    Where each picture has captions of its own, each has a label of its own.
+    """
+
+    texts: tuple[str, ...]
+    labels: IdArray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def of(self, labels: IdArray) -> Captions:
+        """Those of some labels."""
+        rows = np.flatnonzero(np.isin(self.labels, labels))
+        return Captions(tuple(self.texts[row] for row in rows), self.labels[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +68,8 @@ class Split:
     int64, into `DataSet.categories`. `boxes`: (n, 4) int64, left, top, width, height of what counts in the picture;
     a width of 0 stands for the whole picture. `domains`: (n,) int64, `PICTURE` or `SKETCH`, where a set has both.
     `concepts`: (n, c) bool, what is in the picture, into `DataSet.concepts`, where that is more than one thing; the
-    labels then number the sets of concepts that occur.
+    labels then number the sets of concepts that occur. `captions`: one or more for every label, where the protocol asks
+    for them.
     """
 
     paths: tuple[str, ...]
@@ -56,6 +78,7 @@ class Split:
     names: tuple[str, ...] | None = None
     categories: IdArray | None = None
     boxes: IdArray | None = None
+    captions: Captions | None = None
     domains: IdArray | None = None
     concepts: BoolArray | None = None
 
@@ -79,7 +102,8 @@ class Split:
         columns: dict[str, Any] = {
             name: column[chosen] for name in _COLUMNS if (column := getattr(self, name)) is not None
         }
-        return replace(self, paths=tuple(self.paths[row] for row in chosen), **columns)
+        captions = self.captions.of(self.labels[chosen]) if self.captions is not None else None
+        return replace(self, paths=tuple(self.paths[row] for row in chosen), captions=captions, **columns)
 
     def joined(self, other: Split) -> Split:
         """The pictures of both, whose labels agree; columns that one of them lacks are left out."""
@@ -124,7 +148,8 @@ class DataSet:
 
     `gallery`: None where the queries search each other. `missing`: what the lists name and the disk has not; those
     pictures are in no split. `concepts`: the names of what the columns of `Split.concepts` stand for. `problems`: what
-    else is not as its owners publish it.
+    else is not as its owners publish it. `without_caption`: pictures that have none where captions are asked for; they
+    are in no split either.
     """
 
     name: str
@@ -138,6 +163,7 @@ class DataSet:
     concepts: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    without_caption: int = 0
 
     @property
     def shown(self) -> Split:

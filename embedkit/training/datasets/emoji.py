@@ -1,20 +1,22 @@
 """``emoji-zs``: each emoji as four vendors draw it; a small cousin of Stanford Online Products.
 
-Its pictures come from the npm packages ``emoji-datasource-apple``, ``-google``, ``-twitter`` and ``-facebook``, 16.0.0.
+``emoji-captions`` is the same with what ``emoji.json`` says of each emoji as its captions. The pictures come from the
+npm packages ``emoji-datasource-apple``, ``-google``, ``-twitter`` and ``-facebook``, 16.0.0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from embedkit.errors import BadSource
-from embedkit.training.datasets.build import Builder, Row
+from embedkit.training.datasets.build import Builder, Row, captioned, numbering
 from embedkit.training.datasets.contract import DataSet
 from embedkit.training.datasets.tree import Tree
 
-__all__ = ["read_emoji"]
+__all__ = ["captions", "read_emoji", "read_emoji_captions"]
 
 _VENDORS = ("apple", "google", "twitter", "facebook")
 _SEED = 0
@@ -25,12 +27,21 @@ def read_emoji(tree: Tree) -> DataSet:
 
     Transparent pictures lie on white, as everywhere. The vendors may be unpacked side by side, or into one folder.
     """
+    return _read(tree, "emoji-zs")
+
+
+def read_emoji_captions(tree: Tree) -> DataSet:
+    """The halves of `read_emoji`. A caption belongs to all pictures of its emoji, whoever drew them."""
+    return _read(tree, "emoji-captions")
+
+
+def _read(tree: Tree, name: str) -> DataSet:
     homes = {vendor: _home(tree, vendor) for vendor in _VENDORS}
     absent = [vendor for vendor, home in homes.items() if home is None]
     if absent:
         raise BadSource(
             f"{str(tree.root)!r} has no pictures (img/VENDOR/64) of {', '.join(absent)}; see what belongs "
-            "there with: embedkit datasets check PATH --name emoji-zs"
+            f"there with: embedkit datasets check PATH --name {name}"
         )
     home = homes[_VENDORS[0]] or ""
     emojis = _emojis(tree, f"{home.rpartition('/img/')[0]}/emoji.json")
@@ -44,9 +55,30 @@ def read_emoji(tree: Tree) -> DataSet:
         for vendor in _VENDORS
         if emojis[emoji].get(f"has_img_{vendor}")
     ]
-    train = builder.train([row for row in rows if int(row.label) < middle], names=names)
-    query = builder.train([row for row in rows if int(row.label) >= middle], names=names)
-    return DataSet("emoji-zs", "zero-shot", train, query, missing=tuple(builder.missing))
+    halves = [[row for row in rows if int(row.label) < middle], [row for row in rows if int(row.label) >= middle]]
+    train, query = (builder.train(half, names=names) for half in halves)
+    if name == "emoji-zs":
+        return DataSet(name, "zero-shot", train, query, missing=tuple(builder.missing))
+    texts = [{new: captions(emojis[order[int(old)]]) for old, new in numbering(half).items()} for half in halves]
+    train, query = captioned(train, texts[0]), captioned(query, texts[1])
+    return DataSet(name, "image-text", train, query, missing=tuple(builder.missing))
+
+
+def captions(emoji: Mapping[str, Any]) -> tuple[str, ...]:
+    """Two captions: the name; and the name with the short names that differ, the sub-category and the category.
+
+    >>> captions({"name": "NERD FACE", "short_names": ["nerd_face"], "category": "Smileys"})
+    ('nerd face', 'nerd face (smileys)')
+    """
+    known = [emoji.get("name") or emoji["short_name"], *emoji.get("short_names", ())]
+    names = list(dict.fromkeys(_plain(one) for one in known))
+    kinds = [_plain(emoji[key]) for key in ("subcategory", "category") if emoji.get(key)]
+    return tuple(dict.fromkeys([names[0], ", ".join(names) + (f" ({', '.join(kinds)})" if kinds else "")]))
+
+
+def _plain(text: str) -> str:
+    """In lower case, with spaces between words."""
+    return " ".join(text.replace("_", " ").replace("-", " ").lower().split())
 
 
 def _home(tree: Tree, vendor: str) -> str | None:

@@ -20,17 +20,19 @@ __all__ = ["DataSetCheck", "SplitCheck", "check_dataset", "open_dataset"]
 
 _DEPTH = 2  # archives are unpacked into a folder of their own, or two
 _WIDTH = 200  # a folder with more folders holds classes
+_TABLES = ("csv", "captions")  # which are, or may be, a file
 _NAMED = 20  # missing files that a check names
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class SplitCheck:
-    """A split as it is, and as its owners count it; None where they publish no number."""
+    """A split as it is, and as its owners count it; None where they publish no number. `captions`: 0 where none are."""
 
     name: str
     images: int
     classes: int
+    captions: int
     official_images: int | None
     official_classes: int | None
 
@@ -53,6 +55,7 @@ class DataSetCheck:
     problems: tuple[str, ...]
     owner: str
     obtain: str
+    without_caption: int = 0
 
     @property
     def complete(self) -> bool:
@@ -80,6 +83,8 @@ def open_dataset(path: str | Path, *, name: str | None = None) -> DataSet:
         )
     if data.missing:
         _log.warning("%s: %s", root, _lost(data).removeprefix(", "))
+    if data.without_caption:
+        _log.warning("%s: %d pictures have no caption and are left out", root, data.without_caption)
     return data
 
 
@@ -93,7 +98,7 @@ def _lost(data: DataSet) -> str:
 def _read(info: DataSetInfo, root: Path) -> DataSet:
     module, _, function = info.target.partition(":")
     read = getattr(importlib.import_module(module), function)
-    data: DataSet = read(root if info.name == "csv" else Tree(root))
+    data: DataSet = read(root if root.is_file() else Tree(root))
     return data
 
 
@@ -104,9 +109,9 @@ def _found(path: Path, name: str | None) -> tuple[DataSetInfo, Path]:
         known = info or next((one for one in DATASETS if one.name == str(path)), None)
         raise BadSource(f"There is no data set at {str(path)!r}{_how(known)}")
     if path.is_file():
-        if (name or "csv") != "csv":
+        if (name or "csv") not in _TABLES:
             raise BadSource(f"{str(path)!r} is a file, and {name!r} is a folder")
-        return find_dataset("csv"), path
+        return info or find_dataset("captions" if _has_captions(path) else "csv"), path
     if info is not None and info.name == "csv":
         raise BadSource(f"{str(path)!r} is a folder; give the table itself")
     trees = [Tree(folder) for folder in _near(path)]
@@ -118,6 +123,15 @@ def _found(path: Path, name: str | None) -> tuple[DataSetInfo, Path]:
     return info or find_dataset("folder"), path
 
 
+def _has_captions(path: Path) -> bool:
+    """Whether a table has a column of captions."""
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return True
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        names = file.readline().replace("\t", ",").lower().split(",")
+    return "caption" in [name.strip().strip('"') for name in names]
+
+
 def _how(info: DataSetInfo | None) -> str:
     if info is None or not info.owner:
         return "; give a folder or a table, see: embedkit datasets list"
@@ -126,10 +140,11 @@ def _how(info: DataSetInfo | None) -> str:
 
 def _located(trees: Sequence[Tree], info: DataSetInfo, least: float) -> Path | None:
     """The first folder that has at least a share of what a data set needs."""
-    if not info.needs and info.name != "emoji-zs":
+    emoji = info.name in ("emoji-zs", "emoji-captions")
+    if not info.needs and not emoji:
         return trees[0].root
     for tree in trees:
-        if info.name == "emoji-zs":
+        if emoji:
             if _has_emoji(tree):
                 return tree.root
         elif _marked(tree, info) and 1 - len(_absent(tree, info)) / len(info.needs) >= least:
@@ -205,6 +220,7 @@ def check_dataset(path: str | Path, *, name: str | None = None) -> DataSetCheck:
         tuple(problems),
         info.owner,
         info.obtain,
+        data.without_caption if data else 0,
     )
 
 
@@ -212,7 +228,8 @@ def _counted(data: DataSet, info: DataSetInfo) -> tuple[SplitCheck, ...]:
     rows = []
     for part, split in data.splits.items():
         images, classes = info.official.get(part, (None, None))
-        rows.append(SplitCheck(part, len(split), split.classes, images, classes))
+        captions = len(split.captions) if split.captions is not None else 0
+        rows.append(SplitCheck(part, len(split), split.classes, captions, images, classes))
     return tuple(rows)
 
 

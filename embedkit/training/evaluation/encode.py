@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from embedkit.codes import signs
 from embedkit.encoders.contract import Encoder
 from embedkit.errors import BadImage
 from embedkit.training.datasets.contract import Split
@@ -83,13 +84,9 @@ def encode_split(
 def _taken(batch: tuple[list[int], Future[VectorArray]], vectors: FloatArray, good: BoolArray) -> int:
     rows, future = batch
     found = future.result()
-    vectors[rows] = _signs(found, vectors.shape[1]) if found.dtype == np.uint8 else found
+    vectors[rows] = signs(found.view(np.uint8), vectors.shape[1]) if found.dtype == np.uint8 else found
     good[rows] = True
     return len(rows)
-
-
-def _signs(codes: VectorArray, bits: int) -> FloatArray:
-    return np.unpackbits(codes.view(np.uint8), axis=1, count=bits).astype(np.float32) * 2 - 1
 
 
 def _tell(progress: Callable[[int, int], None] | None, done: int, failed: int) -> None:

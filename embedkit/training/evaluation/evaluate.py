@@ -19,7 +19,9 @@ from embedkit.training.datasets.open import open_dataset
 from embedkit.training.datasets.relevance import relevance_of
 from embedkit.training.evaluation.clustering import cluster_scores
 from embedkit.training.evaluation.contract import Scores
+from embedkit.training.evaluation.cross_modal import cross_modal_scores, encode_texts
 from embedkit.training.evaluation.encode import Encoded, EncodingProgress, ProgressCallback, encode_split
+from embedkit.training.evaluation.hashing import HashCurves, HashScores, hashing_scores
 from embedkit.training.evaluation.limit import limited
 from embedkit.training.evaluation.ranking import cross_camera_scores, random_gallery_scores
 from embedkit.training.evaluation.retrieval import category_scores, retrieval_scores
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EvaluationReport", "evaluate_data", "evaluate_encoder", "score_vectors"]
 
+_WHOLE = ("query-gallery", "zero-shot")  # protocols in which a ranking is of all there is
 _NAMED = 20  # pictures that a report names
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,7 +46,7 @@ class EvaluationReport:
     `metrics`: the figures by name; `primary` of them decides which of two models is better. Of the `pictures`,
     `failed` could not be read (`failures` names the first); `missing` are named by the data set's lists and not on
     disk: a figure can be held against a paper's only where both are 0 and there is no `limit`. `unmatched` queries
-    have nothing to be found.
+    have nothing to be found. `curves`: of binary codes whose pictures search each other or a gallery.
     """
 
     model: str
@@ -61,10 +64,12 @@ class EvaluationReport:
     seconds: float
     limit: int | None = None
     failures: tuple[tuple[str, str], ...] = ()
+    curves: HashCurves | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, the figures among them."""
-        values = asdict(self)
+        values = asdict(replace(self, curves=None))
+        del values["curves"]
         metrics = {name: round(value, 6) for name, value in values.pop("metrics").items()}
         values["seconds"] = round(self.seconds, 3)
         values["failures"] = [{"path": path, "error": error} for path, error in self.failures]
@@ -76,7 +81,8 @@ def score_vectors(
 ) -> Scores:
     """The figures of a data set's protocol. `vectors`: one for each picture of the query split, in its order.
 
-    `gallery`: of the gallery split, where there is one. `clusters`: NMI and F1 too, where queries search each other.
+    `gallery`: of the gallery split, where there is one; of the captions, where these are what is searched.
+    `clusters`: NMI and F1 too, where queries search each other.
     Raises BadSource, ConfigError when pairs, a gallery or its vectors are missing that the protocol asks for.
     """
     query = data.query
@@ -90,6 +96,10 @@ def score_vectors(
         if not clusters:
             return scores
         return replace(scores, values={**scores.values, **cluster_scores(vectors, query.labels, seed=seed)})
+    if data.protocol == "image-text":
+        captions = _needed(data, query.captions, "captions")
+        texts = _needed(data, gallery, "the vectors of the captions")
+        return cross_modal_scores(vectors, query.labels, texts, captions.labels, subsets=data.subsets)
     found = _needed(data, data.gallery, "a gallery")
     if gallery is None:
         raise ConfigError(f"The protocol {data.protocol!r} needs the vectors of the gallery too; give them as gallery")
@@ -142,6 +152,7 @@ def evaluate_encoder(
     name: str | None = None,
     limit: int | None = None,
     clusters: bool = True,
+    curves: str | Path | None = None,
     runtime: RuntimeName = "auto",
     threads: int = 0,
     seed: int = 0,
@@ -150,7 +161,8 @@ def evaluate_encoder(
     """Judge an encoder, a spec string or a model folder, by the test split and the protocol of a data set.
 
     `name`: which data set, if its files do not tell. `limit`: about so many queries, whole classes of them, for a
-    quick look. `clusters`: NMI and F1 of k-means too, where the protocol has them. Vectors are compared by cosine.
+    quick look. `clusters`: NMI and F1 of k-means too, where the protocol has them. Vectors are compared by cosine,
+    codes by Hamming distance. `curves`: a PNG to draw of precision and recall, where the encoder is binary.
     Raises BadSource, ConfigError, MissingExtra, UnknownName.
     """
     if limit is not None and limit < 2:
@@ -158,11 +170,33 @@ def evaluate_encoder(
     opened = open_dataset(data, name=name)
     encoder = load_encoder(str(model), runtime=runtime, threads=threads)
     try:
-        return evaluate_data(
+        if curves is not None:
+            _check_curves(encoder, opened)
+        report = evaluate_data(
             encoder, opened, limit=limit, clusters=clusters, threads=threads, seed=seed, progress=progress
         )
+        if curves is not None and report.curves is not None:
+            _draw(Path(curves), report.curves)
+        return report
     finally:
         encoder.close()
+
+
+def _check_curves(encoder: Encoder, data: DataSet) -> None:
+    if encoder.spec.kind != "binary":
+        raise ConfigError(f"Curves are drawn of binary codes, and {encoder.spec.name!r} makes floats; leave curves out")
+    if data.protocol not in _WHOLE:
+        raise ConfigError(f"The protocol {data.protocol!r} has no curves of codes; leave curves out")
+
+
+def _draw(path: Path, curves: HashCurves) -> None:
+    from embedkit.training.plots.codes import draw_codes
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_codes(path, curves)
+    except OSError as error:
+        raise ConfigError(f"The curves cannot be written to {str(path)!r}: {error.strerror or error}") from error
 
 
 def evaluate_data(
@@ -178,13 +212,23 @@ def evaluate_data(
     """Judge an encoder by a data set that is open."""
     if "image" not in encoder.spec.modalities:
         raise ConfigError(f"The encoder {encoder.spec.name!r} takes no pictures; give one that does")
+    if data.protocol == "image-text" and "text" not in encoder.spec.modalities:
+        raise ConfigError(
+            f"The encoder {encoder.spec.name!r} takes no texts, which {data.name!r} asks with; give one that takes "
+            "pictures and texts"
+        )
     if limit is not None:
         data = limited(data, limit)
     begun = time.perf_counter()
     parts = [data.query] if data.gallery is None else [data.query, data.gallery]
     encoded = _encode(encoder, parts, threads, progress)
     left = _without(data, [part.good for part in encoded])
-    scores = score_vectors(left, *(part.vectors for part in encoded), clusters=clusters, seed=seed)
+    vectors = [part.vectors for part in encoded]
+    if data.protocol == "image-text" and left.query.captions is not None:
+        vectors.append(encode_texts(encoder, left.query.captions))
+    scores = score_vectors(left, *vectors, clusters=clusters, seed=seed)
+    coded = _coded(left, vectors) if encoder.spec.kind == "binary" else None
+    metrics = scores.values if coded is None else {**scores.values, **coded.values}
     failures = tuple(failure for part in encoded for failure in part.failures)
     if failures:
         _log.warning("%d pictures cannot be read and are left out; the first is %s: %s", len(failures), *failures[0])
@@ -192,7 +236,7 @@ def evaluate_data(
         encoder.spec.name,
         data.name,
         data.protocol,
-        scores.values,
+        metrics,
         scores.primary,
         scores.greater_is_better,
         encoder.spec.dim,
@@ -204,7 +248,17 @@ def evaluate_data(
         time.perf_counter() - begun,
         limit,
         failures[:_NAMED],
+        coded.curves if coded is not None else None,
     )
+
+
+def _coded(data: DataSet, vectors: list[FloatArray]) -> HashScores | None:
+    """The figures of hashing, where pictures search each other or one gallery with nothing left out of it."""
+    if data.protocol not in _WHOLE:
+        return None
+    if data.gallery is None:
+        return hashing_scores(vectors[0], data.query.labels)
+    return hashing_scores(vectors[0], data.query.labels, vectors[1], data.gallery.labels)
 
 
 def _encode(encoder: Encoder, parts: list[Split], threads: int, progress: ProgressCallback | None) -> list[Encoded]:

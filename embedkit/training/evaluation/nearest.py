@@ -16,7 +16,7 @@ from embedkit.errors import BadInput
 if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray
 
-__all__ = ["Block", "nearest", "unit"]
+__all__ = ["Block", "comparable", "nearest", "unit"]
 
 _BLOCK = 4_096  # queries; FAISS itself goes on in smaller ones
 _CELLS = 2**24  # scores that are held at once where FAISS is not asked
@@ -44,6 +44,15 @@ def unit(vectors: FloatArray) -> FloatArray:
         bad = int(np.flatnonzero(~np.isfinite(lengths[:, 0]))[0])
         raise BadInput(f"The vector of row {bad} has values that are no numbers; the model is broken")
     return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), np.float32)
+
+
+def comparable(vectors: FloatArray) -> FloatArray:
+    """Vectors whose inner product orders as the cosine: of length 1, but codes of ±1 as they are.
+
+    Products of whole numbers are exact; scaled, equal Hamming distances would differ in their last bit, and ties no
+    longer go by index. Raises BadInput.
+    """
+    return np.ascontiguousarray(vectors, np.float32) if (np.abs(vectors) == 1).all() else unit(vectors)
 
 
 def nearest(queries: FloatArray, gallery: FloatArray | None = None, *, k: int) -> Iterator[Block]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedkit.training.evaluation.contract import Scores
-from embedkit.training.evaluation.nearest import nearest, unit
+from embedkit.training.evaluation.nearest import comparable, nearest
 from embedkit.training.evaluation.retrieval import hits_at
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def cross_camera_scores(
     """
     found = dict.fromkeys(ranks, 0)
     total, count = 0.0, 0
-    for block in nearest(unit(queries), unit(gallery), k=len(gallery_labels)):
+    for block in nearest(comparable(queries), comparable(gallery), k=len(gallery_labels)):
         rows = slice(block.start, block.start + len(block.ids))
         same = gallery_labels[block.ids] == labels[rows, None]
         junk = (gallery_labels[block.ids] == _JUNK) | (same & (gallery_cameras[block.ids] == cameras[rows, None]))

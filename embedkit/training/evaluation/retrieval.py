@@ -9,7 +9,7 @@ import numpy as np
 
 from embedkit.training.datasets.relevance import Relevance
 from embedkit.training.evaluation.contract import Scores
-from embedkit.training.evaluation.nearest import nearest, unit
+from embedkit.training.evaluation.nearest import comparable, nearest
 
 if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray
@@ -45,8 +45,8 @@ def retrieval_scores(
     depth = max(wanted[-1], int(relevant.max(initial=1)) if precision else 1)
     found = {k: 0.0 for k in wanted}
     r_precision = map_r = 0.0
-    space = None if gallery is None else unit(gallery)
-    for block in nearest(unit(queries), space, k=depth):
+    space = None if gallery is None else comparable(gallery)
+    for block in nearest(comparable(queries), space, k=depth):
         rows = slice(block.start, block.start + len(block.ids))
         counted = relevant[rows] > 0
         hits = relevance(rows, block.ids)[counted]
@@ -75,7 +75,7 @@ def hits_at(
 ) -> Mapping[int, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
     """For each k, which queries have one of their class among the k nearest: (n,) bool."""
     found = {k: np.zeros(len(labels), np.bool_) for k in ks}
-    for block in nearest(unit(queries), unit(gallery), k=max(ks)):
+    for block in nearest(comparable(queries), comparable(gallery), k=max(ks)):
         rows = slice(block.start, block.start + len(block.ids))
         hits = gallery_labels[block.ids] == labels[rows, None]
         for k in ks:

@@ -25,6 +25,9 @@ class Loss(nn.Module, ABC):
     `rate`: the learning rate of its own parameters, as a multiple of the rate of the embedding layer.
     `per_class`: how many images of a class its sampler should put into a batch.
     `takes_features`: see `losses/daml.py`.
+    `makes_codes`: it is for hash encoders, whose bits are the signs of the embeddings; `head`: the layer in
+    `training/hash_heads.py` that such an encoder gets where the recipe names none.
+    `progress`: the share of the budget that is used up, 0 to 1, which the trainer sets before every step.
     """
 
     normalise: bool = True
@@ -32,6 +35,9 @@ class Loss(nn.Module, ABC):
     rate: float = 1.0
     per_class: int = 4
     takes_features: bool = False
+    makes_codes: bool = False
+    head: str = "linear"
+    progress: float = 0.0
 
     @abstractmethod
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -89,8 +95,8 @@ class ClassLoss(Loss):
 
     @property
     @abstractmethod
-    def vectors(self) -> nn.Parameter:
-        """The class vectors ``(classes · centres, d)``."""
+    def vectors(self) -> Tensor:
+        """The class vectors ``(classes · centres, d)``, learned or fixed."""
 
     @torch.no_grad()
     def start_at(self, means: Tensor) -> None:

@@ -20,12 +20,14 @@ from embedkit.specs import parse_spec
 from embedkit.training.datasets.registry import find_dataset
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import PairLoss
+from embedkit.training.losses.joint import build_joint_loss
 from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read_recipe
 from tests.conftest import WITHOUT_TORCH
 
 NAMES = (
     "cub200-margin",
     "ebay-margin",
+    "emoji-captions",
     "emoji-npair",
     "inshop-proxyanchor",
     "lfw-arcface",
@@ -208,7 +210,10 @@ def test_the_recipes_of_the_brief_come_along_and_lie_among_the_examples():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_that_comes_along_can_be_built(name):
     recipe = read_recipe(name)
-    loss = build_loss(recipe.loss, dim=16, classes=8, miner=recipe.miner)
+    if recipe.task == "image-text":
+        loss = build_joint_loss(recipe.loss, dim=16, classes=8)
+    else:
+        loss = build_loss(recipe.loss, dim=16, classes=8, miner=recipe.miner)
     per_class = recipe.per_class or loss.per_class
     assert recipe.batch % per_class == 0
     assert not recipe.memory or isinstance(loss, PairLoss)

@@ -241,12 +241,55 @@ def nuswide(root: Path) -> Path:
     return root
 
 
+def karpathy(root: Path, name: str, images: list[tuple[str, str, list[str]]]) -> Path:
+    """A list of (path, split, captions) as Karpathy publishes it, with its pictures."""
+    rows = []
+    for number, (path, split, captions) in enumerate(images):
+        folder, _, file = path.rpartition("/")
+        sentences = [{"raw": raw, "tokens": raw.split(), "imgid": number} for raw in captions]
+        rows.append({"filename": file, "split": split, "imgid": number, "sentences": sentences})
+        if name == "coco":
+            rows[-1]["filepath"] = folder
+    text(root, f"dataset_{name}.json", json.dumps({"dataset": name, "images": rows}))
+    put(root, *(path for path, _, _ in images))
+    return root
+
+
+def flickr30k(root: Path) -> Path:
+    rows = [(f"flickr30k-images/{n}.jpg", split, [f"a thing {n} .", "a thing ."]) for n, split in
+            enumerate(("train", "val", "test", "test"))]  # fmt: skip
+    return karpathy(root, "flickr30k", rows)
+
+
+def coco(root: Path) -> Path:
+    """Five pictures are judged; a caption twice, and a picture that lost its captions."""
+    rows = [
+        ("train2014/1.jpg", "train", ["a dog runs .", "dog", " dog "]),
+        ("val2014/2.jpg", "restval", ["two cats"]),
+        ("val2014/3.jpg", "val", ["left out"]),
+        ("val2014/9.jpg", "train", [""]),
+    ]
+    rows += [(f"val2014/{n}.jpg", "test", [f"thing {n}"]) for n in range(4, 9)]
+    return karpathy(root, "coco", rows)
+
+
+def captions(root: Path) -> Path:
+    """Ten pictures and texts beside them, one with two lines; and a picture without a text."""
+    for place in range(10):
+        put(root, f"{place}.jpg")
+        text(root, f"{place}.txt", f"thing {place}", *(["once more"] if place == 9 else []))
+    put(root, "zz.jpg")
+    return root
+
+
 BUILDERS = {
+    "coco": coco,
     "cars196": cars196,
     "cifar10": cifar10,
     "consumer2shop": consumer2shop,
     "cub200": cub200,
     "emoji-zs": emoji,
+    "flickr30k": flickr30k,
     "inshop": inshop,
     "lfw": lfw,
     "market1501": market1501,

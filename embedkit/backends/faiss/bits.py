@@ -1,0 +1,274 @@
+"""Binary codes: an exact scan of mapped memory, multi-index hashing, and approximate indexes over positions.
+
+Of rows at the same distance the lower ids come first. FAISS prefers lower positions, which is the same as long as
+ids ascend with them; where they do not, a second pass collects all rows at the distance of the k-th.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import faiss
+import numpy as np
+
+from embedkit.backends.contract import IndexSpec, SearchParams
+from embedkit.backends.faiss import kernel
+from embedkit.backends.faiss.kernel import Admitted, Found, Kernel, Mask
+from embedkit.codes import nearest_first
+
+if TYPE_CHECKING:
+    from embedkit.types import IdArray, VectorArray
+
+__all__ = ["BitKernel"]
+
+_PROBE = 128  # rows that are scanned while one entry of a hash table is looked up
+_SPARE = 1.5  # times the rows that a filter is expected to throw out of an answer
+_PARAMS: dict[str, kernel.Params] = {
+    "flat": {},
+    "hnsw": {"m": (16, 2, 128), "ef_construction": (200, 8, 4_096)},
+    "ivf": {"nlist": (0, 0, 1_000_000)},
+    "multihash": {"tables": (0, 0, 4_096)},
+}
+
+
+class BitKernel(Kernel):
+    """By Hamming distance."""
+
+    def __init__(self) -> None:
+        self._probing = threading.Lock()  # how far FAISS probes a multi-hash is a field of the index
+
+    def search(
+        self,
+        vectors: VectorArray,
+        queries: VectorArray,
+        k: int,
+        admitted: Admitted | None,
+        index: Any,
+        params: SearchParams | None,
+        ids: Callable[[], IdArray | None],
+    ) -> Found:
+        with kernel.alone(queries.shape, len(vectors)):
+            return self._search(vectors, queries, k, admitted, index, params, ids())
+
+    def _search(
+        self,
+        vectors: VectorArray,
+        queries: VectorArray,
+        k: int,
+        admitted: Admitted | None,
+        index: Any,
+        params: SearchParams | None,
+        known: IdArray | None,
+    ) -> Found:
+        if admitted is not None and admitted.rows is not None:
+            return _among(vectors, queries, k, admitted.rows, known)
+        mask = admitted.mask if admitted else None
+        if index is None:
+            return _exact(vectors, queries, k, mask, known)
+        covered = index.ntotal
+        beside = _exact(vectors, queries, k, mask, known, covered)
+        if isinstance(index, faiss.IndexBinaryMultiHash):
+            inside = self._probed(index, vectors[:covered], queries, k, mask, known)
+        else:
+            inside = _of_index(index, queries, k, mask, params)
+        every = kernel.merged([inside, beside], inside.values.shape[1] + beside.values.shape[1], lower=True)
+        return _cut(every, k, known)
+
+    def _probed(
+        self, index: Any, codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, ids: IdArray | None
+    ) -> Found:
+        """Multi-index hashing (Norouzi 2012), exactly.
+
+        A code within ``tables * (flips + 1) - 1`` bits of the query differs from it by at most `flips` bits in
+        one of the substrings at least, so one more flip is tried until k rows lie within. Where that would take
+        longer than a scan, the rows are scanned.
+        """
+        found = Found(*_room(len(queries), min(k, len(codes))))
+        left = np.arange(len(queries))
+        for flips in _worthwhile(index):
+            near = self._within(index, queries[left], flips)
+            wanting = []
+            for query, (values, positions) in zip(left.tolist(), near, strict=True):
+                if mask is not None:
+                    values, positions = values[mask[positions]], positions[mask[positions]]
+                if len(positions) >= found.positions.shape[1]:
+                    _put(found, query, values, positions, ids)
+                else:
+                    wanting.append(query)
+            left = np.array(wanting, np.int64)
+            if not len(left):
+                return found
+        rest = _exact(codes, queries[left], k, mask[: len(codes)] if mask is not None else None, ids)
+        found.values[left], found.positions[left] = rest.values, rest.positions
+        return found
+
+    def _within(self, index: Any, queries: VectorArray, flips: int) -> Iterator[tuple[Any, IdArray]]:
+        with self._probing:
+            index.nflip = flips
+            limits, values, positions = index.range_search(_padded(queries), index.nhash * (flips + 1))
+        return _pieces(limits, values, positions)
+
+    def build(self, spec: IndexSpec, vectors: VectorArray) -> Any:
+        params = kernel.checked_params(spec, _PARAMS)
+        if spec.family == "flat" or not len(vectors):
+            return None
+        bits = 8 * vectors.shape[1]
+        if spec.family == "hnsw":
+            index = faiss.IndexBinaryHNSW(bits, params["m"])
+            index.hnsw.efConstruction = params["ef_construction"]
+        elif spec.family == "multihash":
+            tables = min(params["tables"] or _tables(bits, len(vectors)), bits)
+            index = faiss.IndexBinaryMultiHash(bits, tables, min(32, bits // tables))
+            vectors = _padded(vectors)
+        else:
+            lists = kernel.lists_of(params["nlist"], len(vectors))
+            index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, lists)
+            index.cp.min_points_per_centroid = 1
+            index.train(kernel.sample(vectors, 256 * lists))
+        index.add(np.ascontiguousarray(vectors))
+        return index
+
+    def _write(self, index: Any, path: str) -> None:
+        faiss.write_index_binary(index, path)
+
+    def _read(self, path: str) -> Any:
+        return faiss.read_index_binary(path)
+
+
+def _room(n: int, k: int) -> tuple[Any, IdArray]:
+    return np.full((n, k), np.inf, np.float32), np.full((n, k), -1, np.int64)
+
+
+def _scan(codes: VectorArray, mask: Mask | None, queries: VectorArray, k: int, first: int, last: int) -> Found:
+    """The k nearest of a range, equal ones by position."""
+    values = np.empty((len(queries), min(k, last - first)), np.int32)
+    positions = np.full(values.shape, -1, np.int64)
+    if positions.size:
+        pointer = faiss.swig_ptr
+        heap = faiss.int_maxheap_array_t()
+        heap.nh, heap.k = values.shape
+        heap.val, heap.ids = pointer(values), pointer(positions)
+        chosen, _keep = kernel.selector(mask[first:last] if mask is not None else None)
+        sizes = (last - first, codes.shape[1])
+        sort = 1
+        faiss.hammings_knn_hc(
+            heap, pointer(queries), pointer(codes[first:last]), *sizes, sort, faiss.EXACT_TOPK, chosen
+        )
+        if first:
+            positions[positions >= 0] += first
+    return Found(values.astype(np.float32), positions)
+
+
+def _exact(
+    codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, ids: IdArray | None, start: int = 0
+) -> Found:
+    """The exact k nearest of the rows from position `start` on that a mask admits, equal ones by id."""
+    part = partial(_scan, codes, mask, queries, k)
+    found = kernel.in_parts(part, start, len(codes), queries.shape, k, lower=True)
+    if ids is None or not found.positions.size:
+        return found
+    furthest = np.where(found.positions[:, -1] >= 0, found.values[:, -1], 8 * codes.shape[1]).astype(int)
+    for distance in np.unique(furthest).tolist():
+        asking = np.flatnonzero(furthest == distance)
+        for query, (values, positions) in zip(
+            asking.tolist(), _closer(codes, queries[asking], distance, mask, start), strict=True
+        ):
+            _put(found, query, values, positions, ids)
+    return found
+
+
+def _closer(
+    codes: VectorArray, queries: VectorArray, distance: int, mask: Mask | None, start: int
+) -> Iterator[tuple[Any, IdArray]]:
+    """By query: distances and positions of all rows from `start` on up to a distance."""
+    pointer = faiss.swig_ptr
+    result = faiss.RangeSearchResult(len(queries))
+    chosen, _keep = kernel.selector(mask[start:] if mask is not None else None)
+    sizes = (len(queries), len(codes) - start, distance + 1, codes.shape[1])
+    faiss.hamming_range_search(pointer(queries), pointer(codes[start:]), *sizes, result, chosen)
+    limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).copy()
+    values = faiss.rev_swig_ptr(result.distances, int(limits[-1])).copy()
+    positions = faiss.rev_swig_ptr(result.labels, int(limits[-1])).copy()
+    return _pieces(limits, values, positions + start)
+
+
+def _pieces(limits: Any, values: Any, positions: IdArray) -> Iterator[tuple[Any, IdArray]]:
+    """What FAISS found in a radius, query by query."""
+    for first, last in itertools.pairwise(limits.tolist()):
+        yield values[first:last], positions[first:last]
+
+
+def _put(found: Found, query: int, values: Any, positions: IdArray, ids: IdArray | None) -> None:
+    """The nearest of these rows become the answer to a query."""
+    width = found.positions.shape[1]
+    best = nearest_first(values, positions if ids is None else ids[positions])[:width]
+    found.values[query, : len(best)], found.positions[query, : len(best)] = values[best], positions[best]
+
+
+def _cut(found: Found, k: int, ids: IdArray | None) -> Found:
+    """The k nearest, equal ones by id."""
+    there = found.positions >= 0
+    known = found.positions if ids is None else ids[np.where(there, found.positions, 0)]
+    best = nearest_first(np.where(there, found.values, np.inf), known)[:, :k]
+    return Found(np.take_along_axis(found.values, best, 1), np.take_along_axis(found.positions, best, 1))
+
+
+def _among(codes: VectorArray, queries: VectorArray, k: int, rows: IdArray, ids: IdArray | None) -> Found:
+    """The exact k nearest of a few rows, copied together in the order of their ids."""
+    if ids is not None:
+        rows = rows[np.argsort(ids[rows])]
+    found = _exact(codes[rows], queries, k, None, None)
+    return Found(found.values, rows[found.positions])
+
+
+def _of_index(index: Any, queries: VectorArray, k: int, mask: Mask | None, params: SearchParams | None) -> Found:
+    """Among the rows that an approximate index covers."""
+    if isinstance(index, faiss.IndexBinaryHNSW):
+        chosen, _keep = kernel.selector(mask)
+        k = min(k, index.ntotal)
+        native = faiss.SearchParametersHNSW(sel=chosen, efSearch=max((params and params.ef) or 64, k))
+        return _as_found(*index.search(queries, k, params=native))
+    native = faiss.SearchParametersIVF(nprobe=kernel.probes_of(index, params))
+    share = 1.0 if mask is None else float(np.mean(mask[: index.ntotal]))
+    ask = k if share == 1 else math.ceil(_SPARE * k / max(share, 1 / index.ntotal))
+    while True:  # an inverted file of codes takes no selector: ask for more, and throw out
+        ask = min(ask, index.ntotal)
+        found = _as_found(*index.search(queries, ask, params=native))
+        if mask is None:
+            return found
+        there = found.positions >= 0
+        good = there & mask[found.positions]
+        if ask == index.ntotal or bool(((good.sum(axis=1) >= k) | ~there.all(axis=1)).all()):
+            return Found(np.where(good, found.values, np.inf), np.where(good, found.positions, -1))
+        ask *= 4
+
+
+def _as_found(values: Any, positions: IdArray) -> Found:
+    return Found(values.astype(np.float32), positions)
+
+
+def _worthwhile(index: Any) -> Iterator[int]:
+    """Flips of a substring, from none on, as long as looking up is faster than a scan."""
+    lookups = 0
+    for flips in range(index.b + 1):
+        lookups += index.nhash * math.comb(index.b, flips)
+        if lookups * (1 + index.ntotal / 2**index.b) * _PROBE > index.ntotal:
+            return
+        yield flips
+
+
+def _tables(bits: int, rows: int) -> int:
+    """Norouzi's choice: substrings of about log2(rows) bits."""
+    return max(1, round(bits / max(8.0, math.log2(rows))))
+
+
+def _padded(codes: VectorArray) -> VectorArray:
+    """A copy with room behind it: FAISS reads a substring as eight bytes, wherever it begins."""
+    room = np.zeros(codes.size + 8, np.uint8)
+    room[: codes.size] = codes.ravel()
+    return room[: codes.size].reshape(codes.shape)

@@ -1,0 +1,69 @@
+"""Directions whose signs are bits, without training: PCA-sign, ITQ, LSH, and a vector's own numbers. Plain NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from embedkit.types import FloatArray
+
+__all__ = ["METHODS", "directions", "itq_rotation", "principal_axes"]
+
+METHODS = ("itq", "lsh", "pca", "sign")
+_FLAT = 1e-4  # a deviation this small beside the largest is rounding
+_ROUNDS = 50  # of ITQ, as in section 3 of its paper
+
+
+def directions(centred: FloatArray, bits: int, method: str, *, seed: int = 0) -> FloatArray:
+    """``(bits, channels)``, whose products with vectors less their mean ``(n, channels)`` have the bits as signs.
+
+    ``pca``: the axes of largest variance. ``itq``: these, turned so that the signs lose least (Gong & Lazebnik 2011).
+    ``lsh``: random ones (Charikar 2002, section 3). ``sign``: the channels themselves. Raises ConfigError.
+    """
+    channels = centred.shape[1]
+    if method == "sign":
+        if bits != channels:
+            raise ConfigError(f"hash=sign gives a bit for each of {channels} numbers, not bits={bits}; take itq or pca")
+        return np.eye(channels, dtype=np.float32)
+    if method == "lsh":
+        return np.random.default_rng(seed).standard_normal((bits, channels)).astype(np.float32)
+    axes = principal_axes(centred, bits)
+    if method == "itq":
+        axes = itq_rotation(centred @ axes.T, seed=seed).T @ axes
+    return axes.astype(np.float32)
+
+
+def principal_axes(centred: FloatArray, count: int) -> FloatArray:
+    """The orthonormal directions of largest variance, ``(count, channels)``. Raises ConfigError if there are fewer."""
+    values = centred.astype(np.float64)
+    wide = len(values) < values.shape[1]
+    squares, vectors = np.linalg.eigh(values @ values.T if wide else values.T @ values)  # sooner than a singular one
+    deviations = np.sqrt(np.maximum(squares[::-1], 0))
+    span = int(np.count_nonzero(deviations > _FLAT * deviations[0])) if len(deviations) else 0
+    if span < count:
+        raise ConfigError(
+            f"These pictures span only {span} dimensions, not {count}; give more varied ones, or take fewer bits"
+        )
+    axes = vectors[:, ::-1][:, :count].T
+    if wide:
+        axes = (axes @ values) / deviations[:count, None]
+    return axes.astype(np.float32)
+
+
+def itq_rotation(projected: FloatArray, *, seed: int = 0, rounds: int = _ROUNDS) -> FloatArray:
+    """The rotation R of ITQ for ``(n, bits)`` V: from a random one on, ‖sign(VR) - VR‖² falls (eq. 2, section 2.2).
+
+    Alternately B = sign(VR), and R = Ŝ Sᵀ out of the singular value decomposition BᵀV = S Ω Ŝᵀ.
+    """
+    bits = projected.shape[1]
+    values = projected.astype(np.float64)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((bits, bits)))
+    for _ in range(rounds):
+        signs = np.where(values @ rotation > 0, 1.0, -1.0)
+        left, _, right = np.linalg.svd(signs.T @ values)
+        rotation = (left @ right).T
+    return rotation.astype(np.float32)

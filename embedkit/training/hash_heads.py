@@ -1,0 +1,107 @@
+"""The last layer of a hash encoder: the numbers whose signs are the bits, and where training starts them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from embedkit.encoders.projections import directions
+from embedkit.errors import ConfigError
+from embedkit.training.losses.build import build_loss
+from embedkit.training.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    from embedkit.types import FloatArray
+
+__all__ = ["BLOCK", "BlockCode", "DivideAndEncode", "build_head", "head_of", "start_head"]
+
+BLOCK = 8  # bits of which a block code sets one
+_SLICE = 50
+_log = logging.getLogger(__name__)
+
+
+class DivideAndEncode(nn.Module):
+    """Lai 2015, section 3.2: an intermediate layer of 50 numbers for each bit; each bit sees only its own 50.
+
+    ``(n, features)`` in, ``(n, bits)`` out, before the sigmoid. The paper has fewer bits depend on one another so.
+    """
+
+    def __init__(self, features: int, bits: int, *, width: int = _SLICE) -> None:
+        super().__init__()
+        self.bits, self.width = bits, width
+        self.divide = nn.Linear(features, bits * width)
+        self.encode = nn.Parameter(torch.randn(bits, width) / width**0.5)
+        self.bias = nn.Parameter(torch.zeros(bits))
+
+    def forward(self, features: Tensor) -> Tensor:
+        slices = torch.relu(self.divide(features)).view(-1, self.bits, self.width)
+        return (slices * self.encode).sum(2) + self.bias
+
+
+class BlockCode(nn.Module):
+    """Jain 2017 (SuBiC): in every block of `block` bits exactly one is 1, that of the largest number.
+
+    ``(n, features)`` in, ``(n, bits)`` out: a linear layer, each block less the middle between its largest number and
+    the next. So the signs are the one-hot code, and the softmax over a block is as without that.
+    """
+
+    def __init__(self, features: int, bits: int, *, block: int = BLOCK) -> None:
+        super().__init__()
+        self.block = block
+        self.linear = nn.Linear(features, bits)
+
+    def forward(self, features: Tensor) -> Tensor:
+        blocks = self.linear(features).unflatten(1, (-1, self.block))
+        middle = blocks.topk(2, dim=2).values.mean(dim=2, keepdim=True)
+        return (blocks - middle).flatten(1)
+
+
+def head_of(recipe: TrainingRecipe) -> str:
+    """How the bits are made: as the recipe says, else as its loss asks for. Raises ConfigError, UnknownName."""
+    if recipe.head:
+        return recipe.head
+    with torch.random.fork_rng():  # this loss is only asked
+        return build_loss(recipe.loss, dim=recipe.bits, classes=2).head
+
+
+def build_head(kind: str, features: int, bits: int) -> nn.Module:
+    """A layer from features to the numbers of bits."""
+    kinds = {"linear": nn.Linear, "divide": DivideAndEncode, "blocks": BlockCode}
+    return kinds[kind](features, bits)
+
+
+@torch.no_grad()
+def start_head(head: nn.Module, features: Tensor, *, seed: int) -> None:
+    """Set a layer so that the signs of some pictures' features ``(n, features)`` are good codes before training.
+
+    A linear layer starts from ITQ, which keeps most of what the network knows, with every bit in balance; the numbers
+    of a divide-and-encode layer are centred. Both are scaled to a mean square of 1.
+    """
+    if isinstance(head, nn.Linear):
+        _from_itq(head, features, seed)
+        bias = head.bias
+    elif isinstance(head, BlockCode):
+        _from_itq(head.linear, features, seed)
+        return
+    elif isinstance(head, DivideAndEncode):
+        bias = head.bias
+        head.encode.div_(head(features).std().clamp_min(1e-6))
+    else:
+        return
+    bias.sub_(head(features).mean(dim=0))
+
+
+def _from_itq(layer: nn.Linear, features: Tensor, seed: int) -> None:
+    mean = features.mean(dim=0)
+    centred: FloatArray = (features - mean).cpu().numpy()
+    try:
+        axes = torch.from_numpy(directions(centred, layer.out_features, "itq", seed=seed)).to(features)
+    except ConfigError as error:  # few or like pictures: the random directions of the layer have to do
+        _log.debug("The hash layer starts at random: %s", error)
+        axes = layer.weight.detach().clone()
+    numbers = (features - mean) @ axes.T
+    layer.weight.copy_(axes / numbers.square().mean().sqrt().clamp_min(1e-6))
+    layer.bias.copy_(-layer.weight @ mean)

@@ -1,0 +1,165 @@
+"""Pictures and texts in one space: the network of pictures, an encoder of texts that stays, a layer after each."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embedkit.encoders.builtin import minilm_folder
+from embedkit.encoders.choose import open_folder
+from embedkit.encoders.contract import Encoder
+from embedkit.encoders.export import export_encoder
+from embedkit.encoders.fingerprint import fingerprint_of
+from embedkit.encoders.folder import ONNX, TEXT_ONNX, TOKENIZER, WEIGHTS, read_manifest
+from embedkit.encoders.load import model_folder_of
+from embedkit.encoders.model import JointEncoder
+from embedkit.encoders.projected import ProjectedTextEncoder, Sentences, TextFiles
+from embedkit.encoders.torch_model import PixelModel
+from embedkit.errors import BadSource, ConfigError
+from embedkit.specs import parse_spec
+from embedkit.training.datasets.contract import Captions, Split
+from embedkit.training.losses.joint import JointLoss, build_joint_loss
+from embedkit.training.network import TEXTS, Built, Objective, as_encoder
+from embedkit.training.recipe import TrainingRecipe
+
+if TYPE_CHECKING:
+    from embedkit.encoders.preprocess import Preprocess
+    from embedkit.types import IdArray
+
+__all__ = ["CaptionVectors", "JointBuilt", "JointModel", "JointObjective", "build_joint_objective", "with_texts"]
+
+
+class JointModel(PixelModel):
+    """A `PixelModel` with the layer that takes the vectors of texts into its space."""
+
+    def __init__(self, model: PixelModel, texts: nn.Module, recipe: Preprocess) -> None:
+        super().__init__(model.network, model.pooling, recipe)
+        self.texts = texts
+
+
+class JointObjective(Objective):
+    """Pixels, labels and the vectors ``(n, m)`` of a caption for each picture in; the loss and embeddings out."""
+
+    def __init__(self, model: JointModel, loss: JointLoss) -> None:
+        super().__init__(model, loss)
+
+    def forward(self, pixels: Tensor, labels: Tensor, captions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        assert captions is not None
+        assert isinstance(self.model, JointModel)
+        given = self.embed(pixels)
+        return self.loss(given, self.model.texts(captions), labels), self.embeddings(given)
+
+
+class CaptionVectors:
+    """The vectors ``(m, n)`` of the captions of a split, of which every picture is shown one at a time."""
+
+    def __init__(self, captions: Captions, sentences: Sentences) -> None:
+        order = np.argsort(captions.labels, kind="stable")
+        self._vectors = sentences([captions.texts[row] for row in order])
+        self._counts = np.bincount(captions.labels)
+        self._starts = np.cumsum(self._counts) - self._counts
+
+    def drawn(self, labels: IdArray, seed: int) -> Tensor:
+        """One caption of every label, at random."""
+        drawn = np.random.default_rng(seed).random(len(labels))
+        rows = self._starts[labels] + (drawn * self._counts[labels]).astype(np.int64)
+        return torch.from_numpy(self._vectors[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class JointBuilt(Built):
+    """`sentences` give the vectors of texts, before the layer that learns; `captions` those of the training split."""
+
+    sentences: Sentences
+    captions: CaptionVectors
+
+    def encoder(self, model: PixelModel, recipe: TrainingRecipe, *, name: str, threads: int = 0) -> Encoder:
+        assert isinstance(model, JointModel)
+        pictures = as_encoder(model, self.pictures, recipe, name=name, threads=threads)
+        parts = [one.encode() for one in (pictures.spec.fingerprint, self.sentences.spec.fingerprint)]
+        spec = replace(pictures.spec, modalities=("image", "text"), fingerprint=fingerprint_of(parts, {}))
+        weight = bias = None
+        if isinstance(model.texts, nn.Linear):
+            weight, bias = (one.detach().cpu().numpy() for one in (model.texts.weight, model.texts.bias))
+        pictures.spec = spec
+        return JointEncoder(spec, pictures, ProjectedTextEncoder(spec, self.sentences, weight, bias))
+
+    def beside(self, labels: IdArray, seed: int) -> tuple[Tensor, ...]:
+        return (self.captions.drawn(labels, seed),)
+
+
+def with_texts(built: Built, recipe: TrainingRecipe, train: Split) -> JointBuilt:
+    """The model with a layer for texts: of random numbers, or that of the run folder that it goes on from.
+
+    With ``dim = 0`` neither side has a new layer. Raises BadSource, ConfigError, DataCorrupt, MissingExtra.
+    """
+    if train.captions is None:
+        raise BadSource("The data set has no captions")
+    sentences = _sentences(recipe.texts)
+    layer: nn.Module = nn.Linear(sentences.spec.dim, built.dim)
+    folder = model_folder_of(recipe.encoder)
+    known = _stored(folder, recipe) if folder is not None else {}
+    if known:
+        layer.load_state_dict(known)
+    elif not built.layers["dim"]:
+        if sentences.spec.dim != built.dim:
+            raise ConfigError(
+                f"With dim = 0 pictures and texts must have vectors of one length, but {recipe.encoder!r} gives "
+                f"{built.dim} numbers and {recipe.texts!r} {sentences.spec.dim}; set dim"
+            )
+        layer = nn.Identity()
+    values = {one.name: getattr(built, one.name) for one in fields(Built)}
+    values["model"] = JointModel(built.model, layer, built.pictures).to(memory_format=torch.channels_last)
+    return JointBuilt(**values, sentences=sentences, captions=CaptionVectors(train.captions, sentences))
+
+
+def _stored(folder: Path, recipe: TrainingRecipe) -> dict[str, Tensor]:
+    """The layer for texts of a run folder; nothing where it was trained without. Raises ConfigError."""
+    from safetensors.torch import load_file
+
+    state = load_file(str(folder / WEIGHTS))
+    known = {name.removeprefix(TEXTS): tensor for name, tensor in state.items() if name.startswith(TEXTS)}
+    before = read_manifest(folder).training["recipe"].get("texts", recipe.texts)
+    if known and before != recipe.texts:
+        raise ConfigError(
+            f"{str(folder)!r} learned with texts={before!r}; to start from it, set texts to the same, "
+            f"not {recipe.texts!r}"
+        )
+    return known
+
+
+def _sentences(text: str) -> Sentences:
+    """An encoder of texts as files that run without torch. Raises ConfigError where it takes no texts."""
+    folder = model_folder_of(text)
+    spec = parse_spec(text) if folder is None else None
+    if spec is not None and spec.name == "minilm":
+        folder = minilm_folder(spec)
+    temporary = None
+    if folder is None:
+        temporary = Path(tempfile.mkdtemp(prefix="embedkit-texts-"))
+        folder = export_encoder(text, temporary / "texts")
+    manifest = read_manifest(folder, name=text)
+    if "text" not in manifest.spec.modalities:
+        raise ConfigError(f"The encoder {text!r} takes no texts; set texts to one that does, such as 'minilm'")
+    encoder = open_folder(folder, name=text, runtime="onnx")
+    if isinstance(encoder, JointEncoder):
+        made = Sentences(encoder.texts, TextFiles(folder / TEXT_ONNX, folder / TOKENIZER, manifest.text or {}))
+    else:
+        made = Sentences(encoder, TextFiles(folder / ONNX, folder / TOKENIZER, manifest.preprocess))
+    if temporary is not None:
+        weakref.finalize(made, shutil.rmtree, temporary, ignore_errors=True)
+    return made
+
+
+def build_joint_objective(built: JointBuilt, recipe: TrainingRecipe, *, classes: int) -> JointObjective:
+    """The model with the loss that the recipe names. Raises ConfigError, UnknownName."""
+    assert isinstance(built.model, JointModel)
+    return JointObjective(built.model, build_joint_loss(recipe.loss, dim=built.dim, classes=classes))

@@ -1,0 +1,187 @@
+"""Codes in the files of the FAISS backend: the same upkeep as floats, and ties that go by id."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+
+import numpy as np
+import pytest
+
+from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
+from embedkit.backends.faiss import bits as faiss_bits
+from embedkit.backends.faiss import collection as faiss_collection
+from embedkit.backends.open import open_backend
+from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.filters import F
+from tests.integration.test_faiss import settle
+
+BITS = 32
+SPEC = CollectionSpec("c", BITS, "hamming", "binary")
+INDEXES = ["flat", "hnsw(m=24)", "ivf(nlist=2)", "multihash(tables=2)", "multihash(tables=4)"]
+THOROUGH = SearchParams(ef=1_000, nprobe=1_000)
+
+
+def codes_of(count, seed=0):
+    """Clusters of near codes, so that the last place of an answer is nearly always tied."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 256, (8, BITS // 8), dtype=np.uint8)[rng.integers(0, 8, count)]
+    codes[:, 1] ^= rng.choice(np.array([0, 1, 3, 64], np.uint8), count)
+    return codes
+
+
+def same(found, exact):
+    np.testing.assert_array_equal(found.distances, exact.distances)
+    np.testing.assert_array_equal(found.ids, exact.ids)
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"faiss:///{tmp_path}/faiss"
+
+
+@pytest.fixture
+def backend(url):
+    opened = open_backend(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def oracle():
+    opened = open_backend("oracle://x")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Compaction and index building start with a handful of rows, and a multi-hash is probed before any scan."""
+    monkeypatch.setattr(faiss_collection, "_SOME", 20)
+    monkeypatch.setattr(faiss_bits, "_PROBE", 0)
+
+
+@pytest.mark.parametrize("order", ["ids ascend", "ids in any order"])
+@pytest.mark.parametrize("index", INDEXES)
+def test_every_index_answers_with_deaths_filters_and_rows_beside_it(backend, oracle, eager, monkeypatch, index, order):
+    monkeypatch.setattr(faiss_collection, "_SOME", 10**9)  # no upkeep: what lies beside the index stays there
+    codes = codes_of(300)
+    ids = np.arange(300) * 3 if order == "ids ascend" else np.random.default_rng(1).permutation(300)
+    for one in (backend, oracle):
+        one.create(SPEC)
+        one.upsert("c", ids[:250], codes[:250], [{"n": n % 100} for n in range(250)])
+        if one is backend:
+            one.build_index("c", IndexSpec.parse(index))
+        one.upsert("c", ids[250:], codes[250:], [{"n": n % 100} for n in range(250, 300)])
+    assert (backend._get("c")._state.ids_out_of_order is None) == (order == "ids ascend")
+    for dead in ([], ids[[0, 100, 299, 57]]):
+        for one in (backend, oracle):
+            one.delete("c", np.array(dead, np.int64))
+        for bound in (None, 0, 1, 20, 60, 100):
+            where = F("n") < bound if bound is not None else None
+            for queries, k in ((codes[:1], 7), (codes[:3] ^ np.uint8(5), 400), (codes_of(9, seed=2), 25)):
+                found = backend.search("c", queries, k, where, THOROUGH)
+                exact = oracle.search("c", queries, k, where)
+                if index.startswith(("flat", "multihash")):
+                    same(found, exact)
+                elif index.startswith("ivf"):  # all lists are searched, so only ties at the end are open
+                    np.testing.assert_array_equal(found.distances, exact.distances)
+                else:
+                    assert np.count_nonzero(found.distances == exact.distances) >= 0.95 * exact.distances.size
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_scan_on_several_cores_breaks_ties_as_one_does(backend, oracle, monkeypatch, threads):
+    monkeypatch.setattr(faiss_collection.kernel, "_SPLIT", 0)
+    monkeypatch.setattr(faiss_collection.kernel, "_THREADS", threads)
+    for one in (backend, oracle):
+        one.create(SPEC)
+        one.upsert("c", np.arange(200), codes_of(200))
+    for k in (1, 5, 90, 300):
+        same(backend.search("c", codes_of(2, seed=3), k), oracle.search("c", codes_of(2, seed=3), k))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_two_connections_stay_in_step_through_any_order_of_writes(url, oracle, eager, seed):
+    ours = [open_backend(url), open_backend(url)]
+    chance, ids, codes = random.Random(seed), 5 + 3 * np.arange(120), codes_of(120)
+    for one in (ours[0], oracle):
+        one.create(SPEC)
+    for step in range(15):
+        rows = np.array(chance.sample(range(120), chance.randint(1, 40)))
+        action = chance.choice(("upsert", "upsert", "upsert", "delete", "update", "build"))
+        for one in (ours[step % 2], oracle):
+            if action == "upsert":
+                one.upsert("c", ids[rows], codes[rows] ^ np.uint8(step), [{"n": step} for _ in rows])
+            elif action == "delete":
+                one.delete("c", ids[rows])
+            elif action == "update":
+                one.update_columns("c", ids[rows], [{"n": -step} for _ in rows])
+            elif one is not oracle:
+                one.build_index("c", IndexSpec.parse(chance.choice(("flat", "multihash(tables=2)"))))
+        for one in ours:
+            assert one.count("c") == oracle.count("c")
+            for where in (None, F("n") < 0, F("n") >= step - 3):
+                same(one.search("c", codes[:4], 30, where), oracle.search("c", codes[:4], 30, where))
+    for one in ours:
+        one.close()
+
+
+def test_a_compaction_gives_the_space_back_and_the_index_follows(backend, eager, tmp_path):
+    backend.create(CollectionSpec("c", BITS, "hamming", "binary", IndexSpec.parse("multihash(tables=2)")))
+    backend.upsert("c", np.arange(1_000), codes_of(1_000))
+    for start in range(0, 500, 100):
+        backend.delete("c", np.arange(start, start + 100))
+    settle(backend)
+    backend.build_index("c", IndexSpec.parse("multihash(tables=2)"))
+    there = tmp_path / "faiss" / "c"
+    assert [path.stat().st_size for path in there.glob("vectors-*.u8")] == [500 * BITS // 8]
+    assert backend._get("c")._state.covered == 500
+    assert sorted(i for page in backend.scan_ids("c") for i in page.tolist()) == list(range(500, 1_000))
+    again = open_backend(backend.url)
+    assert again.search("c", codes_of(1_000)[700:701], 1).distances.tolist() == [[0.0]]
+    (index,) = there.glob("index-*.faiss")
+    os.truncate(index, 20)
+    broken = open_backend(backend.url)
+    with pytest.raises(DataCorrupt, match="build it again"):
+        broken.count("c")
+    again.close()
+
+
+def test_a_multihash_is_asked_by_several_threads_at_once(backend, eager):
+    """How far it is probed lies in the index itself."""
+    codes = np.random.default_rng(0).integers(0, 256, (3_000, 8), dtype=np.uint8)
+    backend.create(CollectionSpec("c", 64, "hamming", "binary"))
+    backend.upsert("c", np.arange(3_000), codes)
+    queries = [codes[5:6], codes[6:7] ^ np.uint8(1), ~codes[7:8]]
+    exact = [backend.search("c", query, 5) for query in queries]
+    backend.build_index("c", IndexSpec.parse("multihash(tables=8)"))
+    wrong = []
+
+    def ask(number):
+        for _ in range(10):
+            found = backend.search("c", queries[number % 3], 5)
+            if found.ids.tolist() != exact[number % 3].ids.tolist():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("multihash(hashes=2)", "no parameter 'hashes'; known: tables"),
+        ("multihash(tables=0.5)", "not a whole number"),
+        ("ivf(nlist=-1)", "not a whole number"),
+    ],
+)
+def test_a_bad_parameter_of_an_index_of_codes_is_named(backend, text, message):
+    backend.create(SPEC)
+    with pytest.raises(ConfigError, match=message):
+        backend.build_index("c", IndexSpec.parse(text))

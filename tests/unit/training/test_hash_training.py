@@ -1,0 +1,202 @@
+"""A hash encoder, from the recipe to codes that every runtime gives."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+import embedkit
+from embedkit.encoders.codes import clear_flips, packed
+from embedkit.encoders.load import load_encoder
+from embedkit.encoders.probe import probe_pixels
+from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.testing.encoder import EncoderContract
+from embedkit.training.hash_heads import BlockCode, DivideAndEncode, build_head, head_of, start_head
+from embedkit.training.recipe import TrainingRecipe
+from embedkit.training.train import train_encoder
+from tests.conftest import picture
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Sixteen classes of four pictures: a pattern, in four brightnesses."""
+    root = tmp_path_factory.mktemp("shop")
+    for place in range(16):
+        folder = root / f"thing {place:02}"
+        folder.mkdir()
+        for copy in range(4):
+            picture(place, (64, 64)).point(lambda value, copy=copy: value * (8 - copy) // 8).save(
+                folder / f"{copy}.png"
+            )
+    return root
+
+
+def small(shop, loss, **changes):
+    changes = {"encoder": "effnet-lite0(size=64)", "batch": 10, "steps": 2, "validate": 0, "bits": 16} | changes
+    return TrainingRecipe(data=str(shop), loss=loss).changed(changes)
+
+
+def train(recipe, out):
+    return train_encoder(recipe, out, plots=False, threads=1)
+
+
+@pytest.fixture(scope="module", params=["hashnet", "dnnh", "subic"])
+def run(request, shop, tmp_path_factory):
+    """One run for each kind of head."""
+    out = tmp_path_factory.mktemp(request.param) / "run"
+    train(small(shop, request.param), out)
+    return out
+
+
+def test_a_run_is_a_binary_encoder_whose_codes_are_the_same_in_every_runtime(run):
+    spec = embedkit.describe_encoder(str(run))
+    assert (spec.kind, spec.dim, spec.normalized) == ("binary", 16, False)
+    pixels = np.stack([np.asarray(picture(seed, (64, 64))) for seed in range(8)])
+    codes, numbers = {}, {}
+    for runtime in ("onnx", "openvino"):
+        encoder = load_encoder(str(run), runtime=runtime)
+        codes[runtime], numbers[runtime] = encoder.encode(pixels), encoder.numbers(pixels)
+        assert encoder.encode(pixels[:0]).shape == (0, 2)
+        encoder.close()
+    assert codes["onnx"].dtype == np.uint8
+    assert codes["onnx"].shape == (8, 2)
+    assert (codes["onnx"] == packed(numbers["onnx"])).all()
+    assert clear_flips(numbers["openvino"], numbers["onnx"]) == 0
+    assert len(np.unique(codes["onnx"], axis=0)) > 1
+
+
+def test_a_run_that_goes_on_from_its_folder_keeps_its_head_whatever_the_loss(run, shop, tmp_path):
+    before = json.loads((run / "encoder.json").read_text())["training"]["recipe"]
+    train(small(shop, "csq", encoder=str(run), steps=1), tmp_path / "next")
+    after = json.loads((tmp_path / "next" / "encoder.json").read_text())["training"]["recipe"]
+    assert (after["bits"], after["head"]) == (16, before["head"])
+    with pytest.raises(ConfigError, match="codes of bits=16"):
+        train(small(shop, "csq", encoder=str(run), bits=32), tmp_path / "other")
+
+
+def test_the_codes_of_subic_have_one_bit_in_each_block(shop, tmp_path):
+    train(small(shop, "subic", bits=32), tmp_path / "run")
+    encoder = load_encoder(str(tmp_path / "run"), runtime="onnx")
+    bits = np.unpackbits(encoder.encode(probe_pixels((64, 64))), axis=1)
+    assert (bits.reshape(-1, 4, 8).sum(axis=2) == 1).all()
+
+
+def test_codes_are_judged_by_hamming_distance_while_training_and_afterwards(shop, tmp_path):
+    report = train_encoder(small(shop, "hashnet", validate=100), tmp_path / "run", threads=1)
+    judged = embedkit.evaluate_encoder(tmp_path / "run", shop, curves=tmp_path / "curves.png")
+    assert {"map@1000", "precision@h2", "recall@h2", "recall@1"} <= judged.metrics.keys()
+    for name in ("map@1000", "precision@h2"):
+        assert judged.metrics[name] == pytest.approx(report.end[name], abs=0.1)
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "run" / "plots" / "codes.png").is_file()
+    assert "curves" not in judged.as_dict()
+    with pytest.raises(ConfigError, match="makes floats; leave curves out"):
+        embedkit.evaluate_encoder("effnet-lite0", shop, curves=tmp_path / "x.png")
+
+
+def test_a_model_whose_bits_are_others_than_its_probes_is_refused(run):
+    path = run / "model.onnx"
+    before = path.read_bytes()
+    model = onnx.load(path)
+    biases = [one for one in model.graph.initializer if list(one.dims) == [16]]
+    assert biases
+    for one in biases:
+        values = numpy_helper.to_array(one).copy()
+        values[3] *= -50
+        values[3] -= 50
+        one.CopyFrom(numpy_helper.from_array(values, one.name))
+    onnx.save(model, path)
+    with pytest.raises(DataCorrupt, match="other vectors than the model was exported with"):
+        load_encoder(str(run), runtime="onnx")
+    path.write_bytes(before)
+
+
+def test_clear_bits_count_and_those_next_to_zero_do_not():
+    expected = np.array([[1.0, -1.0, 0.001, -2.0]], np.float32)
+    assert clear_flips(np.array([[1.0, -1.0, -0.001, -2.0]], np.float32), expected) == 0
+    assert clear_flips(np.array([[-1.0, -1.0, 0.001, 2.0]], np.float32), expected) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"bits": 20}, "bits = 20 is not a multiple of 8 from 16 to 512"),
+        ({"bits": 1024}, "bits = 1024 is not a multiple of 8"),
+        ({"bits": -8}, "bits = -8 is not"),
+        ({"bits": 64, "dim": 32}, "dim = 32 and bits = 64 are both set"),
+        ({"head": "divide"}, "head = 'divide' makes bits, and bits is 0"),
+        ({"bits": 64, "head": "round"}, "head = 'round' is not one of"),
+    ],
+)
+def test_bits_that_cannot_be_are_one_sentence(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainingRecipe(steps=1).changed(changes).checked()
+
+
+def test_bits_are_the_dimension():
+    assert TrainingRecipe(steps=1, bits=64).checked().dim == 64
+    assert TrainingRecipe(steps=1, bits=64, dim=64).checked().dim == 64
+    assert TrainingRecipe(steps=1).checked().dim == 128
+
+
+def test_a_loss_of_codes_without_bits_says_what_is_missing(shop, tmp_path):
+    with pytest.raises(ConfigError, match="makes binary codes; say how long they are"):
+        train(small(shop, "hashnet", bits=0), tmp_path / "run")
+
+
+def test_a_loss_brings_its_head_and_the_recipe_may_name_another():
+    assert [head_of(TrainingRecipe(loss=name, bits=16)) for name in ("nt-xent", "dnnh", "subic")] == [
+        "linear",
+        "divide",
+        "blocks",
+    ]
+    assert head_of(TrainingRecipe(loss="dnnh", head="linear", bits=16)) == "linear"
+
+
+def test_divide_and_encode_lets_each_bit_see_its_own_slice():
+    head = DivideAndEncode(6, 4, width=3)
+    given = torch.randn(2, 6)
+    slices = torch.relu(given @ head.divide.weight.T + head.divide.bias).view(2, 4, 3)
+    expected = torch.stack([slices[:, bit] @ head.encode[bit] + head.bias[bit] for bit in range(4)], dim=1)
+    torch.testing.assert_close(head(given), expected)
+
+
+def test_a_block_code_has_the_softmax_of_its_layer_and_one_sign_a_block():
+    head, given = BlockCode(6, 16), torch.randn(5, 6)
+    plain, found = head.linear(given).view(5, 2, 8), head(given).view(5, 2, 8)
+    torch.testing.assert_close(found.softmax(2), plain.softmax(2))
+    assert ((found > 0).sum(2) == 1).all()
+    assert (found.argmax(2) == plain.argmax(2)).all()
+
+
+@pytest.mark.parametrize("kind", ["linear", "divide"])
+def test_bits_start_in_balance_and_at_one_scale(kind):
+    torch.manual_seed(0)
+    features = 3 + torch.randn(200, 40) * torch.linspace(0.1, 4, 40)
+    head = build_head(kind, 40, 16)
+    start_head(head, features, seed=0)
+    numbers = head(features)
+    assert numbers.mean(0).abs().max() < 1e-3
+    assert 0.5 < numbers.square().mean() < 2
+    assert ((numbers > 0).float().mean(0) - 0.5).abs().max() < 0.25
+
+
+def test_fewer_pictures_than_bits_are_no_trouble():
+    head = nn.Linear(40, 16)
+    start_head(head, torch.randn(5, 40), seed=0)
+    assert head.weight.isfinite().all()
+    assert head(torch.randn(2, 40)).abs().sum() > 0
+
+
+class TestHashEncoder(EncoderContract):
+    """The contract holds for one that was trained."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, run):
+        self.spec = str(run)

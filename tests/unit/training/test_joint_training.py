@@ -1,0 +1,137 @@
+"""Pictures and texts trained into one space, on small pictures: what is written, resumed, started from and refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import embedkit
+from embedkit.encoders.load import load_encoder
+from embedkit.errors import BadSource, ConfigError, UnknownName
+from embedkit.training import loop
+from embedkit.training.recipe import Augment, TrainingRecipe
+from embedkit.training.train import train_encoder
+from tests import tiny_models
+from tests.conftest import picture
+from tests.unit.training.test_trainer import losses, ran, same
+
+COLOURS = ("red", "green", "blue", "grey")
+STILL = Augment(flip=False, crop=1.0, colour=0.0)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Twenty pictures with one to three captions each."""
+    root = tmp_path_factory.mktemp("shop")
+    rows = ["path,caption"]
+    for place in range(20):
+        picture(place, (64, 64)).save(root / f"{place:02}.png")
+        rows += [
+            f"{place:02}.png,a {COLOURS[place % 4]} thing number {place}" + " again" * copy
+            for copy in range(1 + place % 3)
+        ]
+    (root / "captions.csv").write_text("\n".join(rows))
+    return root / "captions.csv"
+
+
+def small(shop, **changes):
+    recipe = TrainingRecipe(
+        data=str(shop),
+        task="image-text",
+        encoder="effnet-lite0(size=64)",
+        dim=16,
+        loss="clip",
+        batch=8,
+        steps=3,
+        validate=0,
+    )
+    return replace(recipe, **changes)
+
+
+def train(recipe, out):
+    return train_encoder(recipe, out, plots=False, threads=1)
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("loss", "frozen"), [("clip", 0.9), *((loss, 1.0) for loss in ("clip", "instance", "siglip", "vse++(warmup=2)"))]
+)
+def test_every_loss_trains_and_goes_on_from_its_checkpoint_bit_by_bit(loss, frozen, shop, tmp_path):
+    recipe = small(shop, loss=loss, frozen=frozen, augment=STILL if frozen == 1 else Augment()).checked()
+    whole = ran(recipe, tmp_path / "whole")
+    assert np.isfinite(losses(tmp_path / "whole")).all()
+    with pytest.raises(KeyboardInterrupt):
+        ran(recipe, tmp_path / "run", stop_after=2)
+    assert same(ran(recipe, tmp_path / "run"), whole)
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    assert {"model.texts.weight", "model.pooling.embedding.weight"} <= whole.keys()
+
+
+def test_a_network_that_stays_is_asked_once_for_each_picture(shop, tmp_path, monkeypatch):
+    recipe = small(shop, frozen=1.0, augment=STILL).checked()
+    ran(recipe, tmp_path / "kept")
+    monkeypatch.setattr(loop, "nothing_varies", lambda *_: False)
+    ran(recipe, tmp_path / "again")
+    assert losses(tmp_path / "kept") == pytest.approx(losses(tmp_path / "again"), rel=1e-4)
+
+
+def test_a_run_folder_takes_pictures_and_texts_and_has_the_figures_of_the_run(shop, tmp_path):
+    report = train(small(shop, steps=40, validate=20, frozen=1.0, augment=STILL, head_rate=0.01), tmp_path / "run")
+    assert (report.primary, report.failed) == ("mean-recall", 0)
+    encoder = load_encoder(str(tmp_path / "run"))
+    assert encoder.spec.modalities == ("image", "text")
+    texts = encoder.encode(["a red thing number 4", "a red thing number 4", "a blue thing"])
+    np.testing.assert_allclose(np.linalg.norm(texts, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(texts[0], texts[1])
+    trained = small(shop, encoder=str(tmp_path / "run"), dim=0)
+    judged = embedkit.evaluate_encoder(tmp_path / "run", shop)
+    assert judged.metrics == pytest.approx(dict(report.end), abs=0.15)
+    assert judged.protocol == "image-text"
+    encoder.close()
+    train(replace(trained, steps=1, rate=0.0, head_rate=0.0), tmp_path / "again")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
+
+
+def test_the_fingerprint_covers_the_layer_of_texts(shop, tmp_path):
+    train(small(shop, steps=1), tmp_path / "one")
+    train(small(shop, steps=1, loss="siglip"), tmp_path / "two")
+    specs = [embedkit.describe_encoder(str(tmp_path / name)) for name in ("one", "two")]
+    assert specs[0].fingerprint != specs[1].fingerprint
+
+
+def test_a_ready_made_pair_is_trained_on_against_its_own_texts(shop, tmp_path):
+    """With ``dim = 0`` nothing is put on top, and training that does not move leaves its vectors as they were."""
+    name = "hf:" + tiny_models.clip(tmp_path / "clip")
+    recipe = small(shop, encoder=name, texts=name, dim=0, steps=1, rate=0.0)
+    train(recipe, tmp_path / "run")
+    before, after = load_encoder(name), load_encoder(str(tmp_path / "run"))
+    pixels = np.stack([before.prepare((shop.parent / f"{place:02}.png").read_bytes()) for place in range(3)])
+    np.testing.assert_allclose(before.encode(pixels), after.encode(pixels), atol=1e-4)
+    texts = ["a red shoe", "blue"]
+    np.testing.assert_allclose(before.encode(texts), after.encode(texts), atol=1e-4)
+    before.close()
+    after.close()
+
+
+def test_what_does_not_go_together_is_refused_in_a_sentence(shop, tmp_path):
+    with pytest.raises(UnknownName, match="no loss of pictures and texts 'npair'"):
+        small(shop, loss="npair").checked()
+    with pytest.raises(ConfigError, match="compares within its batch"):
+        small(shop, memory=64).checked()
+    with pytest.raises(ConfigError, match="takes no texts"):
+        train(small(shop, texts="effnet-lite0"), tmp_path / "run")
+    with pytest.raises(ConfigError, match="vectors of one length"):
+        train(small(shop, dim=0), tmp_path / "run")
+    root = tmp_path / "classes"
+    for place in range(4):
+        (root / f"{place % 2}").mkdir(parents=True, exist_ok=True)
+        picture(place).save(root / f"{place % 2}" / f"{place}.png")
+    with pytest.raises(BadSource, match="has no captions to learn from"):
+        train(small(root), tmp_path / "run")
+    assert TrainingRecipe().changed({"task": "image-text"}).loss == "clip"
