@@ -39,20 +39,15 @@ def read_cifar10(tree: Tree) -> DataSet:
     asked = np.zeros(len(every.labels), np.bool_)
     asked[np.concatenate([places[:_QUERIES] for places in order])] = True
     learned = np.sort(np.concatenate([places[_QUERIES : _QUERIES + _TRAINED] for places in order]))
-    return DataSet(
-        "cifar10",
-        "query-gallery",
-        every.split(learned),
-        every.split(np.flatnonzero(asked)),
-        every.split(np.flatnonzero(~asked)),
-    )
+    query, gallery = every.split(np.flatnonzero(asked)), every.split(np.flatnonzero(~asked))
+    return DataSet("cifar10", "query-gallery", every.split(learned), query, gallery, top=len(gallery))
 
 
 def read_cifar10_official(tree: Tree) -> DataSet:
     """The owners' own split: the 10,000 test pictures ask, the 50,000 others train and are the gallery (Lin 2015)."""
     every = _pictures(tree)
     train, test = every.split(np.flatnonzero(~every.tested)), every.split(np.flatnonzero(every.tested))
-    return DataSet("cifar10-official", "query-gallery", train, test, train)
+    return DataSet("cifar10-official", "query-gallery", train, test, train, top=len(train))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -50,7 +50,16 @@ def read_mirflickr(tree: Tree) -> DataSet:
     paths = [f"im{place + 1}.jpg" for place in range(_MIRFLICKR_COUNT)]
     order = np.random.default_rng(_SEED).permutation(np.flatnonzero(flags.any(axis=1)))
     asked, stored = order[:2_000], order[2_000:]
-    return _made("mirflickr25k", tree, _MIRFLICKR, paths, flags, _MIRFLICKR_CONCEPTS, (stored[:5_000], asked, stored))
+    return _made(
+        "mirflickr25k",
+        tree,
+        _MIRFLICKR,
+        paths,
+        flags,
+        _MIRFLICKR_CONCEPTS,
+        (stored[:5_000], asked, stored),
+        top=len(stored),
+    )
 
 
 def read_nuswide21(tree: Tree) -> DataSet:
@@ -67,7 +76,7 @@ def read_nuswide21(tree: Tree) -> DataSet:
     asked = _of_each(flags, 100, random, free)
     free[asked] = False
     learned = _of_each(flags, 500, random, free)
-    return _made("nuswide21", tree, _NUSWIDE, paths, flags, names, (learned, asked, np.flatnonzero(free)))
+    return _made("nuswide21", tree, _NUSWIDE, paths, flags, names, (learned, asked, np.flatnonzero(free)), top=5_000)
 
 
 def read_nuswide81(tree: Tree) -> DataSet:
@@ -78,7 +87,7 @@ def read_nuswide81(tree: Tree) -> DataSet:
     paths, flags, names = _nuswide(tree)
     order = np.random.default_rng(_SEED).permutation(np.flatnonzero(flags.any(axis=1)))
     asked, stored = order[:5_000], order[5_000:]
-    return _made("nuswide81", tree, _NUSWIDE, paths, flags, names, (stored[:10_000], asked, stored))
+    return _made("nuswide81", tree, _NUSWIDE, paths, flags, names, (stored[:10_000], asked, stored), top=5_000)
 
 
 def _nuswide(tree: Tree) -> tuple[list[str], BoolArray, tuple[str, ...]]:
@@ -118,6 +127,8 @@ def _made(
     flags: BoolArray,
     names: tuple[str, ...],
     parts: Iterable[IdArray],
+    *,
+    top: int,
 ) -> DataSet:
     """The splits train, query and gallery, of rows of the lists."""
     builder = Builder(tree, under=under, concepts=len(names))
@@ -139,4 +150,5 @@ def _made(
         builder.split(gallery, known, names=titles),
         concepts=names,
         missing=tuple(builder.missing),
+        top=top,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from embedkit.training.datasets.open import check_dataset, open_dataset
 from embedkit.training.datasets.pixels import picture_bytes
 from embedkit.training.datasets.relevance import Relevance, relevance_of
 from embedkit.training.evaluation.evaluate import score_vectors
+from embedkit.training.evaluation.hashing import hashing_scores
 from embedkit.training.evaluation.limit import limited
 from tests.unit.training import trees
 
@@ -35,6 +37,7 @@ def test_cifar_asks_with_a_hundred_of_each_class_and_trains_on_five_hundred_of_t
     assert not set(data.query.paths) & set(data.gallery.paths)
     assert set(data.train.paths) <= set(data.gallery.paths)
     assert data.query.names[3] == "cat"
+    assert data.top == len(data.gallery), "the whole ranking counts"
 
 
 def test_the_owners_split_of_cifar_is_had_by_name(cifar):
@@ -104,6 +107,7 @@ def test_nuswide_takes_the_21_most_frequent_concepts_and_100_queries_of_each(tmp
     data = open_dataset(trees.nuswide(tmp_path))
     assert len(data.concepts) == 21
     assert "concept21" not in data.concepts, "which has one picture"
+    assert data.top == 5_000
     assert len(data.query) + len(data.gallery) == 294
     assert len(data.missing) == 2_940 - 294
     assert not set(data.query.paths) & set(data.gallery.paths)
@@ -166,6 +170,17 @@ def test_evaluation_takes_a_shared_concept_for_right_where_no_label_agrees():
     scores = score_vectors(data, vectors[[0, 0, 0, 1]], vectors)
     assert scores.unmatched == 0
     assert scores.values["recall@1"] == 3 / 4, "the sea is not in the first picture"
+
+
+def test_codes_are_judged_by_shared_concepts_up_to_the_rank_of_the_papers():
+    data = replace(shared_concepts(), top=2)
+    queries = np.array([[1, 1], [1, 1], [1, 1], [-1, -1]], np.float32)
+    gallery = np.array([[1, 1], [1, 1], [1, -1], [1, -1], [-1, -1], [-1, -1]], np.float32)
+    scores = hashing_scores(
+        queries, data.query.labels, gallery, data.gallery.labels, top=data.top, relevance=relevance_of(data)
+    )
+    # the nearest two, by index: 0 has sky and dog, 1 sea and dog; 4 has sea and dog, 5 all three
+    assert scores.values["map@2"] == pytest.approx((1 + 1 / 2 + 1 + 1) / 4)
 
 
 def test_a_few_of_a_set_of_concepts_are_spread_over_it():
