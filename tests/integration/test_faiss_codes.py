@@ -116,13 +116,13 @@ def test_a_scan_on_several_cores_breaks_ties_as_one_does(backend, oracle, monkey
         same(backend.search("c", codes_of(2, seed=3), k), oracle.search("c", codes_of(2, seed=3), k))
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, 1])
 def test_two_connections_stay_in_step_through_any_order_of_writes(url, oracle, eager, seed):
     ours = [open_backend(url), open_backend(url)]
     chance, ids, codes = random.Random(seed), 5 + 3 * np.arange(120), codes_of(120)
     for one in (ours[0], oracle):
         one.create(SPEC)
-    for step in range(15):
+    for step in range(10):
         rows = np.array(chance.sample(range(120), chance.randint(1, 40)))
         action = chance.choice(("upsert", "upsert", "upsert", "delete", "update", "build"))
         for one in (ours[step % 2], oracle):
