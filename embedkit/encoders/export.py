@@ -83,12 +83,10 @@ def _hashed(
     """The float encoder as a folder, and then its codes."""
     from embedkit.encoders.hashing import hash_folder
 
-    if hashing.fitted and fit is None:
+    if fit is None:
         raise ConfigError(
             f"{text!r} is fitted to your pictures; run: embedkit export {text!r} {str(out)!r} --fit PICTURES"
         )
-    if not hashing.fitted and fit is not None:
-        raise ConfigError(f"hash={hashing.method} has nothing to be fitted; leave out fit")
     with write_folder(out, overwrite=overwrite) as draft:
         export_encoder(hashing.encoder, draft / "floats", cache_dir=cache_dir)
         hash_folder(draft / "floats", hashing, fit, source=text)
@@ -220,8 +218,10 @@ def _card(manifest: Manifest) -> str:
 
 
 def _fitted_bits(hashed: Mapping[str, Any]) -> str:
-    fit = f", fitted to {hashed['pictures']:,} pictures" if hashed["pictures"] else ""
-    return f"Its {hashed['bits']} bits are made of floats by {hashed['method']}{fit}.\n"
+    return (
+        f"Its {hashed['bits']} bits are made of floats by {hashed['method']}, "
+        f"fitted to {hashed['pictures']:,} pictures.\n"
+    )
 
 
 def _out(spec: EncoderSpec) -> str:

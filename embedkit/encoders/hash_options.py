@@ -23,11 +23,6 @@ class Hashing:
     bits: int
     method: str
 
-    @property
-    def fitted(self) -> bool:
-        """Whether it needs pictures."""
-        return self.method != "lsh"
-
 
 def hashing_of(text: str) -> Hashing | None:
     """What the options ``bits`` and ``hash`` of a spec string, or behind the path of a model folder, ask for.

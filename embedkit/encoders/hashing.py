@@ -35,7 +35,7 @@ _PICTURES = 2_000
 _BATCH = 32
 
 
-def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[bytes] | None, *, source: str) -> None:
+def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[bytes], *, source: str) -> None:
     """Turn the model folder of a float encoder into one of codes. `source`: the spec string that asks for it.
 
     Raises ConfigError when it takes no pictures, is binary already, or there are too few pictures.
@@ -48,11 +48,11 @@ def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[bytes] | None
         )
     encoder = open_folder(folder, runtime="onnx")
     try:
-        vectors = _vectors(encoder, pictures) if hashing.fitted and pictures is not None else None
+        vectors = _vectors(encoder, pictures)
         probe = np.asarray(encoder.encode(probe_pixels(spec.input_size or (0, 0))), np.float32)
     finally:
         encoder.close()
-    mean, axes = _fitted(vectors, hashing, spec.dim)
+    mean, axes = _fitted(vectors, hashing)
     _extend_graph(folder / ONNX, mean, axes)
     _keep_weights(folder / WEIGHTS, mean, axes)
     identity = {"hash": hashing.method, "bits": hashing.bits, "encoder": spec.fingerprint}
@@ -65,13 +65,16 @@ def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[bytes] | None
         normalized=False,
         input_size=spec.input_size,
     )
-    count = 0 if vectors is None else len(vectors)
     training = {
         **{name: value for name, value in manifest.training.items() if name == "fitted_on"},
-        "hashed": {"method": hashing.method, "bits": hashing.bits, "pictures": count},
+        "hashed": {"method": hashing.method, "bits": hashing.bits, "pictures": len(vectors)},
     }
     hashed: Manifest = replace(
-        manifest, spec=made, probe=pack((probe - mean) @ axes.T), source=source, training=training
+        manifest,
+        spec=made,
+        probe=pack(np.asarray((probe - mean) @ axes.T, np.float32)),
+        source=source,
+        training=training,
     )
     (folder / MANIFEST).write_text(hashed.as_json(), encoding="utf-8")
 
@@ -97,12 +100,9 @@ def _vectors(encoder: Encoder, pictures: Iterable[bytes]) -> FloatArray:
     return np.concatenate(found) if found else np.empty((0, encoder.spec.dim), np.float32)
 
 
-def _fitted(vectors: FloatArray | None, hashing: Hashing, dim: int) -> tuple[FloatArray, FloatArray]:
+def _fitted(vectors: FloatArray, hashing: Hashing) -> tuple[FloatArray, FloatArray]:
     """What is taken from a vector, ``(dim,)``, and what it is then multiplied by, ``(bits, dim)``."""
-    nothing = np.zeros(dim, np.float32)
-    if vectors is None:
-        return nothing, directions(nothing[None], hashing.bits, hashing.method, seed=_SEED)
-    needed = 2 if hashing.method == "sign" else hashing.bits + 1
+    needed = hashing.bits + 1 if hashing.method in ("itq", "pca") else 2
     if len(vectors) < needed:
         raise ConfigError(
             f"hash={hashing.method} with bits={hashing.bits} needs at least {needed:,} good pictures, "

@@ -62,7 +62,8 @@ def describe_encoder(text: str, *, cache_dir: Path | None = None) -> EncoderSpec
 
 def _refuse_hashing(text: str) -> None:
     """Raise ConfigError for codes out of floats, which there are only once they are written out."""
-    hashing = hashing_of(text)
-    if hashing is not None:
-        fit = " --fit PICTURES" if hashing.fitted else ""
-        raise ConfigError(f"{text!r} is made when it is written out; run: embedkit export {text!r} FOLDER{fit}")
+    if hashing_of(text) is not None:
+        raise ConfigError(
+            f"{text!r} is fitted to your pictures when it is written out; "
+            f"run: embedkit export {text!r} FOLDER --fit PICTURES"
+        )

@@ -34,7 +34,7 @@ class TextFiles:
 
 
 class Sentences:
-    """The vectors of a text encoder that does not learn: each text is encoded once."""
+    """The vectors of a text encoder that does not learn: a text that is asked for again is not encoded again."""
 
     def __init__(self, encoder: Encoder, files: TextFiles) -> None:
         self.spec, self.files = encoder.spec, files
@@ -48,12 +48,13 @@ class Sentences:
             self._known.clear()
             new = list(dict.fromkeys(texts))
         if new:
-            self._known.update(zip(new, self._encoded(new), strict=True))
+            self._known.update(zip(new, self.once(new), strict=True))
         if not texts:
             return np.empty((0, self.spec.dim), np.float32)
         return np.stack([self._known[text] for text in texts])
 
-    def _encoded(self, texts: Sequence[str]) -> FloatArray:
+    def once(self, texts: Sequence[str]) -> FloatArray:
+        """``(n, dim)`` float32 of texts, one or more, that are not kept."""
         from concurrent.futures import ThreadPoolExecutor
 
         parts = [texts[start : start + 32] for start in range(0, len(texts), 32)]

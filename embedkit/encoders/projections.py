@@ -51,7 +51,11 @@ def principal_axes(centred: FloatArray, count: int) -> FloatArray:
     axes = vectors[:, ::-1][:, :count].T
     if wide:
         axes = (axes @ values) / deviations[:count, None]
-    return axes.astype(np.float32)
+    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=1, keepdims=True), axis=1)
+    turned: FloatArray = (axes * np.sign(largest)).astype(
+        np.float32
+    )  # an axis has two directions, of which one is taken
+    return turned
 
 
 def itq_rotation(projected: FloatArray, *, seed: int = 0, rounds: int = _ROUNDS) -> FloatArray:

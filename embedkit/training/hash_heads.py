@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,9 +37,20 @@ class DivideAndEncode(nn.Module):
         self.encode = nn.Parameter(torch.randn(bits, width) / width**0.5)
         self.bias = nn.Parameter(torch.zeros(bits))
 
+    @torch.no_grad()
+    def start_at(self, layer: nn.Linear) -> None:
+        """Give what a linear layer gives: of each slice two numbers are its positive and its negative part."""
+        weight, bias = self.divide.weight.view(self.bits, self.width, -1), self.divide.bias.view(self.bits, self.width)
+        for place, sign in ((0, 1), (1, -1)):
+            weight[:, place], bias[:, place] = sign * layer.weight, sign * layer.bias
+        self.encode.zero_()
+        self.encode[:, 0], self.encode[:, 1] = 1, -1
+        self.bias.zero_()
+
     def forward(self, features: Tensor) -> Tensor:
         slices = torch.relu(self.divide(features)).view(-1, self.bits, self.width)
-        return (slices * self.encode).sum(2) + self.bias
+        numbers: Tensor = (slices * self.encode).sum(2) + self.bias
+        return numbers
 
 
 class BlockCode(nn.Module):
@@ -54,9 +66,10 @@ class BlockCode(nn.Module):
         self.linear = nn.Linear(features, bits)
 
     def forward(self, features: Tensor) -> Tensor:
-        blocks = self.linear(features).unflatten(1, (-1, self.block))
+        blocks = self.linear(features).view(-1, self.linear.out_features // self.block, self.block)
         middle = blocks.topk(2, dim=2).values.mean(dim=2, keepdim=True)
-        return (blocks - middle).flatten(1)
+        numbers: Tensor = (blocks - middle).flatten(1)
+        return numbers
 
 
 def head_of(recipe: TrainingRecipe) -> str:
@@ -69,7 +82,11 @@ def head_of(recipe: TrainingRecipe) -> str:
 
 def build_head(kind: str, features: int, bits: int) -> nn.Module:
     """A layer from features to the numbers of bits."""
-    kinds = {"linear": nn.Linear, "divide": DivideAndEncode, "blocks": BlockCode}
+    kinds: dict[str, Callable[[int, int], nn.Module]] = {
+        "linear": nn.Linear,
+        "divide": DivideAndEncode,
+        "blocks": BlockCode,
+    }
     return kinds[kind](features, bits)
 
 
@@ -77,21 +94,17 @@ def build_head(kind: str, features: int, bits: int) -> nn.Module:
 def start_head(head: nn.Module, features: Tensor, *, seed: int) -> None:
     """Set a layer so that the signs of some pictures' features ``(n, features)`` are good codes before training.
 
-    A linear layer starts from ITQ, which keeps most of what the network knows, with every bit in balance; the numbers
-    of a divide-and-encode layer are centred. Both are scaled to a mean square of 1.
+    They start from ITQ, which keeps most of what the network knows, with every bit in balance, and have a mean square
+    of 1; of a block code that is so before the largest number of a block is sought.
     """
     if isinstance(head, nn.Linear):
         _from_itq(head, features, seed)
-        bias = head.bias
     elif isinstance(head, BlockCode):
         _from_itq(head.linear, features, seed)
-        return
     elif isinstance(head, DivideAndEncode):
-        bias = head.bias
-        head.encode.div_(head(features).std().clamp_min(1e-6))
-    else:
-        return
-    bias.sub_(head(features).mean(dim=0))
+        both = nn.Linear(features.shape[1], head.bits).to(features)
+        _from_itq(both, features, seed)
+        head.start_at(both)
 
 
 def _from_itq(layer: nn.Linear, features: Tensor, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import weakref
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 __all__ = ["CaptionVectors", "JointBuilt", "JointModel", "JointObjective", "build_joint_objective", "with_texts"]
 
 
+_log = logging.getLogger(__name__)
+
+
 class JointModel(PixelModel):
     """A `PixelModel` with the layer that takes the vectors of texts into its space."""
 
@@ -63,7 +67,8 @@ class CaptionVectors:
 
     def __init__(self, captions: Captions, sentences: Sentences) -> None:
         order = np.argsort(captions.labels, kind="stable")
-        self._vectors = sentences([captions.texts[row] for row in order])
+        _log.info("%d captions are encoded by %s", len(captions), sentences.spec.name)
+        self._vectors = sentences.once([captions.texts[row] for row in order])
         self._counts = np.bincount(captions.labels)
         self._starts = np.cumsum(self._counts) - self._counts
 

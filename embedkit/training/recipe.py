@@ -154,7 +154,7 @@ class TrainingRecipe:
     def changed(self, values: Mapping[str, Any]) -> TrainingRecipe:
         """With other values, by name (``augment.crop`` too); a text stands for what it says in TOML.
 
-        A budget replaces the one that was set, and another task brings its loss along. Raises ConfigError.
+        A budget replaces the one that was set, bits a dim, and another task brings its loss along. Raises ConfigError.
 
         >>> TrainingRecipe(epochs=3).changed({"steps": 5, "augment.crop": "0.5"}).augment.crop
         0.5
@@ -164,6 +164,8 @@ class TrainingRecipe:
             flat["loss"] = _DEFAULT_LOSSES.get(str(values["task"]), self.loss)
         if any(name in values for name in _BUDGETS):
             flat |= {"epochs": 0.0, "minutes": 0.0, "steps": 0}
+        if "bits" in values:
+            flat["dim"] = _DIM
         for name, value in values.items():
             head, _, rest = name.partition(".")
             known = getattr(self.augment if head == "augment" and rest else self, rest or head, None)

@@ -27,6 +27,8 @@ _SHOWN = (
     "recall@1",
     "recall@10",
     "map@r",
+    "map@1000",
+    "precision@h2",
     "nmi",
     "rank-1",
     "map",

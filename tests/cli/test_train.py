@@ -64,7 +64,7 @@ def test_pictures_and_words_are_trained_into_one_space_and_find_each_other(run, 
     judged = last(run("evaluate", "runs/joint", "--data", "captions.csv", "--json"))
     assert {"i2t-recall@1", "t2i-median-rank"} <= judged.keys()
     views = ["--encoder", "image=runs/joint", "--encoder", "title=runs/joint"]
-    assert last(run("ingest", "products.jsonl", "-c", "c", *views))["encoded"] == 16
+    assert last(run("ingest", "products.jsonl", "-c", "c", *views))["encoded"] == 8  # products
     titled = last(run("search", "-c", "c", "--text", "thing number 5", "-k", "1", "--json"))["hits"]
     assert titled[0]["key"] == "shop/thing 5/0.png"
     by_words = last(run("search", "-c", "c", "--text", "thing number 5", "--view", "image", "-k", "8", "--json"))[

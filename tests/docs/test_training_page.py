@@ -68,11 +68,17 @@ def test_every_recipe_that_comes_along_is_in_the_table_with_its_title():
     ]
 
 
-def test_every_loss_is_in_the_table_once():
-    assert sorted(spec_of(row[0]) for row in table("loss")) == sorted(plugins.names("losses"))
+LOSSES = [*table("loss"), *table("loss of codes")]
 
 
-@pytest.mark.parametrize("row", table("loss"), ids=lambda row: spec_of(row[0]))
+def test_every_loss_is_in_one_of_the_two_tables_once():
+    assert sorted(spec_of(row[0]) for row in LOSSES) == sorted(plugins.names("losses"))
+    for row in LOSSES:
+        made = build_loss(spec_of(row[0]), dim=8, classes=4)
+        assert made.makes_codes == (row in table("loss of codes"))
+
+
+@pytest.mark.parametrize("row", LOSSES, ids=lambda row: spec_of(row[0]))
 def test_a_loss_is_described_as_it_is(row):
     spec, paper, over, per_class, when = row
     name = spec_of(spec)

@@ -16,6 +16,7 @@ from embedkit.training.losses.hash_centres import factored_codes, hadamard_codes
 RNG = np.random.default_rng(5)
 LABELS = np.array([0, 2, 0, 1, 2, 1])
 Z = RNG.normal(size=(6, 8))
+SCALED = Z / np.linalg.norm(Z, axis=1, keepdims=True) * 8**0.5  # where a loss is defined on length √bits
 PAIRS = [(i, j) for i in range(6) for j in range(6) if i != j]
 SAME = [(i, j) for i, j in PAIRS if LABELS[i] == LABELS[j]]
 OTHER = [(i, j) for i, j in PAIRS if LABELS[i] != LABELS[j]]
@@ -52,7 +53,7 @@ def cross_entropy(logits):
 def test_hashnet_is_cao_2017_eq_4_with_a_beta_that_follows_the_progress(progress, beta):
     loss = made("hashnet(sharp=10, beta=10, boundary=0, share=0.5)")
     loss.progress = progress
-    h, alpha = np.tanh(beta * Z), 10 / 8
+    h, alpha = np.tanh(beta * SCALED), 10 / 8
 
     def cost(i, j):
         product, s = alpha * h[i] @ h[j], float(LABELS[i] == LABELS[j])
@@ -65,7 +66,7 @@ def test_hashnet_is_cao_2017_eq_4_with_a_beta_that_follows_the_progress(progress
 
 def test_a_boundary_moves_what_counts_as_similar():
     loss = made("hashnet(sharp=10, boundary=0.3, share=0.2)")
-    h = np.tanh(Z)
+    h = np.tanh(SCALED)
 
     def cost(i, j):
         product = 10 * (h[i] @ h[j] / 8 - 0.3)
@@ -76,7 +77,7 @@ def test_a_boundary_moves_what_counts_as_similar():
 
 def test_dch_is_cao_2018_with_its_quantisation():
     """γ = 0.375 · 8 bits = 3."""
-    h = np.tanh(Z)
+    h = np.tanh(SCALED)
 
     def cost(i, j):
         far = 4 * (1 - cosine(h[i], h[j]))
@@ -88,7 +89,7 @@ def test_dch_is_cao_2018_with_its_quantisation():
     close(value(made("dch(gamma=0.375, quantise=0.5, share=0.5)")), expected)
 
 
-def test_dsh_is_liu_2016_eq_4_for_each_bit():
+def test_dsh_is_liu_2016_for_each_bit():
     total = 0.0
     for i, j in PAIRS:
         apart = ((Z[i] - Z[j]) ** 2).sum()
@@ -97,14 +98,14 @@ def test_dsh_is_liu_2016_eq_4_for_each_bit():
     close(value(made("dsh(margin=2, alpha=0.3)")), (total + regular) / 6 / 8)
 
 
-def test_dpsh_is_li_2016_eq_3_where_the_boundary_is_0():
+def test_dpsh_is_li_2016_where_the_boundary_is_0():
     """Θ = ½ zᵀz', which is `sharp` = bits / 2."""
 
     def cost(i, j):
-        theta, s = Z[i] @ Z[j] / 2, float(LABELS[i] == LABELS[j])
+        theta, s = SCALED[i] @ SCALED[j] / 2, float(LABELS[i] == LABELS[j])
         return -(s * theta - math.log1p(math.exp(theta)))
 
-    loose = np.mean((np.sign(Z) - Z) ** 2)
+    loose = np.mean((np.sign(SCALED) - SCALED) ** 2)
     close(value(made("dpsh(sharp=4, boundary=0, share=0.5, quantise=0.2)")), means(cost) + 0.2 * loose)
 
 

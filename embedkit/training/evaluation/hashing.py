@@ -20,7 +20,7 @@ __all__ = ["HashCurves", "HashScores", "hashing_scores"]
 
 TOP = 1_000  # of the mean average precision, as on ImageNet-100
 RADIUS = 2
-_CELLS = 2**24  # distances that are held at once
+_CELLS = 2**22  # distances that are held at once
 _CURVE = 1_000  # ranks of the curve
 
 Distances: TypeAlias = npt.NDArray[np.int16]

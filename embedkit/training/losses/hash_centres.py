@@ -81,7 +81,7 @@ def hadamard_codes(means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 class CSQ(_Centres):
-    """Yuan 2020: cross-entropy of each bit with the hash centre of the class (eq. 3) + λ log cosh(|2h - 1| - 1).
+    """Yuan 2020: cross-entropy of each bit with the hash centre of the class + λ log cosh(|2h - 1| - 1).
 
     h = (tanh(z) + 1) / 2 is the probability of a 1; the mean over the bits; λ = `quantise`, 1e-4 in the authors' code.
     """
@@ -132,7 +132,7 @@ class OrthoHash(_Centres):
 
 
 class CNNH(_Centres):
-    """Xia 2014: codes from a factorisation of the similarities (stage 1, eq. 1), then regressed on (stage 2).
+    """Xia 2014: codes from a factorisation of the similarities (stage 1), then regressed on (stage 2).
 
     Stage 1 is done for classes, since pictures of one class share their similarities: ‖S - H Hᵀ / bits‖² over H of
     ±1, S being 1 on the diagonal and -1 beside it, bit by bit and class by class, from the signs of the class means.

@@ -81,7 +81,7 @@ class GreedyHash(_Classifier):
 
 
 class SuBiC(_Classifier):
-    """Jain 2017, eq. 6: cross-entropy on blocks of softmax, + γ the mean entropy of a block - μ that of its batch mean.
+    """Jain 2017: cross-entropy on blocks of softmax, + γ the mean entropy of a block - μ that of its batch mean.
 
     The first draws a block to one bit, the second lets all bits be used. The code has one 1 in every block of `block`
     bits; `head` sees to that. It is stored bit by bit: bits / block · log₂ block bits would be enough.
@@ -96,16 +96,20 @@ class SuBiC(_Classifier):
         self.block, self.gamma, self.mu = block, gamma, mu
 
     def relaxed(self, numbers: Tensor) -> Tensor:
-        return numbers.unflatten(1, (-1, self.block)).softmax(2).flatten(1)
+        return self._blocks(numbers).softmax(2).flatten(1)
 
     def penalty(self, numbers: Tensor) -> Tensor:
-        blocks = self.relaxed(numbers).unflatten(1, (-1, self.block))
-        return self.gamma * _entropy(blocks).mean() - self.mu * _entropy(blocks.mean(0)).mean()
+        shares = self._blocks(numbers).softmax(2)
+        return self.gamma * _entropy(shares).mean() - self.mu * _entropy(shares.mean(0)).mean()
+
+    def _blocks(self, numbers: Tensor) -> Tensor:
+        return numbers.view(len(numbers), -1, self.block)
 
 
 def _entropy(shares: Tensor) -> Tensor:
     """In units of the largest that there can be, over the last dimension."""
-    return torch.special.entr(shares).sum(-1) / torch.tensor(float(shares.shape[-1])).log()
+    shares = shares.clamp_min(1e-12)  # the logarithm has no finite slope at 0
+    return -(shares * shares.log()).sum(-1) / math.log(shares.shape[-1])
 
 
 def dlbhc(spec: SpecText, *, dim: int, classes: int) -> DLBHC:

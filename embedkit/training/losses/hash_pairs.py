@@ -25,6 +25,15 @@ class _Codes(PairLoss):
     makes_codes = True
 
 
+class _ScaledCodes(_Codes):
+    """On numbers z of length √bits: their signs are the same, and training cannot saturate a tanh by mere growth."""
+
+    normalise = True
+
+    def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return super().prepare(embeddings, labels) * math.sqrt(embeddings.shape[1])
+
+
 def _balanced(cost: Tensor, positive: Tensor, negative: Tensor, share: float) -> Tensor:
     """The mean over the pairs of one class, which weighs `share`, and the mean over those of two.
 
@@ -33,7 +42,7 @@ def _balanced(cost: Tensor, positive: Tensor, negative: Tensor, share: float) ->
     return 2 * (share * mean_of(cost, positive) + (1 - share) * mean_of(cost, negative))
 
 
-class HashNet(_Codes):
+class HashNet(_ScaledCodes):
     """Cao 2017, eq. 4: Σ w (log(1 + exp(α hᵀh')) - α s hᵀh'), h = tanh(βz), s = 1 for one class, else 0.
 
     w balances similar and dissimilar pairs (eq. 2); `share` is what the similar ones weigh together. α = `sharp` /
@@ -68,7 +77,7 @@ class HashNet(_Codes):
         return _balanced(cost, positive, negative, self.share)
 
 
-class DCH(_Codes):
+class DCH(_ScaledCodes):
     """Cao 2018: Cauchy cross-entropy + λ Cauchy quantisation, on h = tanh(z).
 
     L = Σ w (s log(d / γ) + log(1 + γ / d)): log(1 + d / γ) for a pair of one class, log(1 + γ / d) for two;
@@ -92,7 +101,7 @@ class DCH(_Codes):
 
 
 class DSH(_Codes):
-    """Liu 2016, eq. 4: ½ ‖z - z'‖² for a pair of one class, ½ max(0, m - ‖z - z'‖²) for two, and α ‖|z| - 1‖₁.
+    """Liu 2016: ½ ‖z - z'‖² for a pair of one class, ½ max(0, m - ‖z - z'‖²) for two, and α ‖|z| - 1‖₁.
 
     m = `margin` · bits, 2 · bits in the paper; α = 0.01 there. Summed over the pairs and divided by the number of
     anchors, as `contrastive` is, and by the bits.
@@ -112,8 +121,8 @@ class DSH(_Codes):
         return (cost.sum() / (2 * max(1, len(batch.labels))) + self.alpha * loose.mean()) / bits
 
 
-class DPSH(_Codes):
-    """Li 2016, eq. 3: -Σ (s Θ - log(1 + exp Θ)), Θ = ½ zᵀz', + η Σ ‖sign(z) - z‖².
+class DPSH(_ScaledCodes):
+    """Li 2016: -Σ (s Θ - log(1 + exp Θ)), Θ = ½ zᵀz', + η Σ ‖sign(z) - z‖².
 
     Θ is `sharp` (zᵀz' / bits - `boundary`): see `HashNet` for the boundary; `sharp` = bits / 2 is the paper's, which
     grows with the bits until nothing is learned. η = `quantise` weighs a mean over all bits.
@@ -140,7 +149,7 @@ class DPSH(_Codes):
 
 
 class DNNH(_Codes):
-    """Lai 2015, eq. 2: max(0, m - ‖h - h⁻‖² + ‖h - h⁺‖²) over triplets, h = g(σ(z)), m = 1.
+    """Lai 2015: max(0, m - ‖h - h⁻‖² + ‖h - h⁺‖²) over triplets, h = g(σ(z)); m = 1 in the paper.
 
     g is the piece-wise threshold of section 3.2.2: 0 below ½ - ε, 1 above ½ + ε, as it is between; beyond it nothing
     is learned. The mean is over the triplets that cost something. Its head is the divide-and-encode module.
@@ -148,7 +157,7 @@ class DNNH(_Codes):
 
     head = "divide"
 
-    def __init__(self, *, margin: float = 1.0, epsilon: float = 0.5, miner: Miner | None = None) -> None:
+    def __init__(self, *, margin: float = 4.0, epsilon: float = 0.5, miner: Miner | None = None) -> None:
         super().__init__(miner)
         self.margin, self.epsilon = margin, epsilon
 
@@ -204,6 +213,6 @@ def dpsh(spec: SpecText, *, dim: int, classes: int) -> DPSH:
 
 
 def dnnh(spec: SpecText, *, dim: int, classes: int) -> DNNH:
-    """``dnnh(margin=1, epsilon=0.5)``."""
+    """``dnnh(margin=4, epsilon=0.5)``."""
     spec.only("margin", "epsilon")
-    return DNNH(margin=spec.number("margin", 1.0, 1e-3, 1e6), epsilon=spec.number("epsilon", 0.5, 1e-3, 0.5))
+    return DNNH(margin=spec.number("margin", 4.0, 1e-3, 1e6), epsilon=spec.number("epsilon", 0.5, 1e-3, 0.5))

@@ -1,0 +1,110 @@
+"""Every loss of binary codes at 16, 32 and 64 bits on emoji-zs, with one recipe, budget and seed: a table and a chart.
+
+Judged by the 3,797 pictures of emoji that it has not seen, by Hamming distance. Beside the losses stand codes without
+training (random directions and ITQ of the network's own floats), and floats of as many dimensions as bits that were
+trained for the same budget. Results are kept as they come; a second run goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+from table_of_losses import (
+    Row,
+    bars,
+    budget_of,
+    embedkit_command,
+    judged,
+    markdown,
+    measure,
+    options_of,
+    recipe_of,
+    trained,
+)
+
+from embedkit.training.datasets.open import open_dataset
+
+LOSSES = (
+    "hashnet",
+    "dch",
+    "dsh",
+    "dpsh",
+    "dnnh",
+    "csq",
+    "dpn",
+    "orthohash",
+    "cnnh",
+    "dlbhc",
+    "greedyhash",
+    "subic",
+    "nt-xent",
+)
+LSH, ITQ, FLOATS = "(untrained, lsh)", "(untrained, itq)", "(floats, nt-xent)"
+FIGURES = {
+    "map@1000": "mAP@1000",
+    "recall@1": "R@1",
+    "recall@10": "R@10",
+    "precision@h2": "P@H≤2",
+    "map@r": "MAP@R",
+    "steps": "batches",
+}
+
+
+def measured(name: str, options: argparse.Namespace, home: Path) -> Row:
+    """One row: a loss, or one of the rows beside them, at so many bits."""
+    loss, _, bits = name.rpartition(" ")
+    out = home / "run"
+    shutil.rmtree(out, ignore_errors=True)
+    run: Row = {}
+    if loss in (LSH, ITQ):
+        _exported(out, options, home, bits=int(bits), method="lsh" if loss == LSH else "itq")
+    else:
+        shape = ("--bits", "0", "--dim", bits) if loss == FLOATS else ("--bits", bits)
+        found = trained(out, options, "--loss", "nt-xent" if loss == FLOATS else loss, *shape)
+        run = {"steps": found["steps"], "seconds": found["seconds"]}
+    figures = judged(out, options)
+    return {"bits": int(bits), **{key: figures[key] for key in FIGURES if key in figures}, **run}
+
+
+def _exported(out: Path, options: argparse.Namespace, home: Path, *, bits: int, method: str) -> None:
+    """The recipe's encoder with codes made of its floats, fitted to the pictures that training sees."""
+    encoder = recipe_of(options).encoder
+    head, _, inner = encoder.rstrip(")").partition("(")
+    spec = f"{head}({inner + ', ' if inner else ''}bits={bits}, hash={method})"
+    table = home / "train.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["key", "image"])
+        paths = open_dataset(options.data).train.paths
+        rows.writerows((str(number), str(Path(path).resolve())) for number, path in enumerate(paths))
+    embedkit_command("export", spec, str(out), "--fit", str(table), "--json")
+
+
+def main() -> None:
+    """Measure what is missing; write table, chart and figures."""
+    parser = options_of(__doc__, name="hashing", recipe="emoji-hashnet", minutes=2.0)
+    parser.add_argument("--bits", nargs="*", type=int, default=[64, 32, 16])
+    parser.add_argument("--losses", nargs="*", default=[LSH, ITQ, FLOATS, *LOSSES])
+    options = parser.parse_args()
+    names = [f"{loss} {bits}" for bits in options.bits for loss in options.losses]
+    with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as home:
+        rows = measure(options, names, lambda name: measured(name, options, Path(home)))
+    recipe = recipe_of(options)
+    title = f"Codes on emoji-zs, {recipe.encoder}, {recipe.batch} pictures a batch, {budget_of(options)}"
+    text = f"# {title}\n\n`python benchmarks/hashing.py`, {platform.machine()}. Floats have as many numbers as bits.\n"
+    tables = []
+    for bits in sorted({row["bits"] for row in rows}, reverse=True):
+        part = [row for row in rows if row["bits"] == bits]
+        tables.append(f"\n## {bits} bits\n\n{markdown(part, FIGURES, by='recall@1')}\n")
+    (options.out / f"{options.name}.md").write_text(text + "".join(tables))
+    bars(rows, title, options.out / f"{options.name}.png", by="recall@1", label="Recall@1 on emoji never seen")
+    print(text + "".join(tables))
+
+
+if __name__ == "__main__":
+    main()
