@@ -64,16 +64,15 @@ def _check(train: Split, where: str, task: str) -> None:
     """Raises BadSource when nothing can be learned from it."""
     if not len(train):
         raise BadSource(f"{where} has no pictures to train on; see what belongs there with: embedkit datasets check")
+    if task == "image-text" and train.captions is None:
+        raise BadSource(
+            f"{where} has no captions to learn from; give a table with path and caption, or name a data set "
+            "that has some: see embedkit datasets list"
+        )
     counts = np.unique(train.labels, return_counts=True)[1]
     if len(counts) < 2:
         raise BadSource(f"{where} has one class of {len(train):,} pictures; learning to tell apart needs two or more")
-    if task == "image-text":
-        if train.captions is None:
-            raise BadSource(
-                f"{where} has no captions to learn from; give a table with path and caption, or name a data set "
-                "that has some: see embedkit datasets list"
-            )
-    elif counts.max() < 2:
+    if task != "image-text" and counts.max() < 2:
         raise BadSource(
             f"{where} has one picture of each of its {len(counts):,} classes; learning what belongs together "
             "needs two or more of some"
