@@ -97,11 +97,7 @@ def test_without_a_budget_it_is_20_epochs():
     [
         ({"bach": 3}, r"no setting 'bach' \(in mine\.toml\); did you mean batch"),
         ({"augment": {"flop": True}}, r"no setting 'augment\.flop' \(in mine\.toml\); did you mean flip"),
-<<<<<<< HEAD
-        ({"zzz": 3}, r"'zzz'.*known: data, data_name, task, encoder"),
-=======
         ({"zzz": 3}, r"'zzz'.*known: data, data_name, task"),
->>>>>>> 0b164d1805b2c1aee519112028f5684e6a42b1d4
         ({"augment": True}, r"'augment' \(in mine\.toml\) is not a table; write \[augment\]"),
         ({"batch": "64"}, r"'batch' \(in mine\.toml\) is '64', not a whole number"),
         ({"batch": 64.0}, "'batch'.*64.0, not a whole number"),
