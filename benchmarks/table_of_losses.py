@@ -54,11 +54,12 @@ def trained(out: Path, options: argparse.Namespace, *arguments: str, budget: Ite
     )
 
 
-def judged(model: str | Path, options: argparse.Namespace) -> dict[str, Any]:
+def judged(model: str | Path, options: argparse.Namespace, *arguments: str) -> dict[str, Any]:
     """What `embedkit evaluate` reports of the emoji that were not trained."""
     return embedkit_command(
         *("evaluate", str(model), "--data", options.data, "--no-clusters", "--json"),
         *("--threads", str(options.threads)),
+        *arguments,
     )
 
 

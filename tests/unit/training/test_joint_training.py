@@ -120,7 +120,7 @@ def test_a_ready_made_pair_is_trained_on_against_its_own_texts(shop, tmp_path):
 
 
 def test_what_does_not_go_together_is_refused_in_a_sentence(shop, tmp_path):
-    with pytest.raises(UnknownName, match="no loss of pictures and texts 'npair'"):
+    with pytest.raises(UnknownName, match="no loss of pictures and texts called 'npair'"):
         small(shop, loss="npair").checked()
     with pytest.raises(ConfigError, match="compares within its batch"):
         small(shop, memory=64).checked()
