@@ -54,6 +54,8 @@ def test_an_encoder_is_judged_in_one_object(run, shop):
     shown = run("evaluate", "effnet-lite0", "--data", shop, "--limit", "4", "--no-clusters").stdout
     assert "recall@1 *\t1.0000" in shown
     assert "nmi" not in shown
+    refused = run("evaluate", "effnet-lite0", "--data", shop, "--curves", "curves.png", code=1).stderr
+    assert "Curves are drawn of binary codes" in refused
 
 
 def test_pictures_that_cannot_be_read_give_exit_code_3(run, shop):

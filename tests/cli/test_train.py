@@ -96,6 +96,8 @@ def test_what_cannot_be_trained_is_one_sentence(run, shop):
         return run("train", "--out", "run", *arguments, code=1).stderr
 
     assert "did you mean 'npair'" in refused("--data", "shop", "--loss", "npiar")
+    assert "bits = 20 is not a multiple of 8" in refused("--data", "shop", "--loss", "hashnet", "--bits", "20")
+    assert "say how long they are" in refused("--data", "shop", "--loss", "hashnet")
     assert "did you mean rate" in refused("--data", "shop", "--set", "rates=3")
     assert "give the path" in refused()
     assert "no data set at 'nowhere'" in refused("--data", "nowhere")

@@ -139,7 +139,7 @@ class CNNH(_Centres):
     Stage 2: the mean of (tanh(z) - h)².
     """
 
-    def __init__(self, dim: int, classes: int, *, rounds: int = 3) -> None:
+    def __init__(self, dim: int, classes: int, *, rounds: int = 1) -> None:
         super().__init__(dim, classes, codes="means")
         self.rounds = rounds
         if classes > _MOST_FACTORED:
@@ -204,6 +204,6 @@ def orthohash(spec: SpecText, *, dim: int, classes: int) -> OrthoHash:
 
 
 def cnnh(spec: SpecText, *, dim: int, classes: int) -> CNNH:
-    """``cnnh(rounds=3)``."""
-    rounds = spec.only("rounds").whole_number("rounds", 3, 0, 1000)
+    """``cnnh(rounds=1)``."""
+    rounds = spec.only("rounds").whole_number("rounds", 1, 0, 1000)
     return CNNH(dim, known_classes(spec, classes), rounds=rounds)

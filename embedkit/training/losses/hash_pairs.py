@@ -54,7 +54,7 @@ class HashNet(_ScaledCodes):
     def __init__(
         self,
         *,
-        sharp: float = 20.0,
+        sharp: float = 10.0,
         beta: float = 10.0,
         boundary: float = 0.3,
         share: float = 0.2,
@@ -175,10 +175,10 @@ class DNNH(_Codes):
 
 
 def hashnet(spec: SpecText, *, dim: int, classes: int) -> HashNet:
-    """``hashnet(sharp=20, beta=10, boundary=0.3, share=0.2)``; boundary=0, share=0.5 are the paper's."""
+    """``hashnet(sharp=10, beta=10, boundary=0.3, share=0.2)``; boundary=0, share=0.5 are the paper's."""
     spec.only("sharp", "beta", "boundary", "share")
     return HashNet(
-        sharp=spec.number("sharp", 20.0, 1e-3, 1e6),
+        sharp=spec.number("sharp", 10.0, 1e-3, 1e6),
         beta=spec.number("beta", 10.0, 1.0, 1e6),
         boundary=spec.number("boundary", 0.3, -1.0, 1.0),
         share=spec.number("share", 0.2, 0.0, 1.0),
