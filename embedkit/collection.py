@@ -78,6 +78,7 @@ class Collection:
         self.name = name
         self._resources = resources
         self._row: CollectionRow | None = None
+        self._sketched: set[str] = set()  # encoders that sketches were asked of
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
@@ -161,6 +162,7 @@ class Collection:
         self,
         *,
         image: str | Path | bytes | Image | None = None,
+        sketch: str | Path | bytes | Image | None = None,
         text: str | None = None,
         vector: npt.ArrayLike | None = None,
         product: str | None = None,
@@ -173,8 +175,9 @@ class Collection:
 
         `image`: a path, a URL, encoded bytes or a PIL picture. It asks the first view of pictures, `text` the first of
         texts, or the one that is named: an encoder that takes both finds texts by pictures, and pictures by texts.
-        `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first view).
-        `product`: a key; its stored vector is used and it is left out of the answer. Image and text together are
+        `sketch`: as an image, a line drawing, dark on white or on nothing; if the encoder was not trained for sketches,
+        a warning is logged. `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first
+        view). `product`: a key; its stored vector is used and it is left out of the answer. Several together are
         fused, weighted by `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
@@ -187,13 +190,17 @@ class Collection:
         queries: list[Query] = []
         if vector is not None:
             queries.append(self._vector_query(row, vector, view, shares.get("vector", 1.0)))
-        if image is not None:
-            chosen = self._view_for(row, "image", view if text is None else None)
-            pixels = self._prepared_picture(chosen, image)
-            queries.append(self._query(chosen, self._encoder(chosen).encode(pixels[None])[0], shares.get("image", 1.0)))
+        for part, given in (("image", image), ("sketch", sketch)):
+            if given is not None:
+                chosen = self._view_for(row, "image", view if text is None else None)
+                pixels = self._prepared_picture(chosen, given)
+                encoded = self._encoder(chosen).encode(pixels[None])[0]
+                queries.append(self._query(chosen, encoded, shares.get(part, 1.0)))
+                if part == "sketch":
+                    self._check_sketched(chosen.encoder)
         if text is not None:
             check_text(text)
-            chosen = self._view_for(row, "text", view if image is None else None)
+            chosen = self._view_for(row, "text", view if image is None and sketch is None else None)
             queries.append(self._query(chosen, self._encoder(chosen).encode([text])[0], shares.get("text", 1.0)))
         if product is not None:
             queries.append(self._product_query(row, product, view, shares.get("product", 1.0)))
@@ -322,6 +329,14 @@ class Collection:
             raise BadInput(f"The view {name!r} of {row.name!r} holds {held}, and its encoder {lacks}")
         other = "texts" if modality == "text" else "pictures"
         raise BadInput(f"{row.name!r} has no view of {other}; it has {', '.join(view.name for view in row.views)}")
+
+    def _check_sketched(self, encoder: str) -> None:
+        """Warn once of an encoder that was not trained for sketches."""
+        from embedkit.search.sketches import warn_unless_trained
+
+        if encoder not in self._sketched:
+            self._sketched.add(encoder)
+            warn_unless_trained(encoder)
 
     def _prepared_picture(self, view: ViewRow, image: str | Path | bytes | Image) -> npt.NDArray[np.uint8]:
         encoder = self._encoder(view)

@@ -14,7 +14,7 @@ import numpy as np
 from embedkit import plugins
 from embedkit.encoders.builtin import effnet_lite0_folder, minilm_folder
 from embedkit.encoders.choose import open_folder
-from embedkit.encoders.contract import EncoderSpec
+from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.folder import (
     CARD,
     MANIFEST,
@@ -149,7 +149,7 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
     (folder / CARD).write_text(_card(manifest), encoding="utf-8")
 
 
-def _probe(encoder: TorchImageEncoder | TorchTextEncoder, probe: Any) -> dict[str, Any]:
+def _probe(encoder: Encoder, probe: Any) -> dict[str, Any]:
     """What a runtime is held to: vectors, of a binary encoder the numbers before the sign."""
     from embedkit.encoders.torch_model import TorchImageEncoder
 

@@ -53,7 +53,7 @@ def check_text(text: str) -> None:
 
 def checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
     """The share of each part of a query. Raises BadInput."""
-    known = {"image", "text", "vector", "product"}
+    known = {"image", "sketch", "text", "vector", "product"}
     check_kind(weights, Mapping | None, 'Weights are a mapping such as {"image": 0.7, "text": 0.3}')
     for name, value in (weights or {}).items():
         if name not in known:
@@ -82,7 +82,7 @@ def search(
     is the cosine of its signs, ``1 - 2 * bits / dim``, so that it can be added to other cosines.
     """
     if not queries:
-        raise BadInput("There is nothing to search by: give an image, a text, a vector or a product")
+        raise BadInput("There is nothing to search by: give an image, a sketch, a text, a vector or a product")
     try:
         k = operator.index(k)  # NumPy's whole numbers too, which FAISS itself would refuse
     except TypeError:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedkit.errors import BadImage, BadSource, ConfigError
-from embedkit.training.datasets.contract import DataSet, Protocol, Split
+from embedkit.training.datasets.contract import PICTURE, SKETCH, DataSet, Split
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.datasets.pixels import picture_bytes
 from embedkit.training.losses.contract import Loss
 from embedkit.training.losses.joint import JointLoss
 from embedkit.training.recipe import TrainingRecipe
-from embedkit.training.samplers import BalancedSampler, ClassSampler, PairSampler, Sampler
+from embedkit.training.samplers import BalancedSampler, ClassSampler, DomainSampler, PairSampler, Sampler, shared
 
 __all__ = ["Material", "build_sampler", "open_material", "sample_bytes"]
 
@@ -41,14 +41,23 @@ def open_material(recipe: TrainingRecipe) -> Material:
     _check(data.train, recipe.data, recipe.task)
     if not recipe.holdout:
         return Material(_dense(data.train), None, data)  # a class without a picture on disk leaves a gap
-    classes = np.unique(data.train.labels)
+    train = data.train
+    classes = np.unique(train.labels if train.domains is None else train.labels[shared(train.labels, train.domains)])
     held = np.random.default_rng(recipe.seed).permutation(classes)[: max(2, round(recipe.holdout * len(classes)))]
-    mask = np.isin(data.train.labels, held)
-    kept = _dense(data.train.take(~mask))
+    mask = np.isin(train.labels, held)
+    kept = _dense(train.take(~mask))
     _check(kept, f"{recipe.data} without its holdout", recipe.task)
-    protocol: Protocol = "image-text" if recipe.task == "image-text" else "zero-shot"
-    watched = DataSet(f"{data.name} (holdout)", protocol, data.train.take(~mask), data.train.take(mask))
+    watched = _watched(f"{data.name} (holdout)", train.take(~mask), train.take(mask), recipe.task)
     return Material(kept, watched, data)
+
+
+def _watched(name: str, train: Split, held: Split, task: str) -> DataSet:
+    """Held-out classes search each other; their sketches search their pictures, where there are both."""
+    if task == "image-text":
+        return DataSet(name, "image-text", train, held)
+    if held.domains is None:
+        return DataSet(name, "zero-shot", train, held)
+    return DataSet(name, "query-gallery", train, held.of_domain(SKETCH), held.of_domain(PICTURE))
 
 
 def _check(train: Split, where: str, task: str) -> None:
@@ -96,6 +105,8 @@ def build_sampler(
     Raises ConfigError when a batch is too small for the loss.
     """
     per_class = 2 if recipe.sampler == "pairs" else recipe.per_class or loss.per_class
+    if recipe.sampler == "domains":
+        return _domain_sampler(recipe, split, per_class + per_class % 2, shard, shards)
     if recipe.batch < 2 * per_class:
         raise ConfigError(
             f"The loss {recipe.loss!r} wants {per_class} pictures of a class and two classes or more, which a batch of "
@@ -106,3 +117,25 @@ def build_sampler(
         return PairSampler(split.labels, classes=classes, seed=recipe.seed, shard=shard, shards=shards)
     kind = ClassSampler if recipe.sampler == "class" else BalancedSampler
     return kind(split.labels, classes=classes, per_class=per_class, seed=recipe.seed, shard=shard, shards=shards)
+
+
+def _domain_sampler(recipe: TrainingRecipe, split: Split, per_class: int, shard: int, shards: int) -> Sampler:
+    """Sketches and pictures of every class. Raises ConfigError, BadSource when the data has not both."""
+    if split.domains is None:
+        raise ConfigError(
+            "sampler = 'domains' needs data with sketches and pictures, which this is not; take sampler = 'balanced'"
+        )
+    classes = len(np.unique(split.labels[shared(split.labels, split.domains)]))
+    if classes < 2:
+        raise BadSource(
+            f"{recipe.data} has {classes} classes with both a sketch and a picture; training needs two or more"
+        )
+    return DomainSampler(
+        split.labels,
+        split.domains,
+        classes=min(max(2, recipe.batch // per_class), classes),
+        per_class=per_class,
+        seed=recipe.seed,
+        shard=shard,
+        shards=shards,
+    )

@@ -33,7 +33,7 @@ _DIM = 128
 _CHOICES = {
     "task": ("metric-learning", "image-text"),
     "head": ("", "linear", "divide", "blocks"),
-    "sampler": ("balanced", "class", "pairs"),
+    "sampler": ("balanced", "class", "domains", "pairs"),
     "precision": ("fp32", "bf16", "fp16"),
 }
 _LOSSES: dict[str, plugins.Group] = {"metric-learning": "losses", "image-text": "joint_losses"}
@@ -99,7 +99,8 @@ class TrainingRecipe:
     `training/hash_heads.py`), empty for what the loss asks for. `multi_scale`: Deep Ranking's three scales (Wang 2014).
     `loss`, `miner`: spec strings;
     no miner leaves the loss its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for.
-    `sampler`: balanced, class, or pairs, which mines hard classes each epoch for N-pair. `epochs`, `minutes`, `steps`:
+    `sampler`: balanced, class, domains (equally many sketches and pictures of each class), or pairs, which mines hard
+    classes each epoch for N-pair. `epochs`, `minutes`, `steps`:
     the budget, at most one of them. `rate`: of the network; `head_rate`: of the embedding layer, which the loss's own
     numbers follow. `warmup`: share of the budget with a rising rate, cosine afterwards. `clip`: greatest norm of the
     gradient, 0 for none. `frozen`: share of the network's parameter tensors, from the input on, that stay as they
@@ -227,6 +228,11 @@ class TrainingRecipe:
             raise ConfigError("memory_after is set, but there is no memory; set memory to the embeddings it holds")
         if self.sampler == "pairs" and self.per_class not in (0, 2):
             raise ConfigError(f"sampler = 'pairs' takes 2 pictures of a class, not per_class = {self.per_class}")
+        if self.sampler == "domains" and self.per_class % 2:
+            raise ConfigError(
+                "sampler = 'domains' takes as many sketches as pictures of a class, which per_class = "
+                f"{self.per_class} cannot be; give an even number"
+            )
         if self.per_class and self.batch < 2 * self.per_class:
             raise ConfigError(
                 f"A batch of {self.batch} does not hold two classes of per_class = {self.per_class}; raise batch"
@@ -237,7 +243,7 @@ class TrainingRecipe:
             raise ConfigError(f"A batch of {self.batch} cannot be cut into pieces = {self.pieces}")
 
     def _check_image_text(self) -> None:
-        if self.miner or self.memory or self.pieces != 1 or self.sampler == "pairs":
+        if self.miner or self.memory or self.pieces != 1 or self.sampler in ("domains", "pairs"):
             raise ConfigError(
                 "task = 'image-text' compares within its batch: it takes no miner, no memory, pieces = 1, and the "
                 "sampler balanced or class"

@@ -237,13 +237,13 @@ def _draw(trainer: Trainer) -> tuple[str, ...]:
     model = trainer.model.to(trainer.accelerator.device)  # which writing it had moved to the CPU
     name, threads = str(trainer.folder), torch.get_num_threads()
     encoder = trainer.built.encoder(model, trainer.recipe, name=name, threads=threads)
-    query = trainer.material.test.query
-    encoded = encode_split(encoder, query, threads=threads)
+    shown = trainer.material.test.shown
+    encoded = encode_split(encoder, shown, threads=threads)
     try:
         paths = write_plots(
             trainer.folder / PLOTS,
             history=read_history(trainer.folder),
-            split=query.take(encoded.good),
+            split=shown.take(encoded.good),
             vectors=encoded.vectors,
             codes=trainer.recipe.bits > 0,
             seed=trainer.recipe.seed,

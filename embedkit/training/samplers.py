@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from embedkit.errors import BadInput, ConfigError
 from embedkit.training.miners import hard_classes
 
-__all__ = ["BalancedSampler", "ClassSampler", "PairSampler", "Position", "Sampler"]
+__all__ = ["BalancedSampler", "ClassSampler", "DomainSampler", "PairSampler", "Position", "Sampler", "shared"]
 
 Rows = NDArray[np.int64]
 
@@ -83,6 +83,10 @@ class Sampler(ABC):
         for batch in range(first, len(self)):
             yield plan.batch(batch * self.shards + self.shard)
 
+    def _draw(self, rng: np.random.Generator, cls: int) -> Rows:
+        """K images of a class, each as often as any other up to one."""
+        return _drawn(rng, self._rows, int(self._starts[cls]), int(self._sizes[cls]), self.per_class)
+
 
 class _Plan(ABC):
     @abstractmethod
@@ -110,7 +114,7 @@ class BalancedSampler(Sampler):
         shards: int = 1,
     ) -> None:
         super().__init__(labels, classes=classes, per_class=per_class, seed=seed, shard=shard, shards=shards)
-        groups = -(-self._sizes // per_class)
+        groups = self._count_groups()
         in_turns = -(-int(groups.sum()) // (classes * shards))
         self._batches = max(1, in_turns) * shards
         self._groups: Rows = np.minimum(groups, self._batches)
@@ -120,15 +124,27 @@ class BalancedSampler(Sampler):
 
     def _epoch(self, epoch: int) -> _Plan:
         rng = np.random.default_rng((self.seed, epoch))
-        order = np.lexsort((rng.random(len(self._labels)), self._labels))  # class by class, shuffled within
+        order = self._shuffle(rng)
         ranks = self._deal(rng)
         owner = np.repeat(ranks, self._groups[ranks])
         number = np.arange(len(owner)) - np.repeat(
             np.cumsum(self._groups[ranks]) - self._groups[ranks], self._groups[ranks]
         )
-        within = number[:, None] * self.per_class + np.arange(self.per_class)
-        rows = order[self._starts[owner][:, None] + within % self._sizes[owner][:, None]]
+        rows = self._cut(order, owner, number)
         return _Dealt(self, rng.permutation(self._batches), owner, rows, (self.seed, epoch))
+
+    def _count_groups(self) -> Rows:
+        """Into how many groups each class is cut."""
+        return -(-self._sizes // self.per_class)
+
+    def _shuffle(self, rng: np.random.Generator) -> Rows:
+        """The rows class by class, shuffled within."""
+        return np.lexsort((rng.random(len(self._labels)), self._labels))
+
+    def _cut(self, order: Rows, owner: Rows, number: Rows) -> Rows:
+        """The rows of groups ``(g, K)``, each the `number`-th of the class `owner`."""
+        within = number[:, None] * self.per_class + np.arange(self.per_class)
+        return order[self._starts[owner][:, None] + within % self._sizes[owner][:, None]]
 
     def _deal(self, rng: np.random.Generator) -> Rows:
         """The order in which the classes are dealt out."""
@@ -150,7 +166,7 @@ class _Dealt(_Plan):
         if lacking > 0:
             rng = np.random.default_rng((*self._seed, number))
             fill = _others(rng, len(sampler._sizes), lacking, set(self._owner[mine].tolist()))
-            rows = np.concatenate([rows, *(_draw(rng, sampler, cls)[None] for cls in fill)])
+            rows = np.concatenate([rows, *(sampler._draw(rng, cls)[None] for cls in fill)])
         return [int(row) for row in rows.flatten()]
 
 
@@ -200,7 +216,72 @@ class _Mined(_Plan):
         pool = self._order[(number * sampler.classes + np.arange(size)) % count]
         rng = np.random.default_rng((*self._seed, number))
         chosen = pool[hard_classes(self._centres[pool], count=sampler.classes, seed=int(rng.integers(2**31)))]
-        return [int(row) for cls in chosen for row in _draw(rng, sampler, int(cls))]
+        return [int(row) for cls in chosen for row in sampler._draw(rng, int(cls))]
+
+
+class DomainSampler(BalancedSampler):
+    """P classes × K images, equally many of each domain: sketches and pictures, which are to lie side by side.
+
+    A batch has every class in all domains, so that any loss over pairs finds its positives across them, and negatives
+    within and across. Shuffled and cut as in `BalancedSampler`, each domain for itself; the domain of a class that has
+    fewer images repeats them. Classes that lack a domain are left out, see `shared`.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64] | list[int],
+        domains: NDArray[np.int64] | list[int],
+        *,
+        classes: int,
+        per_class: int = 2,
+        seed: int = 0,
+        shard: int = 0,
+        shards: int = 1,
+    ) -> None:
+        labels, known = np.asarray(labels), np.unique(np.asarray(domains))
+        if per_class % len(known):
+            raise ConfigError(f"{per_class} images of a class cannot be equally many of each of {len(known)} domains")
+        self._kept: Rows = np.flatnonzero(shared(labels, domains))
+        self._domains: Rows = np.searchsorted(known, np.asarray(domains)[self._kept])
+        self._share = per_class // len(known)
+        super().__init__(
+            labels[self._kept], classes=classes, per_class=per_class, seed=seed, shard=shard, shards=shards
+        )
+        self._rows = self._kept[np.lexsort((self._domains, self._labels))]
+
+    def _count_groups(self) -> Rows:
+        parts = self._labels * (int(self._domains.max()) + 1) + self._domains
+        self._part_sizes: Rows = np.bincount(parts).reshape(len(self._sizes), -1)  # by class and domain
+        self._part_starts: Rows = np.concatenate([[0], np.cumsum(self._part_sizes)[:-1]]).reshape(len(self._sizes), -1)
+        groups: Rows = -(-self._part_sizes.max(axis=1) // self._share)
+        return groups
+
+    def _shuffle(self, rng: np.random.Generator) -> Rows:
+        return np.lexsort((rng.random(len(self._labels)), self._domains, self._labels))
+
+    def _cut(self, order: Rows, owner: Rows, number: Rows) -> Rows:
+        within = (number[:, None] * self._share + np.arange(self._share))[:, None, :]
+        places = self._part_starts[owner][:, :, None] + within % self._part_sizes[owner][:, :, None]
+        rows: Rows = self._kept[order[places.reshape(len(owner), -1)]]
+        return rows
+
+    def _draw(self, rng: np.random.Generator, cls: int) -> Rows:
+        parts = zip(self._part_starts[cls].tolist(), self._part_sizes[cls].tolist(), strict=True)
+        return np.concatenate([_drawn(rng, self._rows, start, size, self._share) for start, size in parts])
+
+
+def shared(labels: NDArray[np.int64] | list[int], domains: NDArray[np.int64] | list[int]) -> NDArray[np.bool_]:
+    """Which images are of classes that have some in every domain, ``(n,)``.
+
+    >>> shared([5, 5, 6], [0, 1, 0])
+    array([ True,  True, False])
+    """
+    known, places = np.unique(np.asarray(domains), return_inverse=True)
+    _, classes = np.unique(np.asarray(labels), return_inverse=True)
+    there = np.zeros((int(classes.max(initial=-1)) + 1, len(known)), np.bool_)
+    there[classes, places] = True
+    mask: NDArray[np.bool_] = np.asarray(there.all(axis=1))[classes]
+    return mask
 
 
 class ClassSampler(Sampler):
@@ -227,18 +308,17 @@ class _Shuffled(_Plan):
         rng = np.random.default_rng((*self._seed, number))
         chosen = self._order[number * sampler.classes : (number + 1) * sampler.classes].tolist()
         chosen += _others(rng, count, sampler.classes - len(chosen), set(chosen))
-        return [int(row) for cls in chosen for row in _draw(rng, sampler, cls)]
+        return [int(row) for cls in chosen for row in sampler._draw(rng, cls)]
 
 
-def _draw(rng: np.random.Generator, sampler: Sampler, cls: int) -> Rows:
-    """K images of a class, each as often as any other up to one."""
-    size, wanted = int(sampler._sizes[cls]), sampler.per_class
+def _drawn(rng: np.random.Generator, rows: Rows, start: int, size: int, wanted: int) -> Rows:
+    """So many of the `size` rows from `start` on."""
     if size <= 4 * wanted:
         picked = np.concatenate([rng.permutation(size) for _ in range(-(-wanted // size))])[:wanted]
     else:
         picked = rng.choice(size, wanted, replace=False)
-    rows: Rows = sampler._rows[int(sampler._starts[cls]) + picked]
-    return rows
+    drawn: Rows = rows[start + picked]
+    return drawn
 
 
 def _others(rng: np.random.Generator, count: int, wanted: int, taken: set[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""``search``: by picture, by words, by a product, or by several of them together."""
+"""``search``: by picture, by sketch, by words, by a product, or by several of them together."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def search(
     image: Annotated[
         str | None, typer.Option("--image", "-i", help="Path or URL of a picture.", show_default=False)
     ] = None,
+    sketch: Annotated[
+        str | None,
+        typer.Option("--sketch", "-s", help="Path or URL of a line drawing, dark on white.", show_default=False),
+    ] = None,
     text: Annotated[str | None, typer.Option("--text", "-t", help="Words.", show_default=False)] = None,
     product: Annotated[
         str | None, typer.Option("--product", "-p", help="Key of a product.", show_default=False)
@@ -43,15 +47,15 @@ def search(
     backend: Backend = None,
     json_only: AsJson = False,
 ) -> None:
-    """Find the most similar products. Give --image, --text, --product, or several to be weighed together."""
-    if image is None and text is None and product is None:
-        raise typer.BadParameter("give --image, --text or --product")
-    asked: dict[str, Any] = {"image": image, "text": text, "product": product}
+    """Find the most similar products. Give --image, --sketch, --text, --product, or several to be weighed together."""
+    asked: dict[str, Any] = {"image": image, "sketch": sketch, "text": text, "product": product}
     asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
+        raise typer.BadParameter("give --image, --sketch, --text or --product")
     with collection_of(config, backend, collection) as there:
         hits = there.search(**asked, where=where, k=k, view=view, weights=_weights(weight))
         if html is not None:
-            write_sheet(html, there, [(_question(asked, where), image, hits)])
+            write_sheet(html, there, [(_question(asked, where), image or sketch, hits)])
     if json_only:
         render.as_json({"hits": render.hits_as_dicts(hits)})
     elif hits:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedkit.errors import BadInput, ConfigError
-from embedkit.training.samplers import BalancedSampler, ClassSampler, PairSampler, Position
+from embedkit.training.samplers import BalancedSampler, ClassSampler, DomainSampler, PairSampler, Position
 
 SHAPES = st.fixed_dictionaries(
     {
@@ -166,6 +166,56 @@ def test_mined_batches_hold_classes_that_are_alike():
     again.mine(centres)
     again.seek(Position(1, 3))
     assert list(again) == mined[3:]
+
+
+DRAWN = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 9)), min_size=3, max_size=12).filter(
+    lambda sizes: sum(a > 0 and b > 0 for a, b in sizes) >= 2
+)
+
+
+def drawn(sizes):
+    """Classes of so many pictures and sketches, in mixed order: (labels, domains)."""
+    labels = np.repeat(np.arange(len(sizes)) * 5 + 2, [a + b for a, b in sizes])
+    domains = np.concatenate([[0] * a + [1] * b for a, b in sizes]).astype(np.int64)
+    order = np.random.default_rng(0).permutation(len(labels))
+    return labels[order], domains[order]
+
+
+@given(DRAWN, st.sampled_from([2, 4, 6]), st.integers(1, 2), st.integers(0, 3))
+@settings(max_examples=80, deadline=None)
+def test_each_class_of_a_batch_has_as_many_sketches_as_pictures(sizes, per_class, shards, seed):
+    labels, domains = drawn(sizes)
+    for shard in range(shards):
+        sampler = DomainSampler(labels, domains, classes=2, per_class=per_class, seed=seed, shard=shard, shards=shards)
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        for rows in batches:
+            shown = Counter((int(labels[row]), int(domains[row])) for row in rows)
+            assert len(shown) == 4, "two classes, each in both domains"
+            assert set(shown.values()) == {per_class // 2}
+
+
+@given(DRAWN, st.sampled_from([2, 4]), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_of_domains_shows_all_of_both_and_nothing_of_classes_that_lack_one(sizes, per_class, seed):
+    labels, domains = drawn(sizes)
+    sampler = DomainSampler(labels, domains, classes=2, per_class=per_class, seed=seed)
+    batches = list(sampler)
+    shown = {row for rows in batches for row in rows}
+    for label, (pictures, sketches) in zip(np.arange(len(sizes)) * 5 + 2, sizes, strict=True):
+        for domain, size in enumerate((pictures, sketches)):
+            rows = set(np.flatnonzero((labels == label) & (domains == domain)).tolist())
+            wanted = min(size, len(sampler) * per_class // 2) if pictures and sketches else 0
+            assert len(rows & shown) >= wanted
+            assert wanted or not rows & shown
+    again = DomainSampler(labels, domains, classes=2, per_class=per_class, seed=seed)
+    again.seek(again.position(len(sampler) - 1))
+    assert next(iter(again)) == batches[-1]
+
+
+def test_domains_that_cannot_be_equally_many_are_refused():
+    with pytest.raises(ConfigError, match="3 images of a class cannot be equally many of each of 2 domains"):
+        DomainSampler([0, 0, 1, 1], [0, 1, 0, 1], classes=2, per_class=3)
 
 
 def test_too_few_classes_and_impossible_shapes_are_refused():

@@ -14,6 +14,7 @@ from embedkit.training.datasets.contract import Captions, Split
 from embedkit.training.datasets.tree import Tree
 
 if TYPE_CHECKING:
+    from embedkit.training.datasets.contract import BoolArray
     from embedkit.types import IdArray
 
 __all__ = ["Builder", "Row", "captioned", "columns", "halves", "number", "numbering"]
@@ -30,19 +31,24 @@ class Row:
     camera: int | None = None
     category: int | None = None
     box: tuple[int, int, int, int] | None = None
+    domain: int | None = None
+    concepts: tuple[int, ...] = ()
 
 
 class Builder:
     """Makes the splits of one data set.
 
     `under`: folders that paths may be relative to, tried in order. `anywhere`: paths may lead out of the folder, as
-    in a list of one's own.
+    in a list of one's own. `concepts`: how many there are, in a set of pictures that have several.
     """
 
-    def __init__(self, tree: Tree, *, under: Sequence[str] = ("",), anywhere: bool = False) -> None:
+    def __init__(
+        self, tree: Tree, *, under: Sequence[str] = ("",), anywhere: bool = False, concepts: int | None = None
+    ) -> None:
         self._tree = tree
         self._under = under
         self._anywhere = anywhere
+        self._concepts = concepts
         self.missing: dict[str, None] = {}
 
     def train(self, rows: Iterable[Row], *, names: Mapping[Label, str] | None = None) -> Split:
@@ -73,6 +79,8 @@ class Builder:
             names=names,
             categories=_column([row.category for row in kept]),
             boxes=_boxes(kept),
+            domains=_column([row.domain for row in kept]),
+            concepts=_flags(kept, self._concepts) if self._concepts is not None else None,
         )
 
     def _place(self, path: str) -> str | None:
@@ -93,6 +101,13 @@ def _boxes(rows: list[Row]) -> IdArray | None:
     if all(row.box is None for row in rows):
         return None
     return np.array([row.box or (0, 0, 0, 0) for row in rows], np.int64).reshape(-1, 4)
+
+
+def _flags(rows: list[Row], concepts: int) -> BoolArray:
+    flags = np.zeros((len(rows), concepts), np.bool_)
+    places = np.repeat(np.arange(len(rows)), [len(row.concepts) for row in rows])
+    flags[places, np.array([one for row in rows for one in row.concepts], np.int64)] = True
+    return flags
 
 
 def numbering(*lists: Iterable[Row]) -> dict[Label, int]:

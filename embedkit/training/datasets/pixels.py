@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from embedkit.encoders.images import decode_image
 from embedkit.errors import BadImage
 from embedkit.training.datasets.contract import Split
+from embedkit.training.datasets.records import record_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,9 +22,9 @@ __all__ = ["cut_to_box", "picture_bytes", "split_pixels"]
 
 
 def picture_bytes(path: str) -> bytes:
-    """The file of a picture. Raises BadImage."""
+    """The file of a picture; one of many in a file becomes a file of its own. Raises BadImage."""
     try:
-        return Path(path).read_bytes()
+        return record_bytes(path) or Path(path).read_bytes()
     except OSError as error:
         raise BadImage(f"it cannot be read: {error.strerror or error}") from error
 

@@ -36,6 +36,31 @@ class DataSetInfo:
 _READERS = "embedkit.training.datasets"
 _PARTITION = "list_eval_partition.txt|Eval/list_eval_partition.txt|Anno/list_eval_partition.txt"
 _STREET = "|".join(f"{folder}retrieval_dresses.json" for folder in ("meta/json/", "meta/meta/json/", "json/", ""))
+_TUBERLIN = (  # a category that both have, since the names of the folders are anyone's
+    "png/airplane|sketches/airplane|png_ready/airplane",
+    "ImageResized/airplane|images/airplane|ImageResized_ready/airplane",
+)
+_SKETCHES, _PHOTOS = (
+    "|".join(
+        f"{head}{kind}/tx_000000000000{tail}"
+        for head in ("256x256/", "rendered_256x256/256x256/", "")
+        for tail in ("", "_ready")
+    )
+    for kind in ("sketch", "photo")
+)
+_CIFAR = (
+    "data_batch_1.bin|cifar-10-batches-bin/data_batch_1.bin|data_batch_1|cifar-10-batches-py/data_batch_1",
+    "test_batch.bin|cifar-10-batches-bin/test_batch.bin|test_batch|cifar-10-batches-py/test_batch",
+)
+_CIFAR_OWNER = "https://www.cs.toronto.edu/~kriz/cifar.html"
+_BINARY = "Take the binary version: that for Python is pickled, which can run code."
+_NUSWIDE = (
+    "ImageList/Imagelist.txt|Imagelist.txt",
+    "ConceptsList/Concepts81.txt|Concepts81.txt",
+    "Groundtruth/AllLabels|AllLabels",
+)
+_NUSWIDE_OWNER = "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html"
+_FLICKR = "The owners list addresses of photos; put them into Flickr/ under the paths of Imagelist.txt."
 
 DATASETS: tuple[DataSetInfo, ...] = (
     DataSetInfo(
@@ -163,6 +188,99 @@ DATASETS: tuple[DataSetInfo, ...] = (
         official={"train": (3_793, 955), "test": (3_797, 956)},
         obtain=f"In an empty folder: for name in {_PACKAGES}; do npm pack $name@16.0.0 && mkdir $name && "
         "tar xzf $name-16.0.0.tgz -C $name; done",
+    ),
+    DataSetInfo(
+        "openmoji-sketch",
+        "drawings of OpenMoji: black outlines ask for the coloured ones, of unseen things",
+        f"{_READERS}.sketches:read_openmoji",
+        "query-gallery",
+        "https://openmoji.org",
+        ("sketch", "image"),
+        mark=("LICENSE.txt", "OpenMoji"),
+        official={"train": (3_152, 1_023), "query": (1_024, 1_024), "gallery": (2_366, 1_024)},
+        obtain="With npm and resvg-py: python examples/openmoji-sketch.py PATH",
+    ),
+    DataSetInfo(
+        "tuberlin",
+        "TU-Berlin with the pictures of its extension: sketches ask, 250 categories",
+        f"{_READERS}.sketches:read_tuberlin",
+        "query-gallery",
+        "https://cybertron.cg.tu-berlin.de/eitz/projects/classifysketch/",
+        _TUBERLIN,
+        official={"query": (2_500, 250), "gallery": (204_489, 250)},
+        obtain="The pictures of the extension (Zhang et al. 2016, SketchNet) lie in ImageResized/CATEGORY.",
+    ),
+    DataSetInfo(
+        "sketchy",
+        "Sketchy by category: sketches ask, 125 categories; with its extension, if that is there",
+        f"{_READERS}.sketches:read_sketchy",
+        "query-gallery",
+        "https://sketchy.eye.gatech.edu/",
+        (_SKETCHES, _PHOTOS),
+        official={"query": (6_250, 125), "gallery": (73_002, 125)},
+        obtain="The 60,502 pictures of the extension (Liu 2017) lie in EXTEND_image_sketchy/CATEGORY.",
+    ),
+    DataSetInfo(
+        "sketchy-instance",
+        "Sketchy by photo: a sketch asks for the very photo that it was drawn of",
+        f"{_READERS}.sketches:read_sketchy_instances",
+        "query-gallery",
+        "https://sketchy.eye.gatech.edu/",
+        (_SKETCHES, _PHOTOS, "info/testset.txt|testset.txt"),
+        official={"gallery": (1_250, 1_250)},
+        obtain="Give the name: the files are those of sketchy.",
+    ),
+    DataSetInfo(
+        "cifar10",
+        "CIFAR-10 for hashing: 1,000 queries, 5,000 train",
+        f"{_READERS}.cifar:read_cifar10",
+        "query-gallery",
+        _CIFAR_OWNER,
+        _CIFAR,
+        official={"train": (5_000, 10), "query": (1_000, 10), "gallery": (59_000, 10)},
+        obtain=_BINARY,
+    ),
+    DataSetInfo(
+        "cifar10-official",
+        "CIFAR-10 with its own split: the 10,000 test pictures ask, the others train",
+        f"{_READERS}.cifar:read_cifar10_official",
+        "query-gallery",
+        _CIFAR_OWNER,
+        _CIFAR,
+        official={"train": (50_000, 10), "query": (10_000, 10), "gallery": (50_000, 10)},
+        obtain=f"{_BINARY} Give the name: the files are those of cifar10.",
+    ),
+    DataSetInfo(
+        "mirflickr25k",
+        "MIRFlickr-25k: 24 concepts, several to a picture",
+        f"{_READERS}.flickr:read_mirflickr",
+        "query-gallery",
+        "https://press.liacs.nl/mirflickr/mirdownload.html",
+        (
+            "mirflickr25k_annotations_v080/animals.txt|annotations/animals.txt|animals.txt",
+            "mirflickr/im1.jpg|images/im1.jpg|im1.jpg",
+        ),
+        official={"train": (5_000, 24), "query": (2_000, 24), "gallery": (22_581, 24)},
+    ),
+    DataSetInfo(
+        "nuswide21",
+        "NUS-WIDE: its 21 most frequent concepts, several to a picture",
+        f"{_READERS}.flickr:read_nuswide21",
+        "query-gallery",
+        _NUSWIDE_OWNER,
+        _NUSWIDE,
+        official={"train": (10_500, 21), "query": (2_100, 21), "gallery": (193_734, 21)},
+        obtain=_FLICKR,
+    ),
+    DataSetInfo(
+        "nuswide81",
+        "NUS-WIDE: all 81 concepts, several to a picture",
+        f"{_READERS}.flickr:read_nuswide81",
+        "query-gallery",
+        _NUSWIDE_OWNER,
+        _NUSWIDE,
+        official={"train": (10_000, 81), "query": (5_000, 81)},
+        obtain=f"{_FLICKR} Give the name: the files are those of nuswide21.",
     ),
     DataSetInfo(
         "emoji-captions",

@@ -16,11 +16,12 @@ from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadSource, ConfigError
 from embedkit.training.datasets.contract import DataSet, Pairs, Split, Subset
 from embedkit.training.datasets.open import open_dataset
+from embedkit.training.datasets.relevance import relevance_of
 from embedkit.training.evaluation.clustering import cluster_scores
 from embedkit.training.evaluation.contract import Scores
 from embedkit.training.evaluation.cross_modal import cross_modal_scores, encode_texts
 from embedkit.training.evaluation.encode import Encoded, EncodingProgress, ProgressCallback, encode_split
-from embedkit.training.evaluation.hashing import HashCurves, HashScores, hashing_scores
+from embedkit.training.evaluation.hashing import TOP, HashCurves, HashScores, hashing_scores
 from embedkit.training.evaluation.limit import limited
 from embedkit.training.evaluation.ranking import cross_camera_scores, random_gallery_scores
 from embedkit.training.evaluation.retrieval import category_scores, retrieval_scores
@@ -117,7 +118,7 @@ def score_vectors(
             names=data.categories,
             within=data.protocol == "street-to-shop",
         )
-    return retrieval_scores(vectors, query.labels, gallery, found.labels)
+    return retrieval_scores(vectors, query.labels, gallery, found.labels, relevance=relevance_of(data))
 
 
 def _needed(data: DataSet, part: T | None, what: str) -> T:
@@ -255,9 +256,8 @@ def _coded(data: DataSet, vectors: list[FloatArray]) -> HashScores | None:
     """The figures of hashing, where pictures search each other or one gallery with nothing left out of it."""
     if data.protocol not in _WHOLE:
         return None
-    if data.gallery is None:
-        return hashing_scores(vectors[0], data.query.labels)
-    return hashing_scores(vectors[0], data.query.labels, vectors[1], data.gallery.labels)
+    stored = (None, None) if data.gallery is None else (vectors[1], data.gallery.labels)
+    return hashing_scores(vectors[0], data.query.labels, *stored, top=data.top or TOP, relevance=relevance_of(data))
 
 
 def _encode(encoder: Encoder, parts: list[Split], threads: int, progress: ProgressCallback | None) -> list[Encoded]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.errors import BadInput
+from embedkit.training.datasets.relevance import Relevance
 
 if TYPE_CHECKING:
     from embedkit.training.datasets.contract import BoolArray
@@ -53,6 +54,7 @@ def hashing_scores(
     gallery_labels: IdArray | None = None,
     *,
     top: int = TOP,
+    relevance: Relevance | None = None,
 ) -> HashScores:
     """Figures of codes, ``(n, bits)`` of ±1 float32, in a gallery, or among themselves, none of them finding itself.
 
@@ -60,7 +62,8 @@ def hashing_scores(
     precision at every right one *of these*, 0 without any: as the code of HashNet and its successors has it.
     ``precision@h2``: the share of right ones among all within Hamming distance 2, 0 where there are none;
     ``recall@h2``: which share of all right ones lies there. Equal distances go by index. Queries whose class has
-    nothing else in the gallery are left out. Raises BadInput for anything but codes.
+    nothing else in the gallery are left out. `relevance`: what is right, if that is not the label. Raises BadInput for
+    anything but codes.
     """
     bits = _checked(queries, labels)
     alone = gallery is None
@@ -69,10 +72,11 @@ def hashing_scores(
         raise BadInput(f"Codes of {bits} bits cannot be compared with codes of {space.shape[1]}")
     ranks = np.arange(1, max(1, min(max(top, _CURVE), len(space) - alone)) + 1)
     precise, precision, recall = np.zeros(len(ranks)), np.zeros(bits + 1), np.zeros(bits + 1)
+    relevance, every = relevance or Relevance(labels, gallery_labels), np.arange(len(space))
     shares, count = 0.0, 0
     for start, distances in _distances(queries, space, bits):
         rows = np.arange(start, start + len(distances))
-        right = against[None, :] == labels[rows, None]
+        right = relevance(slice(start, start + len(rows)), np.broadcast_to(every, distances.shape))
         if alone:
             right[np.arange(len(rows)), rows] = False
         counted = right.any(axis=1)

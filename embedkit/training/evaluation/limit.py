@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedkit.errors import ConfigError
 from embedkit.training.datasets.contract import DataSet, Pairs, Subset
+
+if TYPE_CHECKING:
+    from embedkit.types import IdArray
 
 __all__ = ["limited"]
 
@@ -15,9 +19,12 @@ __all__ = ["limited"]
 def limited(data: DataSet, pictures: int) -> DataSet:
     """At most so many queries (the first class whole), and the gallery's pictures of their classes.
 
-    Of pairs, evenly many from the whole list: from some fifty pictures on every fold of LFW keeps both kinds. Raises
-    ConfigError when the gallery has nothing of these classes.
+    Of pairs, evenly many from the whole list: from some fifty pictures on every fold of LFW keeps both kinds. Of
+    pictures of several concepts, evenly many, and ten times as many of the gallery. Raises ConfigError when the gallery
+    has nothing of these classes.
     """
+    if data.query.concepts is not None:
+        return _fewer_of_all(data, pictures)
     if data.pairs is not None:
         return _fewer_pairs(data, data.pairs, pictures)
     labels = data.query.labels
@@ -40,8 +47,17 @@ def limited(data: DataSet, pictures: int) -> DataSet:
     )
 
 
+def _fewer_of_all(data: DataSet, pictures: int) -> DataSet:
+    gallery = None if data.gallery is None else data.gallery.take(_evenly(len(data.gallery), 10 * pictures))
+    return replace(data, query=data.query.take(_evenly(len(data.query), pictures)), gallery=gallery)
+
+
+def _evenly(there: int, wanted: int) -> IdArray:
+    return np.unique(np.linspace(0, there - 1, max(1, min(there, wanted))).astype(np.int64))
+
+
 def _fewer_pairs(data: DataSet, pairs: Pairs, pictures: int) -> DataSet:
-    chosen = np.unique(np.linspace(0, len(pairs) - 1, max(1, min(len(pairs), pictures // 2))).astype(np.int64))
+    chosen = _evenly(len(pairs), pictures // 2)
     used, places = np.unique(np.concatenate([pairs.first[chosen], pairs.second[chosen]]), return_inverse=True)
     fewer = Pairs(places[: len(chosen)], places[len(chosen) :], pairs.same[chosen], pairs.folds[chosen])
     return replace(data, query=data.query.take(used), pairs=fewer)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.training.datasets.relevance import Relevance
 from embedkit.training.evaluation.contract import Scores
 from embedkit.training.evaluation.nearest import comparable, nearest
 
@@ -24,6 +25,7 @@ def retrieval_scores(
     gallery: FloatArray | None = None,
     gallery_labels: IdArray | None = None,
     *,
+    relevance: Relevance | None = None,
     recalls: Sequence[int] = RECALLS,
     precision: bool = True,
 ) -> Scores:
@@ -32,11 +34,13 @@ def retrieval_scores(
     ``recall@k``: the share of queries with one of their class among the k nearest. ``r-precision``: the share of
     their class among the R nearest, R being how many there are. ``map@r`` (Musgrave et al. 2020, eq. 5 and 6): the
     mean over i = 1…R of the precision at i where the i-th is of the class, else 0. Queries whose class has nothing
-    else in the gallery are left out and counted as unmatched.
+    else in the gallery are left out and counted as unmatched. `relevance`: what counts as of their class, if that is
+    not the label.
     """
     against = labels if gallery_labels is None else gallery_labels
     size = len(against) - (gallery is None)
-    relevant = _counts(labels, against) - (gallery is None)
+    relevance = relevance or Relevance(labels, gallery_labels)
+    relevant = relevance.counts()
     wanted = sorted({k for k in recalls if k <= size} | {1})
     depth = max(wanted[-1], int(relevant.max(initial=1)) if precision else 1)
     found = {k: 0.0 for k in wanted}
@@ -45,7 +49,7 @@ def retrieval_scores(
     for block in nearest(comparable(queries), space, k=depth):
         rows = slice(block.start, block.start + len(block.ids))
         counted = relevant[rows] > 0
-        hits = (against[block.ids] == labels[rows, None])[counted]
+        hits = relevance(rows, block.ids)[counted]
         for k in wanted:
             found[k] += float(hits[:, :k].any(axis=1).sum())
         if precision:
@@ -56,15 +60,6 @@ def retrieval_scores(
     if precision:
         values |= {"r-precision": r_precision / max(count, 1), "map@r": map_r / max(count, 1)}
     return Scores(values, "recall@1", count, len(labels) - count)
-
-
-def _counts(labels: IdArray, against: IdArray) -> IdArray:
-    """How often each label occurs in the gallery."""
-    known, counts = np.unique(against, return_counts=True)
-    if not len(known):
-        return np.zeros(len(labels), np.int64)
-    place = np.minimum(np.searchsorted(known, labels), len(known) - 1)
-    return np.where(known[place] == labels, counts[place], 0)
 
 
 def _at_r(hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], relevant: IdArray) -> tuple[float, float]:

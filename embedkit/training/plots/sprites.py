@@ -7,7 +7,6 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image, features
@@ -15,7 +14,7 @@ from PIL import Image, features
 from embedkit.encoders.images import decode_image
 from embedkit.errors import BadImage
 from embedkit.training.datasets.contract import Split
-from embedkit.training.datasets.pixels import cut_to_box
+from embedkit.training.datasets.pixels import cut_to_box, picture_bytes
 
 if TYPE_CHECKING:
     from embedkit.types import IdArray
@@ -45,7 +44,7 @@ def small(split: Split, row: int, side: int) -> Image.Image:
     """A picture, cut to its box, that fits into a square; enlarged if it is smaller. Grey if it cannot be read."""
     boxed = split.boxes is not None and split.boxes[row, 2] > 0
     try:
-        picture = decode_image(Path(split.paths[row]).read_bytes(), at_least=None if boxed else (2 * side, 2 * side))
+        picture = decode_image(picture_bytes(split.paths[row]), at_least=None if boxed else (2 * side, 2 * side))
     except (OSError, BadImage):
         return Image.new("RGB", (side, side), _UNREAD)
     if split.boxes is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from embedkit.errors import BadSource, UnknownName
-from embedkit.training.datasets.contract import PROTOCOLS
+from embedkit.training.datasets.contract import PICTURE, PROTOCOLS, SKETCH
 from embedkit.training.datasets.open import check_dataset, open_dataset
 from embedkit.training.datasets.registry import DATASETS
 from tests.unit.training import trees
@@ -26,12 +26,12 @@ def test_a_data_set_is_known_by_its_files_and_every_array_fits_its_pictures(name
     assert data.name == name
     assert data.protocol in PROTOCOLS
     for split in data.splits.values():
-        assert all(Path(path).is_file() for path in split.paths)
-        for column in (split.labels, split.cameras, split.categories, split.boxes):
+        assert all(Path(path.partition("#")[0]).is_file() for path in split.paths)
+        for column in (split.labels, split.cameras, split.categories, split.boxes, split.domains):
             assert column is None or (len(column) == len(split) and column.dtype == np.int64)
     if len(data.train):
-        assert sorted(set(data.train.labels)) == list(range(data.train.classes))
-        assert len(data.train.names) == data.train.classes
+        assert sorted(set(data.train.labels)) == list(range(len(data.train.names)))
+        assert data.train.concepts is not None or len(data.train.names) == data.train.classes
 
 
 def test_every_row_of_the_registry_names_a_reader_a_protocol_and_an_owner():
@@ -154,6 +154,60 @@ def test_emoji_are_permuted_by_seed_0_and_halved(tmp_path):
     assert len(data.train) + len(data.query) == 4 * 5 - 1
 
 
+def test_outlines_of_the_unseen_half_ask_for_all_their_coloured_drawings(tmp_path):
+    data = open_dataset(trees.openmoji(tmp_path))
+    every = ["1F590-1F3FB", "1F601", "1F602", "1F603", "1F604"]
+    order = [every[place] for place in np.random.default_rng(0).permutation(5)]
+    assert data.train.names == tuple(sorted(order[:2]))
+    assert data.train.domains.tolist() == [SKETCH, PICTURE] * 2
+    assert data.query.names == data.gallery.names == tuple(sorted(order[2:]))
+    assert [Path(path).parent.name for path in data.query.paths] == ["sketch"] * 3
+    assert data.shown.paths == data.query.paths + data.gallery.paths
+    assert data.shown.domains.tolist() == [SKETCH] * 3 + [PICTURE] * 4
+    hands = [path for path in data.gallery.paths if "1F590" in path]
+    assert [Path(path).parent.name for path in hands] == ["image"] * 2, "one sketch, in two colours of skin"
+    assert sorted(set(data.gallery.labels)) == sorted(data.query.labels) == [0, 1, 2]
+    assert not data.missing
+
+
+def test_some_sketches_of_a_category_ask_and_everything_else_trains(tmp_path):
+    data = open_dataset(trees.tuberlin(tmp_path))
+    assert data.query.names == data.gallery.names == ("airplane", "alarm clock")
+    assert np.bincount(data.query.labels).tolist() == [10, 10]
+    assert names_of(data.gallery) == ["a.jpg", "b.JPG"] * 2
+    assert np.bincount(data.train.domains).tolist() == [4, 4]
+    asked, learned = (
+        {path for path, domain in zip(part.paths, part.domains, strict=True) if domain == SKETCH}
+        for part in (data.query, data.train)
+    )
+    assert not asked & learned
+    assert len(asked | learned) == 24
+    assert open_dataset(tmp_path).query.paths == data.query.paths, "the same ones each time"
+
+
+def test_sketchy_by_category_takes_the_pictures_of_its_extension_where_they_are(tmp_path):
+    data = open_dataset(trees.sketchy(tmp_path))
+    assert np.bincount(data.query.labels).tolist() == [50, 50]
+    assert len(data.gallery) == 40
+    assert all("tx_000000000000" in path for path in data.query.paths)
+    trees.put(tmp_path, "256x256/EXTEND_image_sketchy/airplane/ext_1.jpg")
+    assert len(open_dataset(tmp_path).gallery) == 41
+    assert "gallery has 41 pictures, officially 73,002" in check_dataset(tmp_path).problems
+
+
+def test_a_sketch_asks_for_the_very_photo_that_it_was_drawn_of(tmp_path):
+    data = open_dataset(trees.sketchy(tmp_path), name="sketchy-instance")
+    assert names_of(data.gallery) == ["n02691156_8.jpg", "n02694662_18.jpg"]
+    assert names_of(data.query) == [
+        "n02691156_8-1.png", "n02691156_8-3.png", *(f"n02694662_18-{n}.png" for n in (1, 2, 3))
+    ]  # fmt: skip
+    assert data.query.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.train.classes == 38
+    assert "n02691156_18" in data.train.names, "which begins as a photo of the test does"
+    assert "n02694662_28-1.png" not in names_of(data.train), "which its owners call invalid"
+    assert np.bincount(data.train.domains).tolist() == [38, 38 * 3 - 1]
+
+
 def test_any_folder_is_halved_by_class_or_taken_as_its_folders_say(tmp_path):
     trees.put(tmp_path / "a", *(f"{name}/x y.PNG" for name in ("one", "three", "two")), "two/deep/2.jpg")
     data = open_dataset(tmp_path / "a")
@@ -178,6 +232,19 @@ def test_a_table_gives_path_label_and_split(tmp_path):
     table.write_text(f"path,label\n{tmp_path}/3.jpg,b\n../in/1.jpg,a\n../in/9.jpg,b\n")
     data = open_dataset(table)
     assert (data.train.names, data.query.names, data.missing) == (("a",), ("b",), ("../in/9.jpg",))
+
+
+def test_a_table_with_domains_lets_the_sketches_of_the_test_ask(tmp_path):
+    trees.put(tmp_path, *(f"{name}.png" for name in "abcdefgh"))
+    rows = ["a,x,sketch", "b,x,picture", "c,x,picture", "d,y,Sketch", "e,y,picture"]
+    table = tmp_path / "t.csv"
+    table.write_text("path,label,domain\n" + "".join(f"{row[0]}.png{row[1:]}\n" for row in rows))
+    data = open_dataset(table)
+    assert (data.protocol, data.train.domains.tolist()) == ("query-gallery", [SKETCH, PICTURE, PICTURE])
+    assert (names_of(data.query), names_of(data.gallery)) == (["d.png"], ["e.png"])
+    table.write_text("path,label,domain\na.png,x,drawing\n")
+    with pytest.raises(BadSource, match="line 2: the domain 'drawing' is none of sketch, picture"):
+        open_dataset(table)
 
 
 @pytest.mark.parametrize(

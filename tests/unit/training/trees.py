@@ -160,6 +160,87 @@ def emoji(root: Path, count: int = 5) -> Path:
     return root
 
 
+def openmoji(root: Path) -> Path:
+    """Six outlines; the first is that of two colours of skin, and the last has no coloured drawing."""
+    names = ["1F590-1F3FB", "1F590-1F3FC", *(f"1F60{n}" for n in range(1, 6))]
+    put(root, *(f"image/{name}.png" for name in names[:-1]))
+    (root / "sketch").mkdir()
+    for shade, name in enumerate(["1F590", *names[2:]]):
+        for same in names[:2] if name == "1F590" else [name]:
+            Image.new("L", (8, 8), shade).save(root / "sketch" / f"{same}.png")
+    text(root, "LICENSE.txt", "Pictures: OpenMoji")
+    return root
+
+
+def tuberlin(root: Path, sketches: int = 12) -> Path:
+    """Two categories, one with a space; the owners' list beside the sketches is no category."""
+    for category in ("airplane", "alarm clock"):
+        put(root, *(f"png/{category}/{n}.png" for n in range(1, sketches + 1)), mode="L")
+        put(root, f"ImageResized/{category}/a.jpg", f"ImageResized/{category}/b.JPG")
+    text(root, "png/filelist.txt", "airplane/1.png")
+    return root
+
+
+def sketchy(root: Path, sketches: int = 3, photos: int = 20) -> Path:
+    """Photo numbers of different lengths, sketches in two renderings, one sketch that is not of any photo."""
+    for category, wordnet in (("airplane", "n02691156"), ("alarm_clock", "n02694662")):
+        names = [f"{wordnet}_{10 * n + 8}" for n in range(photos)]
+        put(root, *(f"256x256/photo/tx_000000000000/{category}/{name}.jpg" for name in names))
+        for rendering in ("tx_000000000000", "tx_000100000000"):
+            drawn = [f"{name}-{n}" for name in names for n in range(1, sketches + 1)]
+            put(root, *(f"256x256/sketch/{rendering}/{category}/{name}.png" for name in [*drawn, "n09_1-1"]))
+    text(root, "info/testset.txt", "airplane/n02691156_8.jpg", "alarm_clock/n02694662_18.jpg", end="\r\n")
+    text(root, "info/invalid-error.txt", "n02691156_8-2")
+    text(root, "info/invalid-pose.txt", "n02694662_28-1")
+    return root
+
+
+def cifar10(root: Path, count: int = 101) -> Path:
+    """Six batches of so many pictures of each class in mixed order; the red of a picture is its number in its batch."""
+    (root / "cifar-10-batches-bin").mkdir(parents=True)
+    labels = np.random.default_rng(3).permutation(np.repeat(np.arange(10, dtype=np.uint8), count))
+    planes = np.zeros((len(labels), 3, 32, 32), np.uint8)
+    planes[:, 0] = (np.arange(len(labels)) % 251).reshape(-1, 1, 1)
+    planes[:, 1, 0] = 200  # green in the first row
+    records = np.concatenate([labels[:, None], planes.reshape(len(labels), -1)], axis=1)
+    for name in (*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"):
+        (root / "cifar-10-batches-bin" / f"{name}.bin").write_bytes(records.tobytes())
+    text(root, "cifar-10-batches-bin/batches.meta.txt", "airplane", "automobile")
+    return root
+
+
+MIRFLICKR = [
+    "animals", "baby", "bird", "car", "clouds", "dog", "female", "flower", "food", "indoor", "lake", "male", "night",
+    "people", "plant_life", "portrait", "river", "sea", "sky", "structures", "sunset", "transport", "tree", "water",
+]  # fmt: skip
+
+
+def mirflickr(root: Path) -> Path:
+    """Twelve pictures there of thousands that the lists name; a stricter list, and a note among the lists."""
+    put(root, *(f"mirflickr/im{n}.jpg" for n in range(1, 13)))
+    home = "mirflickr25k_annotations_v080"
+    for name in MIRFLICKR:
+        text(root, f"{home}/{name}.txt", end="\r\n")
+    text(root, f"{home}/sky.txt", *map(str, range(1, 2_101)), end="\r\n")
+    text(root, f"{home}/sea.txt", "1", "2", "2101", end="\r\n")
+    text(root, f"{home}/sky_r1.txt", "9000", end="\r\n")
+    text(root, f"{home}/README.txt", "See the paper.")
+    return root
+
+
+def nuswide(root: Path) -> Path:
+    """Paths with the backslashes of Windows, a tenth of them there; 22 concepts, the last of one picture."""
+    names, each = [f"concept{n:02}" for n in range(22)], 140
+    paths = [f"actor\\{n:04}_{n * 37}.jpg" for n in range(21 * each)]
+    text(root, "ImageList/Imagelist.txt", *paths, end="\r\n")
+    text(root, "ConceptsList/Concepts81.txt", *names)
+    for place, name in enumerate(names):
+        flags = [n // each == place or n == (place - 1) * each for n in range(len(paths))]
+        text(root, f"Groundtruth/AllLabels/Labels_{name}.txt", *(str(int(flag)) for flag in flags))
+    put(root, *(f"Flickr/{path}".replace("\\", "/") for path in paths[::10]))
+    return root
+
+
 def karpathy(root: Path, name: str, images: list[tuple[str, str, list[str]]]) -> Path:
     """A list of (path, split, captions) as Karpathy publishes it, with its pictures."""
     rows = []
@@ -204,6 +285,7 @@ def captions(root: Path) -> Path:
 BUILDERS = {
     "coco": coco,
     "cars196": cars196,
+    "cifar10": cifar10,
     "consumer2shop": consumer2shop,
     "cub200": cub200,
     "emoji-zs": emoji,
@@ -211,8 +293,13 @@ BUILDERS = {
     "inshop": inshop,
     "lfw": lfw,
     "market1501": market1501,
+    "mirflickr25k": mirflickr,
+    "nuswide21": nuswide,
+    "openmoji-sketch": openmoji,
+    "sketchy": sketchy,
     "sop": sop,
     "street2shop": street2shop,
+    "tuberlin": tuberlin,
     "vehicleid": vehicleid,
     "veri776": veri776,
 }
