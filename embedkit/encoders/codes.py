@@ -1,4 +1,4 @@
-"""Binary codes: how many bits they may have, and how the numbers of a network become bits."""
+"""Binary codes: how many bits they may have, and how many of them differ for more than rounding."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from embedkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from embedkit.types import ByteArray, FloatArray
+    from embedkit.types import FloatArray
 
-__all__ = ["MOST_BITS", "check_bits", "clear_flips", "packed"]
+__all__ = ["MOST_BITS", "check_bits", "clear_flips"]
 
 LEAST_BITS, MOST_BITS = 16, 512
 _SURE = 0.02  # of the root mean square of a row: nearer to 0 two runtimes may disagree on the side
@@ -26,15 +26,6 @@ def check_bits(bits: int) -> int:
     if not LEAST_BITS <= bits <= MOST_BITS or bits % 8:
         raise ConfigError(f"bits = {bits} is not a multiple of 8 from {LEAST_BITS} to {MOST_BITS}")
     return bits
-
-
-def packed(numbers: FloatArray) -> ByteArray:
-    """``(n, bits)`` numbers to ``(n, bits / 8)`` uint8: a bit is 1 where its number is over 0, the first one leftmost.
-
-    >>> packed(np.array([[1, -1, 0, 2, -3, -1, 1, 1]], np.float32)).tolist()
-    [[147]]
-    """
-    return np.packbits(numbers > 0, axis=1)
 
 
 def clear_flips(numbers: FloatArray, expected: FloatArray) -> int:

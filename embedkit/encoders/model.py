@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedkit.encoders.codes import packed
+from embedkit.codes import packed
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.runtimes.contract import Session

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from embedkit.encoders.codes import packed
+from embedkit.codes import packed
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.errors import BadInput, ConfigError

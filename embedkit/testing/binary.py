@@ -157,7 +157,7 @@ class BinaryContract:
         coded()
         query = _codes(1, seed=2)
 
-        @settings(max_examples=30, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(where=filters())
         def check(where: Filter) -> None:
             _assert_agrees(backend, backend.search(name, query, 9, where), oracle.search(name, query, 9, where))

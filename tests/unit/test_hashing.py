@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import embedkit
-from embedkit.encoders.codes import check_bits, packed
+from embedkit.codes import packed
+from embedkit.encoders.codes import check_bits
 from embedkit.encoders.hash_options import Hashing, hashing_of
 from embedkit.encoders.load import load_encoder
 from embedkit.encoders.projections import directions, itq_rotation, principal_axes

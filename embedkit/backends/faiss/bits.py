@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BitKernel"]
 
-_PROBE = 128  # rows that are scanned while one entry of a hash table is looked up
-_SPARE = 1.5  # times the rows that a filter is expected to throw out of an answer
+_PROBE = 256  # rows that are scanned while one entry of a hash table is looked up
+_WIDE = 16  # share of the rows, as a divisor, up to which asking for more rows beats testing each one
 _PARAMS: dict[str, kernel.Params] = {
     "flat": {},
     "hnsw": {"m": (16, 2, 128), "ef_construction": (200, 8, 4_096)},
@@ -91,11 +91,9 @@ class BitKernel(Kernel):
         found = Found(*_room(len(queries), min(k, len(codes))))
         left = np.arange(len(queries))
         for flips in _worthwhile(index):
-            near = self._within(index, queries[left], flips)
+            near = self._within(index, queries[left], flips, mask)
             wanting = []
             for query, (values, positions) in zip(left.tolist(), near, strict=True):
-                if mask is not None:
-                    values, positions = values[mask[positions]], positions[mask[positions]]
                 if len(positions) >= found.positions.shape[1]:
                     _put(found, query, values, positions, ids)
                 else:
@@ -107,11 +105,11 @@ class BitKernel(Kernel):
         found.values[left], found.positions[left] = rest.values, rest.positions
         return found
 
-    def _within(self, index: Any, queries: VectorArray, flips: int) -> Iterator[tuple[Any, IdArray]]:
+    def _within(self, index: Any, queries: VectorArray, flips: int, mask: Mask | None) -> Iterator[tuple[Any, IdArray]]:
         with self._probing:
             index.nflip = flips
             limits, values, positions = index.range_search(_padded(queries), index.nhash * (flips + 1))
-        return _pieces(limits, values, positions)
+        return _pieces(limits, values, positions, mask)
 
     def build(self, spec: IndexSpec, vectors: VectorArray) -> Any:
         params = kernel.checked_params(spec, _PARAMS)
@@ -164,12 +162,33 @@ def _scan(codes: VectorArray, mask: Mask | None, queries: VectorArray, k: int, f
     return Found(values.astype(np.float32), positions)
 
 
+def _by_position(codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, start: int) -> Found:
+    """The exact k nearest of the rows from `start` on that a mask admits, equal ones by position.
+
+    To test a row takes FAISS several times as long as to compare it, so first more rows are asked for untested.
+    """
+    rows = len(codes) - start
+    if mask is not None and (ask := _more(k, mask[start:])) * _WIDE <= rows:
+        part = partial(_scan, codes, None, queries, ask)
+        near = kernel.in_parts(part, start, len(codes), queries.shape, ask, lower=True)
+        good = mask[near.positions]
+        if bool((good.sum(axis=1) >= k).all()):
+            best = np.argsort(~good, axis=1, kind="stable")[:, :k]
+            return Found(np.take_along_axis(near.values, best, 1), np.take_along_axis(near.positions, best, 1))
+    part = partial(_scan, codes, mask, queries, k)
+    return kernel.in_parts(part, start, len(codes), queries.shape, k, lower=True)
+
+
+def _more(k: int, mask: Mask) -> int:
+    """Rows of which k are nearly sure to be admitted, if the filter knows nothing of distances."""
+    return 16 + math.ceil(2 * k * len(mask) / max(1, int(np.count_nonzero(mask))))
+
+
 def _exact(
     codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, ids: IdArray | None, start: int = 0
 ) -> Found:
     """The exact k nearest of the rows from position `start` on that a mask admits, equal ones by id."""
-    part = partial(_scan, codes, mask, queries, k)
-    found = kernel.in_parts(part, start, len(codes), queries.shape, k, lower=True)
+    found = _by_position(codes, queries, k, mask, start)
     if ids is None or not found.positions.size:
         return found
     furthest = np.where(found.positions[:, -1] >= 0, found.values[:, -1], 8 * codes.shape[1]).astype(int)
@@ -188,19 +207,20 @@ def _closer(
     """By query: distances and positions of all rows from `start` on up to a distance."""
     pointer = faiss.swig_ptr
     result = faiss.RangeSearchResult(len(queries))
-    chosen, _keep = kernel.selector(mask[start:] if mask is not None else None)
     sizes = (len(queries), len(codes) - start, distance + 1, codes.shape[1])
-    faiss.hamming_range_search(pointer(queries), pointer(codes[start:]), *sizes, result, chosen)
+    faiss.hamming_range_search(pointer(queries), pointer(codes[start:]), *sizes, result)
     limits = faiss.rev_swig_ptr(result.lims, len(queries) + 1).copy()
     values = faiss.rev_swig_ptr(result.distances, int(limits[-1])).copy()
     positions = faiss.rev_swig_ptr(result.labels, int(limits[-1])).copy()
-    return _pieces(limits, values, positions + start)
+    return _pieces(limits, values, positions + start, mask)
 
 
-def _pieces(limits: Any, values: Any, positions: IdArray) -> Iterator[tuple[Any, IdArray]]:
-    """What FAISS found in a radius, query by query."""
+def _pieces(limits: Any, values: Any, positions: IdArray, mask: Mask | None) -> Iterator[tuple[Any, IdArray]]:
+    """What FAISS found in a radius and a mask admits, query by query."""
     for first, last in itertools.pairwise(limits.tolist()):
-        yield values[first:last], positions[first:last]
+        part = positions[first:last]
+        good = slice(None) if mask is None else mask[part]
+        yield values[first:last][good], part[good]
 
 
 def _put(found: Found, query: int, values: Any, positions: IdArray, ids: IdArray | None) -> None:
@@ -234,8 +254,7 @@ def _of_index(index: Any, queries: VectorArray, k: int, mask: Mask | None, param
         native = faiss.SearchParametersHNSW(sel=chosen, efSearch=max((params and params.ef) or 64, k))
         return _as_found(*index.search(queries, k, params=native))
     native = faiss.SearchParametersIVF(nprobe=kernel.probes_of(index, params))
-    share = 1.0 if mask is None else float(np.mean(mask[: index.ntotal]))
-    ask = k if share == 1 else math.ceil(_SPARE * k / max(share, 1 / index.ntotal))
+    ask = k if mask is None else _more(k, mask[: index.ntotal])
     while True:  # an inverted file of codes takes no selector: ask for more, and throw out
         ask = min(ask, index.ntotal)
         found = _as_found(*index.search(queries, ask, params=native))

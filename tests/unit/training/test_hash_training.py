@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from torch import nn
 
 import embedkit
-from embedkit.encoders.codes import clear_flips, packed
+from embedkit.codes import packed
+from embedkit.encoders.codes import clear_flips
 from embedkit.encoders.load import load_encoder
 from embedkit.encoders.probe import probe_pixels
 from embedkit.errors import ConfigError, DataCorrupt
