@@ -5,17 +5,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check bench docs clean
+.PHONY: demo test others trainings lint types check bench docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/embedkit demo
 
-# Trainings have a process of their own: beside every other native library in one process they crashed.
+# Trainings have a process of their own: beside every other native library in one process they crashed. They run while
+# the other tests wait for servers, and give way to them.
 TRAININGS := tests/unit/training/test_trainer.py tests/unit/training/test_joint_training.py
 
 test: lint
+	$(MAKE) --no-print-directory --jobs=2 others trainings
+
+others: $(VENV)/dev
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(TRAININGS))
-	$(BIN)/python -m pytest $(TRAININGS)
+
+trainings: $(VENV)/dev
+	nice $(BIN)/python -m pytest --quiet $(TRAININGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
