@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from embedkit.errors import BadSource
+from embedkit.training.discriminants import start_at_discriminants
 from embedkit.training.features import Features
+from embedkit.training.hash_heads import start_codes
 from embedkit.training.network import Objective
 from embedkit.training.pictures import Pictures
+from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from embedkit.types import IdArray
 
-__all__ = ["ClassCentres", "class_means", "some_features"]
+__all__ = ["ClassCentres", "class_means", "start_head"]
 
-_SOME = 2_048  # pictures that a hash layer starts from
+_FOR_CODES = (2, 2_048)  # pictures of a class, and of all, that codes start from
+_FOR_CLASSES = (8, 16_384)  # and discriminants
 _NEWEST = 0.5  # weight of the newest embeddings in the means that follow the batches
 
 
@@ -61,7 +65,7 @@ def class_means(
     """
     sums, counts = torch.zeros(int(labels.max()) + 1, dim), torch.zeros(int(labels.max()) + 1)
     objective.eval()
-    plan = _plan(_two_of_each(labels))
+    plan = _plan(_first_of_each(labels, 2))
     with torch.inference_mode():
         for batch in pictures.batches(plan):
             if len(batch.rows):
@@ -75,31 +79,59 @@ def class_means(
     return sums / counts.clamp_min(1)[:, None]
 
 
-def some_features(
-    objective: Objective, pictures: Pictures | Features, labels: IdArray, *, seed: int, device: torch.device
-) -> Tensor:
-    """The features ``(n, features)`` before the embedding layer, of up to 2,048 pictures, no more than two of a class.
+def start_head(
+    objective: Objective, pictures: Pictures | Features, labels: IdArray, recipe: TrainingRecipe, device: torch.device
+) -> None:
+    """Set the embedding layer by what the network makes of some training pictures, as `recipe.start` and bits say.
 
+    Leaves the objective in evaluation mode. Raises BadSource if none of them can be read.
+    """
+    per_class, most = _FOR_CLASSES if recipe.start else _FOR_CODES
+    features, known = _some_features(
+        objective, pictures, labels, per_class=per_class, most=most, seed=recipe.seed, device=device
+    )
+    if recipe.bits:
+        start_codes(objective.head, features, known if recipe.start else None, seed=recipe.seed)
+    else:
+        assert isinstance(objective.head, nn.Linear)
+        start_at_discriminants(objective.head, features, known)
+
+
+def _some_features(
+    objective: Objective,
+    pictures: Pictures | Features,
+    labels: IdArray,
+    *,
+    per_class: int,
+    most: int,
+    seed: int,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Features ``(n, features)`` before the embedding layer, and the labels ``(n,)`` of the pictures they are of.
+
+    They are of up to `per_class` pictures of each class, and of as many classes as give `most` pictures or fewer.
     Leaves the objective in evaluation mode. Raises BadSource if none can be read.
     """
-    rows = np.random.default_rng(seed).permutation(_two_of_each(labels))[:_SOME]
+    rows = _first_of_each(labels, per_class)
+    place = np.random.default_rng(seed).permutation(int(labels.max()) + 1)
+    rows = rows[np.argsort(place[labels[rows]], kind="stable")][:most]
     objective.eval()
+    found, known = [], []
     with torch.inference_mode():
-        found = [
-            objective.features(torch.from_numpy(batch.pixels).to(device)).float()
-            for batch in pictures.batches(_plan(np.sort(rows)))
-            if len(batch.rows)
-        ]
+        for batch in pictures.batches(_plan(np.sort(rows))):
+            if len(batch.rows):
+                found.append(objective.features(torch.from_numpy(batch.pixels).to(device)).float())
+                known.append(torch.from_numpy(batch.labels).to(device))
     if not found:
         raise BadSource(f"None of {len(rows):,} training pictures can be read; run: embedkit datasets check")
-    return torch.cat(found)
+    return torch.cat(found), torch.cat(known)
 
 
-def _two_of_each(labels: IdArray) -> IdArray:
-    """The rows of the first two pictures of each class."""
+def _first_of_each(labels: IdArray, count: int) -> IdArray:
+    """The rows of the first pictures of each class."""
     order = np.argsort(labels, kind="stable")
     rank = np.arange(len(order)) - np.searchsorted(labels[order], labels[order])
-    return order[rank < 2]
+    return order[rank < count]
 
 
 def _plan(rows: IdArray) -> Iterator[list[int]]:

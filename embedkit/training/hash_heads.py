@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from embedkit.encoders.projections import directions
 from embedkit.errors import ConfigError
+from embedkit.training.discriminants import fisher_directions
 from embedkit.training.losses.build import build_loss
 from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from embedkit.types import FloatArray
 
-__all__ = ["BLOCK", "BlockCode", "DivideAndEncode", "build_head", "head_of", "start_head"]
+__all__ = ["BLOCK", "BlockCode", "DivideAndEncode", "build_head", "head_of", "start_codes"]
 
 BLOCK = 8  # bits of which a block code sets one
 _SLICE = 50
@@ -91,28 +92,32 @@ def build_head(kind: str, features: int, bits: int) -> nn.Module:
 
 
 @torch.no_grad()
-def start_head(head: nn.Module, features: Tensor, *, seed: int) -> None:
+def start_codes(head: nn.Module, features: Tensor, labels: Tensor | None, *, seed: int) -> None:
     """Set a layer so that the signs of some pictures' features ``(n, features)`` are good codes before training.
 
     They start from ITQ, which keeps most of what the network knows, with every bit in balance, and have a mean square
-    of 1; of a block code that is so before the largest number of a block is sought.
+    of 1; of a block code that is so before the largest number of a block is sought. With labels ``(n,)`` ITQ turns
+    the discriminants of the classes, not the directions of most spread.
     """
     if isinstance(head, nn.Linear):
-        _from_itq(head, features, seed)
+        _from_itq(head, features, labels, seed)
     elif isinstance(head, BlockCode):
-        _from_itq(head.linear, features, seed)
+        _from_itq(head.linear, features, labels, seed)
     elif isinstance(head, DivideAndEncode):
         both = nn.Linear(features.shape[1], head.bits).to(features)
-        _from_itq(both, features, seed)
+        _from_itq(both, features, labels, seed)
         head.start_at(both)
 
 
-def _from_itq(layer: nn.Linear, features: Tensor, seed: int) -> None:
-    mean = features.mean(dim=0)
-    centred: FloatArray = (features - mean).cpu().numpy()
+def _from_itq(layer: nn.Linear, features: Tensor, labels: Tensor | None, seed: int) -> None:
+    bits, mean = layer.out_features, features.mean(dim=0)
     try:
-        axes = torch.from_numpy(directions(centred, layer.out_features, "itq", seed=seed)).to(features)
-    except ConfigError as error:  # few or like pictures: the random directions of the layer have to do
+        chosen = None if labels is None else fisher_directions(features, labels, bits).to(features)
+        shown = features - mean if chosen is None else (features - mean) @ chosen.T
+        centred: FloatArray = shown.cpu().numpy()
+        axes = torch.from_numpy(directions(centred, bits, "itq", seed=seed)).to(features)
+        axes = axes if chosen is None else axes @ chosen
+    except (ConfigError, ValueError) as error:  # few or like pictures: the random directions of the layer have to do
         _log.debug("The hash layer starts at random: %s", error)
         axes = layer.weight.detach().clone()
     numbers = (features - mean) @ axes.T

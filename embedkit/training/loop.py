@@ -20,11 +20,10 @@ from embedkit.encoders.torch_model import PixelModel
 from embedkit.errors import BadSource, ConfigError, TrainingFailed
 from embedkit.training.augment import Augmenter, step_seed
 from embedkit.training.budget import Budget, rate_at
-from embedkit.training.centres import ClassCentres, class_means, some_features
+from embedkit.training.centres import ClassCentres, class_means, start_head
 from embedkit.training.checkpoint import Checkpoint, write_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.features import Features, nothing_varies
-from embedkit.training.hash_heads import start_head
 from embedkit.training.history import History
 from embedkit.training.judging import Judge
 from embedkit.training.losses.contract import ClassLoss
@@ -181,8 +180,8 @@ class Trainer:
     # -- running -----------------------------------------------------------------------------------------------------
 
     def begin(self, history: History, log: Log) -> None:
-        """What comes before the first step: a hash layer's start, figures, and class vectors from the class means."""
-        if self.recipe.bits and model_folder_of(self.recipe.encoder) is None:
+        """What comes before the first step: where the embedding layer and class vectors start, and figures."""
+        if (self.recipe.bits or self.recipe.start) and model_folder_of(self.recipe.encoder) is None:
             self._start_head()
         if self.recipe.validate and self.accelerator.is_main_process:
             self.judge.start = dict(self.judge.tested(self.model).metrics)
@@ -207,14 +206,9 @@ class Trainer:
         self.save()
 
     def _start_head(self) -> None:
-        """Set the hash layer by some training pictures, in all processes alike."""
-        begun, seed = time.perf_counter(), self.recipe.seed
-        labels, device = self.material.train.labels, self.accelerator.device
-        start_head(
-            self._objective.head,
-            some_features(self._objective, self.pictures, labels, seed=seed, device=device),
-            seed=seed,
-        )
+        """Set the embedding layer by some training pictures, in all processes alike."""
+        begun = time.perf_counter()
+        start_head(self._objective, self.pictures, self.material.train.labels, self.recipe, self.accelerator.device)
         if self.accelerator.num_processes > 1:
             with torch.no_grad():
                 for parameter in self._objective.head.parameters():

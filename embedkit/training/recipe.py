@@ -33,6 +33,7 @@ _DIM = 128
 _CHOICES = {
     "task": ("metric-learning", "image-text"),
     "head": ("", "linear", "divide", "blocks"),
+    "start": ("", "lda"),
     "sampler": ("balanced", "class", "domains", "pairs"),
     "precision": ("fp32", "bf16", "fp16"),
 }
@@ -96,9 +97,10 @@ class TrainingRecipe:
     start from; its pooling is kept. `texts`: of image-text, the encoder of captions, which stays as it is. `dim`: of
     the embedding; 0 keeps the encoder's own vector without a new layer. `bits`: of a hash encoder, whose codes are the
     signs of the embedding; 0 is a float encoder. `head`: how its bits are made (linear, divide, blocks:
-    `training/hash_heads.py`), empty for what the loss asks for. `multi_scale`: Deep Ranking's three scales (Wang 2014).
-    `loss`, `miner`: spec strings;
-    no miner leaves the loss its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for.
+    `training/hash_heads.py`), empty for what the loss asks for. `start`: where the embedding layer starts: lda, at the
+    discriminants of the training classes, or empty, at random (codes by ITQ). `multi_scale`: Deep Ranking's three
+    scales (Wang 2014). `loss`, `miner`: spec strings; no miner leaves the loss its own. `batch`: pictures, `per_class`
+    of a class, 0 for what the loss asks for.
     `sampler`: balanced, class, domains (equally many sketches and pictures of each class), or pairs, which mines hard
     classes each epoch for N-pair. `epochs`, `minutes`, `steps`:
     the budget, at most one of them. `rate`: of the network; `head_rate`: of the embedding layer, which the loss's own
@@ -120,6 +122,7 @@ class TrainingRecipe:
     dim: int = _DIM
     bits: int = 0
     head: str = ""
+    start: str = ""
     multi_scale: bool = False
     loss: str = "npair"
     miner: str = ""
@@ -220,6 +223,8 @@ class TrainingRecipe:
             )
         if self.head and not self.bits:
             raise ConfigError(f"head = {self.head!r} makes bits, and bits is 0; set bits, or leave out head")
+        if self.start and not (self.dim or self.bits):
+            raise ConfigError(f"start = {self.start!r} sets an embedding layer, and dim = 0 has none; leave out start")
         if self.patience and not (self.holdout and self.validate):
             raise ConfigError(
                 "patience needs holdout > 0 and validate > 0: what is watched must be neither trained on nor the test"
@@ -250,6 +255,10 @@ class TrainingRecipe:
             )
         if self.bits:
             raise ConfigError(f"task = 'image-text' makes floats, but bits = {self.bits} is set; leave bits out")
+        if self.start:
+            raise ConfigError(
+                f"task = 'image-text' has captions, not classes, for start = {self.start!r}; leave it out"
+            )
         if not self.texts:
             raise ConfigError("texts is empty; name an encoder of texts such as 'minilm', or a model folder")
 

@@ -18,7 +18,7 @@ from embedkit.encoders.load import load_encoder
 from embedkit.encoders.probe import probe_pixels
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.testing.encoder import EncoderContract
-from embedkit.training.hash_heads import BlockCode, DivideAndEncode, build_head, head_of, start_head
+from embedkit.training.hash_heads import BlockCode, DivideAndEncode, build_head, head_of, start_codes
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.train import train_encoder
 from tests.conftest import picture
@@ -193,7 +193,7 @@ def test_bits_start_in_balance_and_at_one_scale(kind):
     torch.manual_seed(0)
     features = 3 + torch.randn(200, 40) * torch.linspace(0.1, 4, 40)
     head = build_head(kind, 40, 16)
-    start_head(head, features, seed=0)
+    start_codes(head, features, None, seed=0)
     numbers = head(features)
     assert numbers.mean(0).abs().max() < 1e-3
     assert 0.5 < numbers.square().mean() < 2
@@ -202,7 +202,7 @@ def test_bits_start_in_balance_and_at_one_scale(kind):
 
 def test_fewer_pictures_than_bits_are_no_trouble():
     head = nn.Linear(40, 16)
-    start_head(head, torch.randn(5, 40), seed=0)
+    start_codes(head, torch.randn(5, 40), None, seed=0)
     assert head.weight.isfinite().all()
     assert head(torch.randn(2, 40)).abs().sum() > 0
 
