@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import embedkit
+from embedkit import plugins
 from embedkit.testing.servers import milvus_server, postgres_server
 
 
@@ -89,6 +91,17 @@ def catalog(tmp_path):
         )
     write_table(folder, rows)
     return folder
+
+
+@pytest.fixture
+def signs(monkeypatch):
+    """The encoder `signs` of 64 bits (`tests/sign_encoder.py`), as a plugin."""
+    points = [EntryPoint("signs", "tests.sign_encoder:build", "embedkit.encoders")]
+    with monkeypatch.context() as patch:
+        patch.setattr(plugins, "entry_points", lambda group: points if group == "embedkit.encoders" else [])
+        plugins._table.cache_clear()
+        yield
+    plugins._table.cache_clear()
 
 
 def write_table(folder, rows):

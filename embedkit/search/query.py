@@ -74,25 +74,47 @@ def search(
     where: Filter | None,
     params: SearchParams | None = None,
     without: str | None = None,
+    again: Sequence[Query] | None = None,
+    candidates: int | None = None,
 ) -> list[Hit]:
     """The k best products, best first. `without`: a key to leave out (the product one searches by).
 
     One query gives the backend's scores. Several are fused: the union of their candidates is scored
     exactly in every view, ``sum(weight * score)`` over the views that a product has. There the score of a code
     is the cosine of its signs, ``1 - 2 * bits / dim``, so that it can be added to other cosines.
+
+    `again`: the same question for other views, which score the candidates in place of the views that found them;
+    products without a vector there come last. `candidates`: how many each query hands in where they are scored.
     """
     if not queries:
         raise BadInput("There is nothing to search by: give an image, a sketch, a text, a vector or a product")
-    try:
-        k = operator.index(k)  # NumPy's whole numbers too, which FAISS itself would refuse
-    except TypeError:
-        raise BadInput(f"k={k!r} is not a number of hits; give 1 or more") from None
-    if k < 1:
-        raise BadInput(f"k={k} is not a number of hits; give 1 or more")
-    if len(queries) == 1:
+    k = _whole("k", k, "hits")
+    if len(queries) == 1 and again is None:
+        if candidates is not None:
+            raise BadInput("candidates counts what rerank puts in order; name a view to rerank by, or leave it out")
         found = _nearest(store, backend, row, queries[0], k + (without is not None), where, params)
         return [hit for hit in found if hit.product.key != without][:k]
-    return _fused(store, backend, row, queries, k, where, params, without)
+    pool = max(_MIN_POOL, _FUSION_POOL * k) if candidates is None else _whole("candidates", candidates, "products")
+    if pool < k:
+        raise BadInput(f"candidates={pool} is less than the {k} hits that are asked for; give {k} or more")
+    products: dict[str, Product] = {}
+    most = max(k, min(pool + (without is not None), backend.capabilities.max_k))
+    for query in queries:
+        for hit in _nearest(store, backend, row, query, most, where, params):
+            products[hit.product.key] = hit.product
+    products.pop(without or "", None)
+    return _scored(store, backend, row, products, again or queries, by="+".join(q.view.name for q in queries))[:k]
+
+
+def _whole(name: str, value: int, what: str) -> int:
+    """A number of 1 or more. Raises BadInput."""
+    try:
+        value = operator.index(value)  # NumPy's whole numbers too, which FAISS itself would refuse
+    except TypeError:
+        raise BadInput(f"{name}={value!r} is not a number of {what}; give 1 or more") from None
+    if value < 1:
+        raise BadInput(f"{name}={value} is not a number of {what}; give 1 or more")
+    return value
 
 
 def _nearest(
@@ -126,33 +148,28 @@ def _nearest(
         ask = min(limit, 2 * ask)
 
 
-def _fused(
+def _scored(
     store: MetadataStore,
     backend: VectorBackend,
     row: CollectionRow,
+    products: Mapping[str, Product],
     queries: Sequence[Query],
-    k: int,
-    where: Filter | None,
-    params: SearchParams | None,
-    without: str | None,
+    *,
+    by: str,
 ) -> list[Hit]:
-    pool = min(backend.capabilities.max_k, max(_MIN_POOL, _FUSION_POOL * k))
-    products: dict[str, Product] = {}
-    for query in queries:
-        for found in _nearest(store, backend, row, query, pool, where, params):
-            products[found.product.key] = found.product
-    products.pop(without or "", None)
+    """Candidates by their exact scores, best first; equal ones by key, and those without any of the vectors last."""
     ids = store.vector_ids_of(row.id, list(products))
     totals = dict.fromkeys(products, 0.0)
+    known: set[str] = set()
     for query in queries:
         of_view = {by_view[query.view.name]: key for key, by_view in ids.items() if query.view.name in by_view}
+        known.update(of_view.values())
         for vector_id, score in _exact_scores(backend, query, list(of_view)).items():
             totals[of_view[vector_id]] += query.weight * score
-    best = sorted(totals, key=lambda key: (-totals[key], key))[:k]
     first = queries[0].view.name
     return [
-        Hit(products[key], totals[key], totals[key], _one_id(ids[key], first), "+".join(q.view.name for q in queries))
-        for key in best
+        Hit(products[key], totals[key], totals[key], _one_id(ids[key], first), by)
+        for key in sorted(totals, key=lambda key: (key not in known, -totals[key], key))
     ]
 
 

@@ -37,7 +37,8 @@ def open_material(recipe: TrainingRecipe) -> Material:
     """The data set, with a holdout cut off as the recipe says. Raises BadSource, UnknownName."""
     if not recipe.data:
         raise ConfigError("No data to train on; give the path of a data set, or of a table with path and label")
-    data = open_dataset(recipe.data, name=recipe.data_name or None)
+    plain = "captions" if recipe.task == "image-text" else "folder"
+    data = open_dataset(recipe.data, name=recipe.data_name or None, plain=plain)
     _check(data.train, recipe.data, recipe.task)
     if not recipe.holdout:
         return Material(_dense(data.train), None, data)  # a class without a picture on disk leaves a gap

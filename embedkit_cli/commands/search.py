@@ -39,6 +39,13 @@ def search(
     weight: Annotated[
         list[str] | None, typer.Option("--weight", help="Share of a part, such as image=0.7.", metavar="PART=SHARE")
     ] = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option("--rerank", help="View that puts the nearest of --view in order.", metavar="VIEW"),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option("--candidates", min=1, help="How many to rerank.", show_default="10 for each hit")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with the pictures of the hits.", show_default=False)
     ] = None,
@@ -53,7 +60,9 @@ def search(
     if not asked:
         raise typer.BadParameter("give --image, --sketch, --text or --product")
     with collection_of(config, backend, collection) as there:
-        hits = there.search(**asked, where=where, k=k, view=view, weights=_weights(weight))
+        hits = there.search(
+            **asked, where=where, k=k, view=view, weights=_weights(weight), rerank=rerank, candidates=candidates
+        )
         if html is not None:
             write_sheet(html, there, [(_question(asked, where), image or sketch, hits)])
     if json_only:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import embedkit
-from embedkit import plugins
 from embedkit.codes import hamming
 from embedkit.errors import BadInput, ConfigError, DimensionMismatch
 from embedkit_cli.app import app
@@ -19,14 +18,7 @@ from tests.sign_encoder import BITS, SignEncoder
 CODED = {"image": "signs", "title": "signs"}
 
 
-@pytest.fixture(autouse=True)
-def _signs(monkeypatch):
-    points = [EntryPoint("signs", "tests.sign_encoder:build", "embedkit.encoders")]
-    with monkeypatch.context() as patch:
-        patch.setattr(plugins, "entry_points", lambda group: points if group == "embedkit.encoders" else [])
-        plugins._table.cache_clear()
-        yield
-    plugins._table.cache_clear()
+pytestmark = pytest.mark.usefixtures("signs")
 
 
 def code_of(number):
@@ -87,6 +79,13 @@ def test_what_does_not_fit_the_codes_is_told_in_a_sentence(products, catalog):
         products.search(vector=np.ones(64, np.uint8))
     with pytest.raises(BadInput, match=r"uint8 are binary codes.*384 floats"):
         products.search(vector=np.ones(48, np.uint8), view="title")
+
+
+def test_words_asked_of_codes_of_pictures_are_told_which_encoder_would_do(products, catalog, monkeypatch):
+    products.ingest(catalog, encoder={"image": "signs"})
+    monkeypatch.setattr(SignEncoder, "spec", replace(SignEncoder.spec, modalities=("image",)))
+    with pytest.raises(BadInput, match=r"image \(codes of 64 bits of pictures by 'signs'\); for words.*title=minilm"):
+        products.search(text="blue shoe")
 
 
 @pytest.mark.parametrize(("metric", "encoder"), [("cosine", "signs"), ("hamming", "effnet-lite0")])

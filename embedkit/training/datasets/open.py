@@ -67,13 +67,13 @@ class DataSetCheck:
         return {**asdict(self), "complete": self.complete}
 
 
-def open_dataset(path: str | Path, *, name: str | None = None) -> DataSet:
-    """Read a data set. `name`: which one; found out from its files otherwise.
+def open_dataset(path: str | Path, *, name: str | None = None, plain: str = "folder") -> DataSet:
+    """Read a data set. `name`: which one; found out from its files otherwise. `plain`: what any other folder is.
 
     Pictures that the lists name and the disk has not are left out with a warning. Raises BadSource, MissingExtra,
     UnknownName.
     """
-    info, root = _found(Path(path).expanduser(), name)
+    info, root = _found(Path(path).expanduser(), name, plain)
     data = _read(info, root)
     empty = [part for part, split in data.splits.items() if not len(split) and part != "train"]
     if empty:
@@ -102,7 +102,7 @@ def _read(info: DataSetInfo, root: Path) -> DataSet:
     return data
 
 
-def _found(path: Path, name: str | None) -> tuple[DataSetInfo, Path]:
+def _found(path: Path, name: str | None, plain: str = "folder") -> tuple[DataSetInfo, Path]:
     """Which data set lies at a path, and in which folder exactly."""
     info = find_dataset(name) if name is not None else None
     if not path.exists():
@@ -120,7 +120,7 @@ def _found(path: Path, name: str | None) -> tuple[DataSetInfo, Path]:
             root = _located(trees, one, least)
             if root is not None:
                 return one, root
-    return info or find_dataset("folder"), path
+    return info or find_dataset(plain), path
 
 
 def _has_captions(path: Path) -> bool:

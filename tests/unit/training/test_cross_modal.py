@@ -14,6 +14,8 @@ from embedkit.training.datasets.open import check_dataset, open_dataset
 from embedkit.training.evaluation.cross_modal import cross_modal_scores
 from embedkit.training.evaluation.evaluate import evaluate_encoder, score_vectors
 from embedkit.training.evaluation.limit import limited
+from embedkit.training.material import open_material
+from embedkit.training.recipe import TrainingRecipe
 from tests.unit.training import trees
 
 
@@ -125,6 +127,16 @@ def test_pictures_with_the_same_captions_are_alike_and_stay_on_one_side(tmp_path
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert data.query.labels.tolist() == [0, 0]
     assert (data.query.captions.texts, data.query.names) == (("thing 4",), ("thing 4",))
+
+
+def test_a_plain_folder_is_read_for_its_captions_where_words_are_to_be_learned(tmp_path):
+    root = trees.captions(tmp_path)
+    recipe = TrainingRecipe(data=str(root), task="image-text", loss="clip")
+    assert len(open_material(recipe).train.captions.texts) == 8
+    for text in root.rglob("*.txt"):
+        text.unlink()
+    with pytest.raises(BadSource, match="read as 'captions'"):
+        open_material(recipe)
 
 
 def test_captions_of_emoji_are_names_and_belong_to_all_vendors(tmp_path):
