@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         list_datasets,
         list_encoders,
     )
+    from embedkit.search.advise import Advice, CodeAdvice
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Advice": "search.advise",
     "Augment": "training.recipe",
+    "CodeAdvice": "search.advise",
     "Collection": "collection",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
@@ -69,7 +72,9 @@ _LAZY = {
 }
 
 __all__ = [
+    "Advice",
     "Augment",
+    "CodeAdvice",
     "Collection",
     "DataSetCheck",
     "DataSetInfo",

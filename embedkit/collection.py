@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from embedkit.ingest.verify import VerifyReport
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
     from embedkit.resources import Resources
+    from embedkit.search.advise import Advice
     from embedkit.search.query import Query
     from embedkit.types import Modality, VectorArray
 
@@ -273,6 +274,36 @@ class Collection:
         from embedkit.ingest.verify import verify
 
         return verify(self._target(self._existing()), repair=repair)
+
+    def advise(
+        self,
+        *,
+        view: str | None = None,
+        recall: float = 0.95,
+        k: int = 10,
+        sample: int = 20_000,
+        queries: int = 500,
+    ) -> Advice:
+        """Which codes would do in the place of the floats of `view`, and how many candidates to rerank.
+
+        Measured on the vectors of `sample` products, of which `queries` ask for their `k` nearest; `recall`: the share
+        of these that is wanted. `view`: the first of floats, if unset. Raises BadInput, CollectionNotFound.
+        """
+        from embedkit.search.advise import advise_codes
+
+        check_kind(recall, Real, "recall is a share")
+        if not 0 < recall <= 1:
+            raise BadInput(f"recall={recall} is not a share; give more than 0 and at most 1")
+        for name, value in (("k", k), ("sample", sample), ("queries", queries)):
+            check_kind(value, Integral, f"{name} is a whole number")
+            if value < 1:
+                raise BadInput(f"{name}={value} is not a number of vectors; give 1 or more")
+        row = self._existing()
+        chosen = named_view(row, view) if view else next((v for v in row.views if v.kind == "float"), row.views[0])
+        resources = self._resources
+        return advise_codes(
+            resources.store, resources.backend, row, chosen, k=k, recall=recall, sample=sample, queries=queries
+        )
 
     def picture(self, product: Product) -> bytes | None:
         """The bytes of a product's picture, from where it was ingested; None if it has none.
