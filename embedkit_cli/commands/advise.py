@@ -58,16 +58,21 @@ def _told(found: Advice, collection: str) -> str:
     chosen = found.chosen
     if chosen is None:
         return f"No codes reach {found.recall:g} within the candidates measured; search the floats of {found.view!r}."
-    search = f"--rerank {found.view} --candidates {chosen.candidates}"
-    size = f"{chosen.bits // 8} bytes a product in place of {4 * found.dim:,}"
-    if chosen.view:
-        return f"{size}: embedkit search -c {collection} --view {chosen.view} {search}"
-    encoder = _coded(found.encoder, chosen.bits)
-    return (
-        f"{size}: embedkit export {encoder!r} codes/ --fit CATALOG, ingest with --encoder code=codes/ --encoder "
-        f"{found.view}={found.encoder}, then search with --view code {search}. Among more products than were measured "
-        "take more candidates."
+    told = (
+        f"The shortest codes for {found.recall:g}: {chosen.bits // 8} bytes a product in place of {4 * found.dim:,}, "
+        f"and {chosen.candidates:,} candidates. Among more products than were measured it takes more."
     )
+    searched, into = (chosen.view, collection) if chosen.view else ("code", "NEW")
+    first = (
+        []
+        if chosen.view
+        else [
+            f"embedkit export {_coded(found.encoder, chosen.bits)!r} codes/ --fit CATALOG",
+            f"embedkit ingest CATALOG -c NEW --encoder code=codes/ --encoder {found.view}={found.encoder!r}",
+        ]
+    )
+    then = f"embedkit search -c {into} --view {searched} --rerank {found.view} --candidates {chosen.candidates}"
+    return "\n  ".join([told, *first, then])
 
 
 def _coded(encoder: str, bits: int) -> str:
