@@ -10,18 +10,14 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from embedkit.arguments import check_kind
 from embedkit.errors import (
-    BadImage,
     BadInput,
     ConfigError,
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
 from embedkit.types import Hit, Metric, Product
-from embedkit.urls import redact
 from embedkit.views import encoder_of, ignored_settings, made_collection, named_view
 
 if TYPE_CHECKING:
@@ -35,25 +31,10 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
-    from embedkit.search.query import Query
-    from embedkit.types import Modality, VectorArray
 
 __all__ = ["Collection", "Status", "check_name"]
 
 _KEY = "A product's key is a text"
-_LACKING: Mapping[str, tuple[str, str, str]] = {  # modality: what is lacking, what an encoder cannot, what to do
-    "text": (
-        "texts",
-        "reads no text",
-        "for words ingest a view title=minilm into a collection of another name, or take an encoder of both for image: "
-        "an exported CLIP, or a run of embedkit train --task image-text",
-    ),
-    "image": (
-        "pictures",
-        "takes no pictures",
-        "for pictures ingest a view image=effnet-lite0 into a collection of another name",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +73,6 @@ class Collection:
         self.name = name
         self._resources = resources
         self._row: CollectionRow | None = None
-        self._sketched: set[str] = set()  # encoders that sketches were asked of
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
@@ -202,29 +182,24 @@ class Collection:
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound.
         """
-        from embedkit.search.query import check_text, checked_weights, search
+        from embedkit.questions import Questions
+        from embedkit.search.query import search
 
-        row = self._existing()
-        shares = checked_weights(weights)
-        if text is not None:
-            check_text(text)
-        pictures = {
-            name: (given, self._picture_bytes(given))
-            for name, given in (("image", image), ("sketch", sketch))
-            if given is not None
-        }
-        asked = _Asked(pictures, text, vector, product, shares)
-        queries = self._queries(row, asked, view, but=rerank)
-        resources = self._resources
+        row, resources = self._existing(), self._resources
+        if product is not None:
+            self.get(product)
+        questions = Questions(
+            resources, row, image=image, sketch=sketch, text=text, vector=vector, product=product, weights=weights
+        )
         return search(
             resources.store,
             resources.backend,
             row,
-            queries,
+            questions.queries(view, but=rerank),
             k=k,
             where=as_filter(where),
             without=product,
-            again=self._again(row, asked, queries, rerank),
+            again=questions.again(rerank, view) if rerank is not None else None,
             candidates=candidates,
         )
 
@@ -335,117 +310,6 @@ class Collection:
     def _encoder(self, view: ViewRow) -> Encoder:
         return encoder_of(self._resources, self.name, view)
 
-    def _queries(self, row: CollectionRow, asked: _Asked, view: str | None, *, but: str | None = None) -> list[Query]:
-        """A query for each thing asked by, of the view that is named, or the first that fits and is not `but`."""
-        shares, queries = asked.shares, []
-        if asked.vector is not None:
-            queries.append(self._vector_query(row, asked.vector, view, but, shares.get("vector", 1.0)))
-        for part, (named, given) in asked.pictures.items():
-            chosen = self._view_for(row, "image", view if asked.text is None else None, but)
-            pixels = self._prepared_picture(chosen, named, given)
-            queries.append(self._query(chosen, self._encoder(chosen).encode(pixels[None])[0], shares.get(part, 1.0)))
-            if part == "sketch":
-                self._check_sketched(chosen.encoder)
-        if asked.text is not None:
-            chosen = self._view_for(row, "text", None if asked.pictures else view, but)
-            encoded = self._encoder(chosen).encode([asked.text])[0]
-            queries.append(self._query(chosen, encoded, shares.get("text", 1.0)))
-        if asked.product is not None:
-            queries.append(self._product_query(row, asked.product, view, but, shares.get("product", 1.0)))
-        return queries
-
-    def _again(
-        self, row: CollectionRow, asked: _Asked, queries: Sequence[Query], rerank: str | None
-    ) -> list[Query] | None:
-        """The same question for the view that puts candidates in order. Raises BadInput where it has no vectors."""
-        if rerank is None:
-            return None
-        named_view(row, rerank)
-        if any(query.view.name == rerank for query in queries):
-            raise BadInput(f"rerank={rerank!r} is the view that is searched; name another one, or leave it out")
-        if asked.vector is not None:
-            raise BadInput(
-                f"A vector asks one view and cannot rerank by {rerank!r}; search by a picture, words or a product"
-            )
-        if asked.pictures and asked.text is not None:
-            raise BadInput("Pictures and words together are scored exactly as they are; leave out rerank")
-        return self._queries(row, asked, rerank)
-
-    def _query(self, view: ViewRow, vector: VectorArray, weight: float) -> Query:
-        from embedkit.search.query import Query
-
-        return Query(view, vector, weight)
-
-    def _vector_query(
-        self, row: CollectionRow, vector: npt.ArrayLike, view: str | None, but: str | None, weight: float
-    ) -> Query:
-        try:
-            given = np.asarray(vector)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"A query vector is a row of numbers: {error}") from error
-        if given.dtype.kind not in "iuf":
-            raise BadInput(f"A query vector is a row of numbers, not {type(vector).__name__} of {given.dtype}")
-        if given.ndim != 1:
-            raise BadInput(f"A query vector has one dimension, not the shape {given.shape}")
-        array: VectorArray = given if given.dtype == np.uint8 else given.astype(np.float32, copy=False)
-        return self._query(named_view(row, view) if view else _views(row, but)[0], array, weight)
-
-    def _product_query(self, row: CollectionRow, key: str, view: str | None, but: str | None, weight: float) -> Query:
-        self.get(key)
-        ids = self._resources.store.vector_ids(row.id, key)
-        views = _views(row, but)
-        chosen = named_view(row, view) if view else next((v for v in views if v.name in ids), views[0])
-        fetched = (
-            self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.name]], np.int64))
-            if chosen.name in ids
-            else None
-        )
-        if fetched is None or not len(fetched.ids):
-            raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")
-        return self._query(chosen, fetched.vectors[0], weight)
-
-    def _view_for(self, row: CollectionRow, modality: Modality, name: str | None, but: str | None) -> ViewRow:
-        """The view that a picture or words ask: one of their kind, or another whose encoder takes both (CLIP).
-
-        Raises BadInput.
-        """
-        views = _views(row, but)
-        own = [view for view in views if view.modality == modality]
-        candidates = [named_view(row, name)] if name else own or views
-        for view in candidates:
-            if view.modality == modality or modality in self._encoder(view).spec.modalities:
-                return view
-        other, lacks, take = _LACKING[modality]
-        if name:
-            held = "pictures" if modality == "text" else "texts"
-            raise BadInput(f"The view {name!r} of {row.name!r} holds {held}, and its encoder {lacks}; {take}")
-        there = ", ".join(f"{view.name} ({_held(view)})" for view in views)
-        raise BadInput(f"{row.name!r} has no view of {other}; it has {there}; {take}")
-
-    def _check_sketched(self, encoder: str) -> None:
-        """Warn once of an encoder that was not trained for sketches."""
-        from embedkit.search.sketches import warn_unless_trained
-
-        if encoder not in self._sketched:
-            self._sketched.add(encoder)
-            warn_unless_trained(encoder)
-
-    def _prepared_picture(
-        self, view: ViewRow, named: str | Path | bytes | Image, given: bytes | Image
-    ) -> npt.NDArray[np.uint8]:
-        try:
-            return self._encoder(view).prepare(given)
-        except BadImage as error:
-            if isinstance(named, str | Path):
-                raise BadImage(f"{redact(str(named))}: {error}") from error
-            raise
-
-    def _picture_bytes(self, image: str | Path | bytes | Image) -> bytes | Image:
-        from PIL.Image import Image
-
-        check_kind(image, str | Path | bytes | Image, "An image is a path, a URL, encoded bytes or a PIL picture")
-        return self._resources.read(str(image)) if isinstance(image, str | Path) else image
-
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
         """Keys of the products that a filter admits, read from the store page by page."""
         from embedkit.matching import matches
@@ -460,28 +324,6 @@ class Collection:
                 ):
                     yield key
             after = keys[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a search is asked by. `pictures`: by part (image, sketch), what was given and what is to be encoded."""
-
-    pictures: Mapping[str, tuple[str | Path | bytes | Image, bytes | Image]]
-    text: str | None
-    vector: npt.ArrayLike | None
-    product: str | None
-    shares: Mapping[str, float]
-
-
-def _held(view: ViewRow) -> str:
-    """What a view holds, in words."""
-    made = f"codes of {view.dim} bits" if view.kind == "binary" else f"{view.dim} floats"
-    return f"{made} of {'pictures' if view.modality == 'image' else 'texts'} by {view.encoder!r}"
-
-
-def _views(row: CollectionRow, but: str | None) -> list[ViewRow]:
-    """The views, without the one that only puts candidates in order, unless it is the only one."""
-    return [view for view in row.views if view.name != but] or list(row.views)
 
 
 def check_name(name: str) -> str:

@@ -27,6 +27,7 @@ class Resources:
         self._store: MetadataStore | None = None
         self._backend: VectorBackend | None = None
         self._encoders: dict[str, Encoder] = {}
+        self.sketched: set[str] = set()  # encoders that sketches were asked of
         self._closed = False
 
     def check_open(self) -> None:
