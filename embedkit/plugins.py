@@ -71,6 +71,7 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
     ),
     "joint_losses": (
         PlugIn("clip", "embedkit.training.losses.joint:clip", "symmetric cross-entropy, Radford 2021", "train"),
+        PlugIn("dcmh", "embedkit.training.losses.joint_codes:dcmh", "codes of both, Jiang & Li 2017", "train"),
         PlugIn(
             "instance", "embedkit.training.losses.joint:instance", "one classifier for both towers, Zheng 2020", "train"
         ),

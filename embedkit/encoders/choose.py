@@ -99,7 +99,8 @@ def _checked(
     """The encoder, after its vectors of the probe were compared with the stored ones."""
     if stored is not None:
         try:
-            found = encoder.numbers(probe) if isinstance(encoder, ImageEncoder) else encoder.encode(probe)
+            raw = ImageEncoder | BatchTextEncoder
+            found = encoder.numbers(probe) if isinstance(encoder, raw) else encoder.encode(probe)
         except Exception as error:  # a runtime raises what it likes
             encoder.close()
             reason = str(error).strip().splitlines()[0]

@@ -151,9 +151,11 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
 
 def _probe(encoder: Encoder, probe: Any) -> dict[str, Any]:
     """What a runtime is held to: vectors, of a binary encoder the numbers before the sign."""
+    from embedkit.encoders.projected import ProjectedTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
-    found = encoder.numbers(probe) if isinstance(encoder, TorchImageEncoder) else encoder.encode(probe)
+    raw = TorchImageEncoder | ProjectedTextEncoder
+    found = encoder.numbers(probe) if isinstance(encoder, raw) else encoder.encode(probe)
     return pack(np.asarray(found, np.float32))
 
 

@@ -119,6 +119,11 @@ class BatchTextEncoder(Encoder):
         raise BadInput(f"The encoder {self.spec.name!r} takes text, not pictures")
 
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        found = self.numbers(batch)
+        return packed(found) if self.spec.kind == "binary" else found
+
+    def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
+        """What the session gives, ``(n, dim)`` float32: of a binary encoder the numbers before the sign."""
         if not len(batch):
             return np.empty((0, self.spec.dim), np.float32)
         texts = [str(text) for text in batch]

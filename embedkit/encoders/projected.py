@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embedkit.codes import packed
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.text_recipe import TextRecipe
 from embedkit.errors import BadInput
@@ -94,6 +95,11 @@ class ProjectedTextEncoder(Encoder):
         raise BadInput(f"The encoder {self.spec.name!r} takes text here, not pictures")
 
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
+        found = self.numbers(batch)
+        return packed(found) if self.spec.kind == "binary" else found
+
+    def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
+        """``(n, dim)`` float32 of unit length: of a binary encoder the numbers before the sign."""
         vectors = self._sentences([str(text) for text in batch])
         if self._weight is not None and self._bias is not None:
             vectors = vectors @ self._weight.T + self._bias

@@ -75,8 +75,8 @@ class BlockCode(nn.Module):
 
 def head_of(recipe: TrainingRecipe) -> str:
     """How the bits are made: as the recipe says, else as its loss asks for. Raises ConfigError, UnknownName."""
-    if recipe.head:
-        return recipe.head
+    if recipe.head or recipe.task == "image-text":
+        return recipe.head or "linear"
     with torch.random.fork_rng():  # this loss is only asked
         return build_loss(recipe.loss, dim=recipe.bits, classes=2).head
 

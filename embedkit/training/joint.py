@@ -110,6 +110,8 @@ def with_texts(built: Built, recipe: TrainingRecipe, train: Split) -> JointBuilt
         raise BadSource("The data set has no captions")
     sentences = _sentences(recipe.texts)
     layer: nn.Module = nn.Linear(sentences.spec.dim, built.dim)
+    if recipe.bits:
+        _even(layer, sentences.spec.dim)
     folder = model_folder_of(recipe.encoder)
     known = _stored(folder, recipe) if folder is not None else {}
     if known:
@@ -124,6 +126,14 @@ def with_texts(built: Built, recipe: TrainingRecipe, train: Split) -> JointBuilt
     values = {one.name: getattr(built, one.name) for one in fields(Built)}
     values["model"] = JointModel(built.model, layer, built.pictures).to(memory_format=torch.channels_last)
     return JointBuilt(**values, sentences=sentences, captions=CaptionVectors(train.captions, sentences))
+
+
+@torch.no_grad()
+def _even(layer: nn.Module, width: int) -> None:
+    """Numbers of a mean square of 1, as the layer of pictures starts with: a random layer gives 1 / (3 width)."""
+    assert isinstance(layer, nn.Linear)
+    layer.weight.mul_((3 * width) ** 0.5)
+    layer.bias.zero_()
 
 
 def _stored(folder: Path, recipe: TrainingRecipe) -> dict[str, Tensor]:
@@ -167,4 +177,7 @@ def _sentences(text: str) -> Sentences:
 def build_joint_objective(built: JointBuilt, recipe: TrainingRecipe, *, classes: int) -> JointObjective:
     """The model with the loss that the recipe names. Raises ConfigError, UnknownName."""
     assert isinstance(built.model, JointModel)
-    return JointObjective(built.model, build_joint_loss(recipe.loss, dim=built.dim, classes=classes))
+    loss = build_joint_loss(recipe.loss, dim=built.dim, classes=classes)
+    if loss.makes_codes and not recipe.bits:
+        raise ConfigError(f"The loss {recipe.loss!r} makes binary codes; say how long they are, such as bits = 64")
+    return JointObjective(built.model, loss)

@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Bank", "Batch", "Triplets", "distances", "masked_logsumexp", "mean_of", "squared_distances", "unit"]
+__all__ = [
+    "Bank",
+    "Batch",
+    "Triplets",
+    "balanced",
+    "distances",
+    "masked_logsumexp",
+    "mean_of",
+    "squared_distances",
+    "unit",
+]
 
 _ZERO = 1e-12  # a squared distance below it is none: the root has no finite slope there
 
@@ -107,3 +117,11 @@ def mean_of(values: Tensor, mask: Tensor) -> Tensor:
 def unit(embeddings: Tensor) -> Tensor:
     """The rows scaled to length 1."""
     return F.normalize(embeddings, dim=-1)
+
+
+def balanced(cost: Tensor, positive: Tensor, negative: Tensor, share: float) -> Tensor:
+    """The mean over the pairs of one class, which weighs `share`, and the mean over those of two.
+
+    ½ is the weight of HashNet and DCH, up to a factor: w = |S| / |S₁| for a similar pair, |S| / |S₀| for another.
+    """
+    return 2 * (share * mean_of(cost, positive) + (1 - share) * mean_of(cost, negative))

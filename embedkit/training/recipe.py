@@ -253,8 +253,6 @@ class TrainingRecipe:
                 "task = 'image-text' compares within its batch: it takes no miner, no memory, pieces = 1, and the "
                 "sampler balanced or class"
             )
-        if self.bits:
-            raise ConfigError(f"task = 'image-text' makes floats, but bits = {self.bits} is set; leave bits out")
         if self.start:
             raise ConfigError(
                 f"task = 'image-text' has captions, not classes, for start = {self.start!r}; leave it out"

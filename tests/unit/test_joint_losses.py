@@ -120,3 +120,19 @@ def test_what_is_no_loss_or_no_batch_is_refused_in_a_sentence(batch):
         build_joint_loss("instance", dim=6, classes=0)
     with pytest.raises(BadInput, match="and n labels"):
         value(build_joint_loss("clip", dim=6, classes=4), (batch[0], batch[1][:4]))
+
+
+def test_dcmh_is_a_likelihood_a_shared_code_and_even_bits(batch):
+    """Eq. 1 of Jiang & Li 2017, on rows of length √bits; with sharp = bits / 2 and no boundary Θ is the ½ FᵀG there."""
+    pictures, texts = (
+        part / np.linalg.norm(part, axis=1, keepdims=True) * np.sqrt(6) for part in np.float64(np.stack(batch))
+    )
+    theta = pictures @ texts.T / 2
+    same = LABELS[:, None] == LABELS[None, :]
+    likelihood = same * theta - np.log1p(np.exp(theta))
+    shared = np.sign(pictures + texts)
+    expected = -2 * (0.5 * likelihood[same].mean() + 0.5 * likelihood[~same].mean())
+    expected += 0.3 * (np.square(shared - pictures).mean() + np.square(shared - texts).mean())
+    expected += 0.7 * (np.square(pictures.mean(axis=0)).mean() + np.square(texts.mean(axis=0)).mean())
+    loss = build_joint_loss("dcmh(sharp=3, boundary=0, share=0.5, quantise=0.3, balance=0.7)", dim=6, classes=4)
+    assert value(loss, batch) == pytest.approx(expected, rel=1e-5)

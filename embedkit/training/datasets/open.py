@@ -90,7 +90,8 @@ def open_dataset(path: str | Path, *, name: str | None = None, plain: str = "fol
 
 def _lost(data: DataSet) -> str:
     if not data.missing:
-        return ""
+        bare = data.without_caption
+        return f"; {bare:,} have no caption: give a table of path and caption, or x.txt beside x.jpg" if bare else ""
     first = ", ".join([*data.missing[:3], *(["…"] if len(data.missing) > 3 else [])])
     return f", {len(data.missing):,} pictures that its lists name are not there ({first})"
 

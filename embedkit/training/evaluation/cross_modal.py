@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.codes import signs
 from embedkit.encoders.contract import Encoder
 from embedkit.training.datasets.contract import Captions, Subset
 from embedkit.training.evaluation.contract import Scores
@@ -68,9 +69,12 @@ def first_ranks(queries: FloatArray, labels: IdArray, gallery: FloatArray, galle
 
 
 def encode_texts(encoder: Encoder, captions: Captions) -> FloatArray:
-    """Vectors of captions ``(m, dim)`` float32, in their order."""
+    """Vectors of captions ``(m, dim)`` float32, in their order; bits become ±1, as those of pictures do."""
     parts = [list(captions.texts[start : start + _BATCH]) for start in range(0, len(captions), _BATCH)]
     if not parts:
         return np.empty((0, encoder.spec.dim), np.float32)
     with ThreadPoolExecutor(encoder.concurrency, thread_name_prefix="embedkit-encode") as pool:
-        return np.concatenate(list(pool.map(encoder.encode, parts))).astype(np.float32, copy=False)
+        found = np.concatenate(list(pool.map(encoder.encode, parts)))
+    if encoder.spec.kind == "binary":
+        return signs(found.view(np.uint8), encoder.spec.dim)
+    return found.astype(np.float32, copy=False)

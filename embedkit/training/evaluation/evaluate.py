@@ -185,7 +185,7 @@ def evaluate_encoder(
 def _check_curves(encoder: Encoder, data: DataSet) -> None:
     if encoder.spec.kind != "binary":
         raise ConfigError(f"Curves are drawn of binary codes, and {encoder.spec.name!r} makes floats; leave curves out")
-    if data.protocol not in _WHOLE:
+    if data.protocol not in (*_WHOLE, "image-text"):
         raise ConfigError(f"The protocol {data.protocol!r} has no curves of codes; leave curves out")
 
 
@@ -253,7 +253,16 @@ def evaluate_data(
 
 
 def _coded(data: DataSet, vectors: list[FloatArray]) -> HashScores | None:
-    """The figures of hashing, where pictures search each other or one gallery with nothing left out of it."""
+    """The figures of hashing, where pictures search each other or one gallery with nothing left out of it.
+
+    Of pictures and captions both ways, and the curves of captions that search pictures.
+    """
+    if data.protocol == "image-text" and data.query.captions is not None:
+        sides = ((vectors[1], data.query.captions.labels), (vectors[0], data.query.labels))
+        t2i, i2t = hashing_scores(*sides[0], *sides[1]), hashing_scores(*sides[1], *sides[0])
+        values = {f"t2i-{name}": value for name, value in t2i.values.items()}
+        values |= {f"i2t-{name}": value for name, value in i2t.values.items()}
+        return HashScores(values, t2i.curves)
     if data.protocol not in _WHOLE:
         return None
     stored = (None, None) if data.gallery is None else (vectors[1], data.gallery.labels)

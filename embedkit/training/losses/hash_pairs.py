@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from embedkit.specs import SpecText
 from embedkit.training.losses.contract import PairLoss
 from embedkit.training.miners import Miner
-from embedkit.training.pairs import Batch, mean_of, squared_distances, unit
+from embedkit.training.pairs import Batch, balanced, mean_of, squared_distances, unit
 
 __all__ = ["DCH", "DNNH", "DPSH", "DSH", "HashNet", "dch", "dnnh", "dpsh", "dsh", "hashnet"]
 
@@ -32,14 +32,6 @@ class _ScaledCodes(_Codes):
 
     def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         return super().prepare(embeddings, labels) * math.sqrt(embeddings.shape[1])
-
-
-def _balanced(cost: Tensor, positive: Tensor, negative: Tensor, share: float) -> Tensor:
-    """The mean over the pairs of one class, which weighs `share`, and the mean over those of two.
-
-    ½ is the weight of HashNet and DCH, up to a factor: w = |S| / |S₁| for a similar pair, |S| / |S₀| for another.
-    """
-    return 2 * (share * mean_of(cost, positive) + (1 - share) * mean_of(cost, negative))
 
 
 class HashNet(_ScaledCodes):
@@ -74,7 +66,7 @@ class HashNet(_ScaledCodes):
         left, right = torch.tanh(self.steepness * batch.anchors), torch.tanh(self.steepness * batch.others)
         products = self.sharp * (left @ right.T / left.shape[1] - self.boundary)
         cost = F.softplus(torch.where(positive, -products, products))
-        return _balanced(cost, positive, negative, self.share)
+        return balanced(cost, positive, negative, self.share)
 
 
 class DCH(_ScaledCodes):
@@ -97,7 +89,7 @@ class DCH(_ScaledCodes):
         far = (1 - unit(left) @ unit(right).T).clamp_min(1e-6) / (2 * self.gamma)  # d / γ
         cost = torch.where(positive, torch.log1p(far), torch.log1p(1 / far))
         loose = (1 - unit(left.abs()).sum(1) / math.sqrt(left.shape[1])) / (2 * self.gamma)
-        return _balanced(cost, positive, negative, self.share) + self.quantise * torch.log1p(loose).mean()
+        return balanced(cost, positive, negative, self.share) + self.quantise * torch.log1p(loose).mean()
 
 
 class DSH(_Codes):
@@ -145,7 +137,7 @@ class DPSH(_ScaledCodes):
         theta = self.sharp * (batch.similarities() / batch.anchors.shape[1] - self.boundary)
         cost = F.softplus(torch.where(positive, -theta, theta))
         loose = (batch.anchors.sign() - batch.anchors).square().mean()
-        return _balanced(cost, positive, negative, self.share) + self.quantise * loose
+        return balanced(cost, positive, negative, self.share) + self.quantise * loose
 
 
 class DNNH(_Codes):

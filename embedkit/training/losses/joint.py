@@ -35,12 +35,14 @@ class JointLoss(nn.Module, ABC):
     """Pictures ``(n, d)``, texts ``(n, d)``, labels ``(n,)`` of int64 in, a scalar out; row i of both belong together.
 
     So do rows of one label. Vectors are scaled to length 1. `rate`: of its own numbers, as a multiple of the rate of
-    the embedding layer. `per_class`: how many pictures of a class its sampler should put into a batch.
+    the embedding layer. `per_class`: how many pictures of a class its sampler should put into a batch. `makes_codes`:
+    whether the signs of the vectors are meant, not the vectors.
     """
 
     rate: float = 1.0
     per_class: int = 1
     takes_features: bool = False
+    makes_codes: bool = False
 
     @abstractmethod
     def of_batch(self, pictures: Tensor, texts: Tensor, labels: Tensor) -> Tensor:

@@ -98,6 +98,29 @@ def test_a_run_folder_takes_pictures_and_texts_and_has_the_figures_of_the_run(sh
     assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
 
 
+@pytest.mark.parametrize("loss", ["dcmh", "clip"])
+def test_codes_of_both_come_out_of_a_run_folder_and_find_each_other(loss, shop, tmp_path):
+    recipe = small(shop, loss=loss, dim=128, bits=16, steps=60, frozen=1.0, augment=STILL, head_rate=0.01)
+    train(recipe, tmp_path / "run")
+    encoder = load_encoder(str(tmp_path / "run"))
+    assert (encoder.spec.kind, encoder.spec.dim, encoder.spec.modalities) == ("binary", 16, ("image", "text"))
+    codes = encoder.encode(["a red thing number 4", "a blue thing number 2"])
+    assert (codes.dtype, codes.shape) == (np.uint8, (2, 2))
+    encoder.close()
+    judged = embedkit.evaluate_encoder(tmp_path / "run", shop, curves=tmp_path / "curves.png")
+    assert {"t2i-map@1000", "i2t-precision@h2", "t2i-recall@10"} <= judged.metrics.keys()
+    assert (tmp_path / "curves.png").stat().st_size > 1_000
+    with embedkit.connect(backend=f"faiss:///{tmp_path}/f", home=tmp_path / "h") as kit:
+        there = kit.collection("c")
+        there.ingest(shop.parent, encoder={"image": str(tmp_path / "run")})
+        found = there.search(text="a red thing number 4", k=20)
+        assert there.status().metrics == {"image": "hamming"}
+    assert len(found) == 20
+    assert found[0].distance < found[-1].distance
+    learned = [int(hit.key.removesuffix(".png")) % 4 == 0 for hit in found if hit.key.endswith(".png")]
+    assert sum(learned[:5]) > sum(learned[-5:])
+
+
 def test_the_fingerprint_covers_the_layer_of_texts(shop, tmp_path):
     train(small(shop, steps=1), tmp_path / "one")
     train(small(shop, steps=1, loss="siglip"), tmp_path / "two")
@@ -124,6 +147,8 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(shop, tmp_path):
         small(shop, loss="npair").checked()
     with pytest.raises(ConfigError, match="compares within its batch"):
         small(shop, memory=64).checked()
+    with pytest.raises(ConfigError, match="'dcmh' makes binary codes; say how long"):
+        train(small(shop, loss="dcmh"), tmp_path / "run")
     with pytest.raises(ConfigError, match="takes no texts"):
         train(small(shop, texts="effnet-lite0"), tmp_path / "run")
     with pytest.raises(ConfigError, match="vectors of one length"):
@@ -132,6 +157,6 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(shop, tmp_path):
     for place in range(4):
         (root / f"{place % 2}").mkdir(parents=True, exist_ok=True)
         picture(place).save(root / f"{place % 2}" / f"{place}.png")
-    with pytest.raises(BadSource, match="has no captions to learn from"):
+    with pytest.raises(BadSource, match="4 have no caption: give a table"):
         train(small(root), tmp_path / "run")
     assert TrainingRecipe().changed({"task": "image-text"}).loss == "clip"
