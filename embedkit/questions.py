@@ -127,7 +127,8 @@ class Questions:
             held = "pictures" if modality == "text" else "texts"
             raise BadInput(f"The view {name!r} of {collection!r} holds {held}, and its encoder {lacks}; {take}")
         there = ", ".join(f"{view.name} ({_held(view)})" for view in views)
-        raise BadInput(f"{collection!r} has no view of {other}; it has {there}; {take}")
+        beside = f" beside {but!r}, which reranks" if len(views) < len(self._row.views) else ""
+        raise BadInput(f"{collection!r} has no view of {other}{beside}; it has {there}; {take}")
 
     def _encoder(self, view: ViewRow) -> Encoder:
         return encoder_of(self._resources, self._row.name, view)

@@ -28,6 +28,7 @@ NAMES = (
     "cub200-margin",
     "ebay-margin",
     "emoji-captions",
+    "emoji-dcmh",
     "emoji-hashnet",
     "emoji-npair",
     "inshop-proxyanchor",
