@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from embedkit.codes import hamming, packed
 from embedkit.encoders.projections import directions
-from embedkit.errors import BadInput
+from embedkit.errors import BadInput, ConfigError
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
@@ -25,6 +26,7 @@ _BITS = (32, 64, 128, 256, 512)
 _LEAST = 200  # vectors of which something can be said
 _PAGE = 10_000
 _FITTED = 10_000  # vectors that ITQ sees
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +102,13 @@ def advise_codes(
     for name, codes in zip(_names(coded), stored, strict=True):
         found.append(_measured(codes.view(np.uint8), asked, near, recall, view=name))
     centred = floats - floats.mean(axis=0)
-    for bits in _BITS:
-        if bits <= min(view.dim, len(floats) // 2):
+    for bits in (bits for bits in _BITS if bits <= min(view.dim, len(floats) // 2)):
+        try:
             axes = directions(centred[:_FITTED], bits, "itq", seed=seed)
-            found.append(_measured(packed(centred @ axes.T), asked, near, recall))
+        except ConfigError as error:  # alike pictures have no more directions than this
+            _log.info("No codes of %d bits and more: %s", bits, error)
+            break
+        found.append(_measured(packed(centred @ axes.T), asked, near, recall))
     ordered = sorted(found, key=lambda one: (one.bits, not one.view))
     return Advice(view.name, view.encoder, view.dim, k, recall, len(floats), len(asked), ordered)
 
