@@ -28,6 +28,16 @@ class Budget:
         """The share that is used up, 0 to 1."""
         return min(1.0, steps / self.steps if self.steps else seconds / self.seconds)
 
+    def learning(self, steps: float, seconds: float, *, prepared: float) -> float:
+        """The share that is used up of what the first batch had before it; `prepared`: the seconds before that.
+
+        >>> Budget(seconds=100).learning(1, 55.0, prepared=10.0)
+        0.5
+        """
+        if self.steps:
+            return self.progress(steps, seconds)
+        return min(1.0, (seconds - prepared) / max(self.seconds - prepared, 1e-9))
+
 
 def rate_at(progress: float, *, warmup: float) -> float:
     """What rates are multiplied by: a straight line up to 1, then half a cosine (Loshchilov & Hutter 2017, eq. 5).

@@ -27,7 +27,7 @@ class Checkpoint:
     `best`: the best figure of a validation so far and how many came since, where the recipe watches one; `chosen`:
     the weights that had it. `scaler`: of the gradients, with fp16. `centres`: class means ``(classes, dim)`` for the
     mining of hard classes, `mined`: as they were at the start of the epoch. `start`: the figures before training.
-    `failures`: reasons by path. `processes`: how many share the batches.
+    `failures`: reasons by path. `processes`: how many share the batches. `prepared`: seconds before the first batch.
     """
 
     step: int
@@ -43,6 +43,7 @@ class Checkpoint:
     start: Mapping[str, float] | None = None
     failures: Mapping[str, str] | None = None
     processes: int = 1
+    prepared: float = 0.0
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

@@ -80,6 +80,7 @@ class Trainer:
         self.recipe, self.material, self.built, self.accelerator = recipe, material, built, accelerator
         self.folder = folder
         self.step, self.seconds = 0, 0.0
+        self._prepared = 0.0
         self.judge = Judge(recipe, material, built, name=str(folder), threads=threads)
         self._checkpoint_seconds, self._progress = checkpoint_seconds, progress
         set_modes(objective, recipe)
@@ -148,7 +149,7 @@ class Trainer:
                 f"The checkpoint of {str(self.folder)!r} is of another network than {self.recipe.encoder!r} with "
                 f"{self.recipe.loss!r} ({reason}); give back its recipe.toml, or train into another folder"
             ) from error
-        self.step, self.seconds = checkpoint.step, checkpoint.seconds
+        self.step, self.seconds, self._prepared = checkpoint.step, checkpoint.seconds, checkpoint.prepared
         self.judge.best, self.judge.chosen = checkpoint.best, checkpoint.chosen
         self.judge.start = checkpoint.start
         self._centres.now, self._centres.mined = checkpoint.centres, checkpoint.mined
@@ -174,6 +175,7 @@ class Trainer:
             judge.start,
             dict(self.pictures.failures),
             self.accelerator.num_processes,
+            self._prepared,
         )
         write_checkpoint(self.folder, checkpoint)
 
@@ -203,6 +205,7 @@ class Trainer:
         set_modes(self._objective, self.recipe)
         self.seconds += time.perf_counter() - begun
         self._agreed(False)
+        self._prepared = self.seconds
         self.save()
 
     def _start_head(self) -> None:
@@ -285,7 +288,8 @@ class Trainer:
             return None
         progress = self._budget.progress(self.step + 0.5, self.seconds)
         self._objective.loss.progress = progress
-        factor = rate_at(progress, warmup=self.recipe.warmup)
+        learning = self._budget.learning(self.step + 0.5, self.seconds, prepared=self._prepared)
+        factor = rate_at(learning, warmup=self.recipe.warmup)
         seed = step_seed(self.recipe.seed, self.step, self.accelerator.process_index)
         torch.manual_seed(seed)
         device = self.accelerator.device

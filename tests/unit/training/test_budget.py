@@ -36,3 +36,11 @@ def test_the_rate_rises_in_a_straight_line_and_falls_along_half_a_cosine():
     for place in (0.2, 0.4, 0.7, 1.0):
         assert rate_at(place, warmup=0.2) == pytest.approx((1 + math.cos(math.pi * (place - 0.2) / 0.8)) / 2)
     assert rate_at(0.0, warmup=0.0) == 1
+
+
+def test_what_comes_before_the_first_batch_takes_nothing_from_the_warm_up():
+    """Class means and discriminants take a while; the rates still rise from nothing, and reach nothing at the end."""
+    clock = Budget(seconds=100)
+    assert clock.learning(0, 30.0, prepared=30.0) == 0
+    assert clock.learning(0, 100.0, prepared=30.0) == clock.progress(0, 100.0) == 1
+    assert Budget(steps=10).learning(5, 30.0, prepared=30.0) == 0.5

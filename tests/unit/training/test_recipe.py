@@ -31,6 +31,7 @@ NAMES = (
     "emoji-dcmh",
     "emoji-hashnet",
     "emoji-npair",
+    "emoji-ntxent",
     "inshop-proxyanchor",
     "lfw-arcface",
     "market1501-batchhard",
