@@ -1,4 +1,4 @@
-"""What some pictures are to the network: where class vectors and hash layers start, and what hard classes are."""
+"""What some pictures are to the network: where embedding layers and class vectors start, and hard classes."""
 
 from __future__ import annotations
 

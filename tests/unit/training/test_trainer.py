@@ -94,6 +94,17 @@ def test_training_raises_the_recall_of_classes_it_has_not_seen(shop, tmp_path):
     assert report.end["map@r"] > report.start["map@r"]
 
 
+@pytest.mark.parametrize("bits", [0, 16])
+def test_a_run_that_starts_at_discriminants_goes_on_from_its_checkpoint_bit_by_bit(bits, shop, tmp_path):
+    """Floats, and codes; what the start is worth is in test_discriminants.py."""
+    recipe = small(shop, bits=bits, steps=3, start="lda").checked()
+    whole = ran(recipe, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        ran(recipe, tmp_path / "run", stop_after=2)
+    assert same(ran(recipe, tmp_path / "run"), whole)
+    assert not same(ran(replace(recipe, start=""), tmp_path / "plain"), whole)
+
+
 @pytest.mark.parametrize("loss", [*plugins.names("losses"), "daml(base=triplet)"])
 def test_every_loss_trains_and_goes_on_from_its_checkpoint(loss, shop, tmp_path):
     bits = {"dim": 16, "bits": 16} if build_loss(loss, dim=16, classes=8).makes_codes else {}
