@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from embedkit.errors import EmbedkitError, Terminal, Transient
 
 if TYPE_CHECKING:
+    from embedkit.asynchronous import AsyncCollection
+    from embedkit.clusters import Cluster, ClusterReport
     from embedkit.collection import Collection, Status
     from embedkit.filters import F, parse_filter
     from embedkit.ingest.report import IngestReport, Progress
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         list_encoders,
     )
     from embedkit.search.advise import Advice, CodeAdvice
+    from embedkit.search.duplicates import DuplicateGroup, DuplicateReport
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
@@ -40,11 +43,16 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Advice": "search.advise",
+    "AsyncCollection": "asynchronous",
     "Augment": "training.recipe",
+    "Cluster": "clusters",
+    "ClusterReport": "clusters",
     "CodeAdvice": "search.advise",
     "Collection": "collection",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
+    "DuplicateGroup": "search.duplicates",
+    "DuplicateReport": "search.duplicates",
     "EvaluationReport": "training.evaluation.evaluate",
     "F": "filters",
     "Hit": "types",
@@ -74,11 +82,16 @@ _LAZY = {
 
 __all__ = [
     "Advice",
+    "AsyncCollection",
     "Augment",
+    "Cluster",
+    "ClusterReport",
     "CodeAdvice",
     "Collection",
     "DataSetCheck",
     "DataSetInfo",
+    "DuplicateGroup",
+    "DuplicateReport",
     "EmbedkitError",
     "EvaluationReport",
     "F",
