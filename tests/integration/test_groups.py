@@ -78,8 +78,10 @@ def test_groups_are_the_components_of_enough_likeness(there, monkeypatch, view):
     compared = np.where(VECTORS > 0, 1.0, -1.0) if view == "code" else VECTORS.astype(float)
     lengths = np.linalg.norm(compared, axis=1, keepdims=True)
     cosine = (compared / np.where(lengths == 0, 1, lengths)) @ (compared / np.where(lengths == 0, 1, lengths)).T
-    found = there.dedup(threshold=0.9, view=view)
+    told = []
+    found = there.dedup(threshold=0.9, view=view, progress=told.append)
     assert found.compared == COUNT
+    assert [(one.seen, one.total) for one in told] == [(min(seen, COUNT), COUNT) for seen in range(4, COUNT + 4, 4)]
     right = joined(cosine >= 0.9 - 1e-6)
     assert {places([group.keep, *group.others]) for group in found.groups} == right
     assert len(right) >= 3
