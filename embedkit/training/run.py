@@ -24,7 +24,8 @@ from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.history import History, read_history
 from embedkit.training.joint import build_joint_objective, with_texts
 from embedkit.training.loop import Trainer
-from embedkit.training.material import Material, open_material, sample_bytes
+from embedkit.training.losses.contract import Loss
+from embedkit.training.material import Material, concepts_of_labels, open_material, sample_bytes
 from embedkit.training.network import Built, Objective, build_model, build_objective
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
@@ -88,7 +89,10 @@ def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective
     if recipe.task == "image-text":
         joint = with_texts(built, recipe, material.train)
         return joint, build_joint_objective(joint, recipe, classes=classes)
-    return built, build_objective(built, recipe, classes=classes)
+    objective = build_objective(built, recipe, classes=classes)
+    if (concepts := concepts_of_labels(material.train)) is not None and isinstance(objective.loss, Loss):
+        objective.loss.relate(torch.from_numpy(concepts))
+    return built, objective
 
 
 def _cores() -> int:
