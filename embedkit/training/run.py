@@ -19,6 +19,7 @@ from accelerate.state import AcceleratorState
 from embedkit.encoders.export import write_model
 from embedkit.encoders.folder import MANIFEST, write_folder
 from embedkit.errors import ConfigError, EmbedkitError, TrainingFailed
+from embedkit.training.adapters import add_adapters, merge_adapters
 from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.history import History, read_history
@@ -86,6 +87,8 @@ def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective
     """The model and what it learns by; what is random follows torch's seed."""
     classes = int(material.train.labels.max()) + 1
     built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
+    if recipe.lora:
+        add_adapters(built.model.network, recipe.lora)
     if recipe.task == "image-text":
         joint = with_texts(built, recipe, material.train)
         return joint, build_joint_objective(joint, recipe, classes=classes)
@@ -216,6 +219,7 @@ def _write(trainer: Trainer, end: EvaluationReport | None) -> None:
     """The model's files into the run folder, its manifest last."""
     recipe, folder = trainer.recipe, trainer.folder
     model = trainer.model.cpu().float()
+    merge_adapters(model.network)
     encoder = trainer.built.encoder(model, recipe, name=folder.name)
     training = {
         "recipe": {**recipe.as_dict(), **trainer.built.layers},
