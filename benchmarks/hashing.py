@@ -126,6 +126,7 @@ def main() -> None:
     names = [f"{loss} {bits}" for bits in options.bits for loss in options.losses]
     with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as temporary:
         home = options.runs or Path(temporary)
+        home.mkdir(parents=True, exist_ok=True)
         rows = measure(options, names, lambda name: measured(name, options, home))
         for bits in options.bits:
             codes = [row for row in rows if row["bits"] == bits and not row["loss"].startswith("(")]
