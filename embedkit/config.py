@@ -53,6 +53,8 @@ class BackendSettings(_Section):
     tls_cert: str | None = Field(None, description="PEM file of the client certificate (mutual TLS)")
     tls_key: str | None = Field(None, description="PEM file of the client key (mutual TLS)")
     tls_server_name: str | None = None
+    partitions: int = Field(1, ge=1, le=1_024, description="of a new collection, for Vearch")
+    replicas: int = Field(1, ge=1, le=16, description="of each partition, for Vearch")
 
 
 class FetchSettings(_Section):
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".embedkit")
-    backend: str = Field("", description="faiss:///dir, milvus:///file.db, milvus://host:19530")
+    backend: str = Field("", description="faiss:///dir, milvus:///file.db, milvus://host:19530, vearch://host:9001/db")
     store: str = Field("", description="sqlite:///file.db, postgresql://user@host/db")
     runtime: str = Field("auto", pattern="^(auto|onnx|openvino|torch)$")
     cache_dir: Path | None = None

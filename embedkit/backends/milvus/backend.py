@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from embedkit.backends.answers import columnar
 from embedkit.backends.contract import (
     Capabilities,
     CollectionSpec,
@@ -24,7 +25,6 @@ from embedkit.backends.contract import (
     SearchParams,
     SearchResult,
     VectorBackend,
-    scores_of,
 )
 from embedkit.backends.milvus.errors import not_found, translated
 from embedkit.backends.milvus.filters import push, typed
@@ -39,7 +39,6 @@ from embedkit.backends.validation import (
     checked_rows,
     checked_spec,
 )
-from embedkit.codes import nearest_first
 from embedkit.errors import BadInput, CollectionExists
 from embedkit.filters import Filter
 from embedkit.matching import matches
@@ -167,7 +166,7 @@ class MilvusBackend(VectorBackend):
         k = checked_k(k, self.capabilities)
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
-            return _columnar([[] for _ in asked], spec, layout)
+            return columnar([[] for _ in asked], spec, layout.distances)
         with translated(self.url, name):
             answer = self._client.search(
                 name,
@@ -181,7 +180,7 @@ class MilvusBackend(VectorBackend):
                 timeout=self._timeout,
             )
             found = [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
-        return _columnar(found, spec, layout)
+        return columnar(found, spec, layout.distances)
 
     def _level(self, name: str, spec: CollectionSpec) -> str:
         """Session sees one's own writes without waiting; but pymilvus knows them by name only, not by alias."""
@@ -307,17 +306,3 @@ def _knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, i
         lists = int(index.params.get("nlist", _MOST_LISTS))
         return {"nprobe": min((params and params.nprobe) or 32, lists)}
     return {}
-
-
-def _columnar(found: Sequence[Sequence[tuple[int, float]]], spec: CollectionSpec, layout: Layout) -> SearchResult:
-    width = max((len(row) for row in found), default=0)
-    ids = np.full((len(found), width), -1, np.int64)
-    distances = np.full((len(found), width), np.nan, np.float32)
-    for row, pairs in enumerate(found):
-        if pairs:
-            ids[row, : len(pairs)], distances[row, : len(pairs)] = zip(*pairs, strict=True)
-    distances = layout.distances(distances, spec)
-    if spec.kind == "binary":
-        order = nearest_first(distances, ids)
-        ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
-    return SearchResult(ids, distances, scores_of(spec.metric, distances))
