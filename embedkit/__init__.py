@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read_recipe
     from embedkit.training.report import TrainingProgress, TrainingReport
     from embedkit.training.train import train_encoder
-    from embedkit.types import Hit, Product
+    from embedkit.types import Hit, Product, Question
 
 __version__ = "0.1.0"
 
@@ -52,6 +52,7 @@ _LAZY = {
     "Kit": "kit",
     "Product": "types",
     "Progress": "ingest.report",
+    "Question": "types",
     "Status": "collection",
     "TrainingProgress": "training.report",
     "TrainingRecipe": "training.recipe",
@@ -86,6 +87,7 @@ __all__ = [
     "Kit",
     "Product",
     "Progress",
+    "Question",
     "Status",
     "Terminal",
     "TrainingProgress",

@@ -17,7 +17,7 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
-from embedkit.types import Hit, Metric, Product
+from embedkit.types import Hit, Metric, Product, Question
 from embedkit.views import encoder_of, ignored_settings, made_collection, named_view
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
+    from embedkit.search.query import Asked
+    from embedkit.search.wanted import Fusion
 
 __all__ = ["Collection", "Status", "check_name"]
 
@@ -123,7 +125,7 @@ class Collection:
             return pipeline.retry_failed(target, settings=settings.ingest, fetch=settings.fetch, options=options)
         mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
-            row = self._made(encoder, dry_run=dry_run)
+            row = self._with_keywords(self._made(encoder, dry_run=dry_run), dry_run=dry_run)
             target = self._target(row, encoders=True)
             report = pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
         return replace(report, warnings=(*report.warnings, *ignored_settings(self._resources, row)))
@@ -158,50 +160,92 @@ class Collection:
         image: str | Path | bytes | Image | None = None,
         sketch: str | Path | bytes | Image | None = None,
         text: str | None = None,
+        keywords: str | None = None,
         vector: npt.ArrayLike | None = None,
         product: str | None = None,
         where: Filter | str | None = None,
         k: int = 10,
+        offset: int = 0,
         view: str | None = None,
         weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "weighted",
         rerank: str | None = None,
         candidates: int | None = None,
+        group_by: str | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
     ) -> list[Hit]:
         """The k most similar products, best first.
 
         `image`: a path, a URL, encoded bytes or a PIL picture. It asks the first view of pictures, `text` the first of
         texts, or the one that is named: an encoder that takes both finds texts by pictures, and pictures by texts.
         `sketch`: as an image, a line drawing, dark on white or on nothing; if the encoder was not trained for sketches,
-        a warning is logged. `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first
-        view). `product`: a key; its stored vector is used and it is left out of the answer. Several together are
-        fused, weighted by `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+        a warning is logged. `keywords`: words, any of which the title holds, or one of the attributes that the setting
+        `keywords` names; products with more and rarer ones come first. `vector`: ``(dim,)``, or a code's ``(dim / 8,)``
+        bytes of uint8, for `view` (else the first view). `product`: a key; its stored vector is used and it is left out
+        of the answer. `where`: a filter.
 
-        `rerank`: a second view, whose exact scores put the nearest products of the first in order, as when codes are
-        searched and floats decide. `candidates`: how many of the first; 10 for each of k, and 100 or more, if unset.
+        Several together are fused. `fusion`: ``weighted`` adds up exact scores times `weights` (``{"image": 0.7,
+        "text": 0.3}``; 1 each by default), those of keywords over the best one's; ``rrf`` adds up weight / (60 + rank)
+        (Cormack 2009). `rerank`: a second view, whose exact scores put the nearest products of the first in order, as
+        when codes are searched and floats decide. `candidates`: how many each part hands in to be fused, reranked or
+        spread out; 10 for each of k, and 100 or more, if unset.
+
+        `offset`: how many of the best to leave out, for pages; ask each with the same k, or the same candidates.
+        `group_by`: an attribute, of each value of which the best product alone is given; one without it stands for
+        itself. `diversity`: from 0, the nearest alone, to 1: maximal marginal relevance (Carbonell 1998) on the stored
+        vectors. `min_score`, `max_distance` (squared for ``l2``, bits for codes): what is farther is left out.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
-        ProductNotFound.
+        ProductNotFound, StoreError (keywords, on a SQLite without FTS5), UnknownName.
         """
-        from embedkit.questions import Questions
         from embedkit.search.query import search
+        from embedkit.search.wanted import wanted
 
-        row, resources = self._existing(), self._resources
-        if product is not None:
-            self.get(product)
-        questions = Questions(
-            resources, row, image=image, sketch=sketch, text=text, vector=vector, product=product, weights=weights
-        )
-        return search(
-            resources.store,
-            resources.backend,
-            row,
-            questions.queries(view, but=rerank),
-            k=k,
-            where=as_filter(where),
-            without=product,
-            again=questions.again(rerank, view) if rerank is not None else None,
-            candidates=candidates,
-        )
+        wish = wanted(
+            k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
+            max_distance=max_distance, fusion=fusion, candidates=candidates,
+        )  # fmt: skip
+        question = Question(image, sketch, text, keywords, vector, product)
+        row, asked = self._asked([question], view=view, rerank=rerank, weights=weights)
+        return search(self._resources.store, self._resources.backend, row, asked[0], wish)
+
+    def search_many(
+        self,
+        questions: Sequence[Question],
+        *,
+        where: Filter | str | None = None,
+        k: int = 10,
+        offset: int = 0,
+        view: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "weighted",
+        rerank: str | None = None,
+        candidates: int | None = None,
+        group_by: str | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+    ) -> list[list[Hit]]:
+        """The answers to many questions, in their order, each as `search` gives it.
+
+        Pictures and words are encoded in batches, and the questions of one vector are put to the backend together;
+        those of several parts, of keywords, or that are reranked or spread out, one after another. One question that
+        cannot be asked fails the call. Raises as `search` does.
+        """
+        from embedkit.search.query import search_many
+        from embedkit.search.wanted import wanted
+
+        check_kind(questions, Sequence, 'questions is a list such as [Question(text="red shoe")]')
+        for question in questions:
+            check_kind(question, Question, 'A question is such as Question(text="red shoe")')
+        wish = wanted(
+            k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
+            max_distance=max_distance, fusion=fusion, candidates=candidates,
+        )  # fmt: skip
+        row, asked = self._asked(questions, view=view, rerank=rerank, weights=weights)
+        return search_many(self._resources.store, self._resources.backend, row, asked, wish)
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
@@ -289,6 +333,22 @@ class Collection:
 
     # -- how -----------------------------------------------------------------------------------
 
+    def _asked(
+        self,
+        questions: Sequence[Question],
+        *,
+        view: str | None,
+        rerank: str | None,
+        weights: Mapping[str, float] | None,
+    ) -> tuple[CollectionRow, list[Asked]]:
+        from embedkit.questions import asked_by
+
+        row = self._existing()
+        for question in questions:
+            if question.product is not None:
+                self.get(question.product)
+        return row, asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
+
     def _existing(self) -> CollectionRow:
         self._resources.check_open()
         if self._row is None:
@@ -300,6 +360,15 @@ class Collection:
         row = made_collection(self._resources, self.name, encoder, dry_run=dry_run)
         self._row = None if dry_run else row
         return row
+
+    def _with_keywords(self, row: CollectionRow, *, dry_run: bool) -> CollectionRow:
+        """The row with the attributes that the settings name now; where these are others, all words are read anew."""
+        paths = self._resources.settings.for_collection(self.name).keywords
+        if dry_run or paths is None or tuple(paths) == row.keywords:
+            return row
+        self._resources.store.set_keywords(row.id, paths)
+        self._row = replace(row, keywords=tuple(paths))
+        return self._row
 
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target
@@ -313,15 +382,14 @@ class Collection:
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
         """Keys of the products that a filter admits, read from the store page by page."""
         from embedkit.matching import matches
+        from embedkit.search.ranks import attributes_of
 
         node, row, after = as_filter(where), self._existing(), ""
         while keys := self._resources.store.keys(row.id, after=after, limit=1_000):
             products = self._resources.store.products(row.id, keys)
             for key in keys:
                 found = products.get(key)
-                if found and (
-                    node is None or matches(node, {**found.attributes, "key": found.key, "title": found.title})
-                ):
+                if found and (node is None or matches(node, attributes_of(found))):
                     yield key
             after = keys[-1]
 

@@ -21,7 +21,8 @@ _T = table_of(Collection)
 
 def _row(row: sa.Row[Any]) -> CollectionRow:
     views = tuple(ViewRow(**view) for view in row.views)
-    return CollectionRow(row.id, row.name, row.backend_url, row.version, views, row.created_at)
+    keywords = tuple(row.keywords or ())
+    return CollectionRow(row.id, row.name, row.backend_url, row.version, views, row.created_at, keywords)
 
 
 class Collections(Session):

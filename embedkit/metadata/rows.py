@@ -47,7 +47,10 @@ class ViewRow:
 
 @dataclass(frozen=True, slots=True)
 class CollectionRow:
-    """`version`: the live physical version. `backend_url` never holds a password."""
+    """`version`: the live physical version. `backend_url` never holds a password.
+
+    `keywords`: attributes, by dotted path, whose words are searched beside the title's.
+    """
 
     id: int
     name: str
@@ -55,6 +58,7 @@ class CollectionRow:
     version: int
     views: tuple[ViewRow, ...]
     created_at: datetime
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
