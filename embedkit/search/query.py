@@ -22,7 +22,7 @@ from embedkit.types import Hit, Product
 if TYPE_CHECKING:
     from embedkit.types import VectorArray
 
-__all__ = ["Query", "check_text", "checked_weights", "search"]
+__all__ = ["Query", "check_text", "checked_weights", "nearest", "search"]
 
 _FUSION_POOL = 10  # candidates per wanted hit that each part of a fused query hands in
 _MIN_POOL = 100
@@ -92,7 +92,7 @@ def search(
     if len(queries) == 1 and again is None:
         if candidates is not None:
             raise BadInput("candidates counts what rerank puts in order; name a view to rerank by, or leave it out")
-        found = _nearest(store, backend, row, queries[0], k + (without is not None), where, params)
+        found = nearest(store, backend, row, queries[0], k + (without is not None), where, params)
         return [hit for hit in found if hit.product.key != without][:k]
     pool = max(_MIN_POOL, _FUSION_POOL * k) if candidates is None else _whole("candidates", candidates, "products")
     if pool < k:
@@ -100,7 +100,7 @@ def search(
     products: dict[str, Product] = {}
     most = max(k, min(pool + (without is not None), backend.capabilities.max_k))
     for query in queries:
-        for hit in _nearest(store, backend, row, query, most, where, params):
+        for hit in nearest(store, backend, row, query, most, where, params):
             products[hit.product.key] = hit.product
     products.pop(without or "", None)
     return _scored(store, backend, row, products, again or queries, by="+".join(q.view.name for q in queries))[:k]
@@ -117,7 +117,7 @@ def _whole(name: str, value: int, what: str) -> int:
     return value
 
 
-def _nearest(
+def nearest(
     store: MetadataStore,
     backend: VectorBackend,
     row: CollectionRow,
@@ -135,7 +135,7 @@ def _nearest(
         result = backend.search(query.view.physical, query.vector[None, :], ask, where, params)
         ids = result.ids[0]
         ids = ids[ids >= 0].tolist()
-        products = store.products_by_vector(row.id, query.view.name, ids)
+        products = store.products_by_vector(row.id, query.view.slot, ids)
         found = [
             Hit(products[vector_id], score, distance, vector_id, query.view.name)
             for vector_id, score, distance in zip(
@@ -162,11 +162,11 @@ def _scored(
     totals = dict.fromkeys(products, 0.0)
     known: set[str] = set()
     for query in queries:
-        of_view = {by_view[query.view.name]: key for key, by_view in ids.items() if query.view.name in by_view}
+        of_view = {by_view[query.view.slot]: key for key, by_view in ids.items() if query.view.slot in by_view}
         known.update(of_view.values())
         for vector_id, score in _exact_scores(backend, query, list(of_view)).items():
             totals[of_view[vector_id]] += query.weight * score
-    first = queries[0].view.name
+    first = queries[0].view.slot
     return [
         Hit(products[key], totals[key], totals[key], _one_id(ids[key], first), by)
         for key in sorted(totals, key=lambda key: (key not in known, -totals[key], key))
