@@ -30,7 +30,7 @@ from embedkit.metadata.rows import KnownProduct, ProductWrite, ViewRow
 from embedkit.types import Record
 
 if TYPE_CHECKING:
-    from embedkit.types import ByteArray, VectorArray
+    from embedkit.types import ByteArray, FloatArray, VectorArray
 
 __all__ = ["STAGE", "Filled", "Filling", "fill"]
 
@@ -258,16 +258,16 @@ class _Fill:
         try:
             return list(jobs), _vectors(encoder, inputs)
         except Terminal:  # one by one, so that one cannot fail the others
-            good, vectors = [], []
+            good: list[_Job] = []
+            vectors: list[FloatArray] = []
             for job, one in zip(jobs, inputs, strict=True):
                 try:
-                    vectors.append(_vectors(encoder, [one]))
+                    vectors.append(_vectors(encoder, [one]))  # type: ignore[arg-type]  # or bytes, all of one kind
                     good.append(job)
                 except Terminal as error:
                     del job.hashes[slot]
                     job.error = str(error)
-            kept: VectorArray = np.concatenate(vectors) if vectors else np.empty((0, encoder.spec.dim), np.float32)
-            return good, kept
+            return good, np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
     # -- writing -------------------------------------------------------------------------------
 
