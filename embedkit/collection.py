@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.arguments import check_kind
 from embedkit.errors import (
     BadInput,
     ConfigError,
+    EmbedkitError,
     ProductNotFound,
 )
 from embedkit.filters import Filter, as_filter
 from embedkit.types import Hit, Metric, Product, Question
-from embedkit.views import encoder_of, ignored_settings, made_collection, named_view
+from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
-    from embedkit.encoders.contract import Encoder
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
+    from embedkit.living.reindex import ReindexReport
+    from embedkit.living.versions import GcReport, Switched
+    from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
     from embedkit.search.query import Asked
@@ -36,12 +40,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Collection", "Status", "check_name"]
 
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_ROW_SECONDS = 1.0
 _KEY = "A product's key is a text"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`."""
+    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`.
+
+    `version` is the one that serves. `versions`: others, by what they are: ``building``, ``built``, ``kept``.
+    """
 
     name: str
     backend: str
@@ -52,6 +62,8 @@ class Status:
     failures: int
     duplicates: int
     last_run: RunRow | None
+    version: int = 1
+    versions: Mapping[int, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -75,6 +87,7 @@ class Collection:
         self.name = name
         self._resources = resources
         self._row: CollectionRow | None = None
+        self._row_until = 0.0
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
@@ -121,13 +134,23 @@ class Collection:
         options = pipeline.IngestOptions(limit=limit, dry_run=dry_run, prune=prune, progress=progress)
         settings = self._resources.settings
         if retry_failed:
-            target = self._target(self._existing(), encoders=True)
-            return pipeline.retry_failed(target, settings=settings.ingest, fetch=settings.fetch, options=options)
+            self._existing()
+            return self._steadily(
+                lambda target: pipeline.retry_failed(
+                    target, settings=settings.ingest, fetch=settings.fetch, options=options
+                ),
+                encoders=True,
+            )
         mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
             row = self._with_keywords(self._made(encoder, dry_run=dry_run), dry_run=dry_run)
-            target = self._target(row, encoders=True)
-            report = pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
+            report = self._steadily(
+                lambda target: pipeline.ingest(
+                    target, opened, settings=settings.ingest, fetch=settings.fetch, options=options
+                ),
+                row if dry_run else None,
+                encoders=True,
+            )
         return replace(report, warnings=(*report.warnings, *ignored_settings(self._resources, row)))
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
@@ -137,18 +160,20 @@ class Collection:
 
         if (keys is None) == (where is None):
             raise BadInput("Give either the keys of the products to delete or a filter")
-        row = self._existing()
+        self._existing()
         check_kind(keys, str | Iterable | None, "Keys are a text or a list of texts")
         chosen = [keys] if isinstance(keys, str) else list(keys) if keys is not None else list(self._keys_where(where))
         for key in chosen:
             check_kind(key, str, _KEY)
-        return delete_products(self._target(row), [key for key in chosen if is_plain_text(key)])
+        plain = [key for key in chosen if is_plain_text(key)]
+        return self._steadily(lambda target: delete_products(target, plain))
 
     def drop(self) -> None:
         """Remove the collection: its vectors, its products, its history."""
-        row = self._existing()
-        for view in row.views:
-            self._resources.backend.drop(view.physical)
+        row = self._fresh()
+        every = {view.physical for other in row.others for view in other.views} | {view.physical for view in row.views}
+        for physical in sorted(every):
+            self._resources.backend.drop(physical)
         self._resources.store.drop_collection(row.id)
         self._row = None
 
@@ -208,8 +233,12 @@ class Collection:
             max_distance=max_distance, fusion=fusion, candidates=candidates,
         )  # fmt: skip
         question = Question(image, sketch, text, keywords, vector, product)
-        row, asked = self._asked([question], view=view, rerank=rerank, weights=weights)
-        return search(self._resources.store, self._resources.backend, row, asked[0], wish)
+
+        def ask(row: CollectionRow) -> list[Hit]:
+            asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)
+            return search(self._resources.store, self._resources.backend, row, asked[0], wish)
+
+        return self._of_serving(ask)
 
     def search_many(
         self,
@@ -244,8 +273,12 @@ class Collection:
             k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
             max_distance=max_distance, fusion=fusion, candidates=candidates,
         )  # fmt: skip
-        row, asked = self._asked(questions, view=view, rerank=rerank, weights=weights)
-        return search_many(self._resources.store, self._resources.backend, row, asked, wish)
+
+        def ask(row: CollectionRow) -> list[list[Hit]]:
+            asked = self._asked(row, questions, view=view, rerank=rerank, weights=weights)
+            return search_many(self._resources.store, self._resources.backend, row, asked, wish)
+
+        return self._of_serving(ask)
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
@@ -275,24 +308,97 @@ class Collection:
 
     def status(self) -> Status:
         """What the collection holds, and how its last run ended."""
-        row, store = self._existing(), self._resources.store
+        row, store = self._fresh(), self._resources.store
         return Status(
             name=row.name,
             backend=row.backend_url,
             products=store.count_products(row.id),
-            vectors={view.name: store.count_vectors(row.id, view.name) for view in row.views},
+            vectors={view.name: store.count_vectors(row.id, view.slot) for view in row.views},
             encoders={view.name: view.encoder for view in row.views},
             metrics={view.name: view.metric for view in row.views},
             failures=store.failure_count(row.id),
             duplicates=store.duplicate_count(row.id),
             last_run=store.last_run(row.id),
+            version=row.version,
+            versions={other.version: other.state for other in row.others},
         )
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Compare store and backend id by id; `repair` mends what differs."""
         from embedkit.ingest.verify import verify
 
-        return verify(self._target(self._existing()), repair=repair)
+        self._existing()
+        return self._steadily(lambda target: verify(target, repair=repair))
+
+    # -- versions ------------------------------------------------------------------------------
+
+    def reindex(
+        self,
+        *,
+        encoder: Mapping[str, str] | None = None,
+        index: str | None = None,
+        switch: bool = True,
+        max_failed: float = 0.01,
+        k: int = 10,
+        queries: int = 200,
+        progress: ProgressCallback | None = None,
+    ) -> ReindexReport:
+        """Build a new version beside the one that serves, compare the two, and let the new one serve.
+
+        `encoder`: spec strings of the views that change; pictures are read again from where they were ingested.
+        `index`: of every view; where only it changes, vectors are copied. Neither: go on with the version begun. What a
+        killed run has made is kept. Ingests and deletes meanwhile, in any process, go into both versions.
+
+        `switch`: let it serve, unless more than the share `max_failed` of the products failed. `queries` products ask
+        both versions for their `k` nearest (`ReindexReport.comparison`).
+
+        Raises BackendUnavailable, BadInput, CollectionExists, CollectionNotFound, ConfigError, DiskFull,
+        EncoderMismatch, StoreBusy (another reindex runs), UnsupportedByBackend; the old version serves on.
+        """
+        from embedkit.living.reindex import reindex
+
+        check_kind(encoder, Mapping | None, 'encoder is a mapping such as {"image": "effnet-lite0"}')
+        check_kind(index, str | None, "index is a text such as 'hnsw(m=32)'")
+        check_kind(max_failed, Real, "max_failed is a share")
+        for name, value in (("k", k), ("queries", queries)):
+            check_kind(value, Integral, f"{name} is a whole number")
+            if value < 1:
+                raise BadInput(f"{name}={value} is not a number of products; give 1 or more")
+        try:
+            return reindex(
+                self._resources,
+                self.name,
+                encoder=dict(encoder or {}),
+                index=index,
+                switching=switch,
+                max_failed=max_failed,
+                k=k,
+                queries=queries,
+                progress=progress,
+            )
+        finally:
+            self._row = None
+
+    def rollback(self) -> Switched:
+        """Let the version serve that did so before the last switch; once more, and it is switched back.
+
+        Raises BadInput, CollectionNotFound, EncoderMismatch, StoreBusy.
+        """
+        from embedkit.living.versions import roll_back
+
+        try:
+            return roll_back(self._resources, self.name)
+        finally:
+            self._row = None
+
+    def gc(self, *, unfinished: bool = False, dry_run: bool = False) -> GcReport:
+        """Drop the versions that have served and no longer do; with `unfinished` those that were begun, too.
+
+        Raises CollectionNotFound, StoreBusy.
+        """
+        from embedkit.living.versions import collect_garbage
+
+        return collect_garbage(self._resources, self.name, unfinished=unfinished, dry_run=dry_run)
 
     def advise(
         self,
@@ -335,25 +441,53 @@ class Collection:
 
     def _asked(
         self,
+        row: CollectionRow,
         questions: Sequence[Question],
         *,
         view: str | None,
         rerank: str | None,
         weights: Mapping[str, float] | None,
-    ) -> tuple[CollectionRow, list[Asked]]:
+    ) -> list[Asked]:
         from embedkit.questions import asked_by
 
-        row = self._existing()
         for question in questions:
             if question.product is not None:
                 self.get(question.product)
-        return row, asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
+        return asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
 
     def _existing(self) -> CollectionRow:
+        """The row, at most a second old: so long a search may take the version that served before a switch."""
         self._resources.check_open()
-        if self._row is None:
-            self._row = self._resources.store.collection(self.name, self._resources.backend_url)
+        if self._row is None or monotonic() > self._row_until:
+            return self._fresh()
         return self._row
+
+    def _fresh(self) -> CollectionRow:
+        self._resources.check_open()
+        self._row = self._resources.store.collection(self.name, self._resources.backend_url)
+        self._row_until = monotonic() + _ROW_SECONDS
+        return self._row
+
+    def _of_serving(self, ask: Callable[[CollectionRow], T]) -> T:
+        """Ask the version that serves; once more, if it has been replaced and dropped meanwhile."""
+        row = self._existing()
+        try:
+            return ask(row)
+        except EmbedkitError:
+            now = self._fresh()
+            if now.version == row.version:
+                raise
+            return ask(now)
+
+    def _steadily(self, work: Callable[[Target], T], row: CollectionRow | None = None, *, encoders: bool = False) -> T:
+        """Write to every version there is; if one is added or switched meanwhile, go on with those there are then."""
+        from embedkit.ingest.target import Moved
+
+        while True:
+            try:
+                return work(self._target(row or self._fresh(), encoders=encoders))
+            except Moved:
+                _log.info("The versions of %r have changed; going on with those there are now", self.name)
 
     def _made(self, encoder: Mapping[str, str] | None, *, dry_run: bool) -> CollectionRow:
         """The collection's row; it is made if it is not there."""
@@ -373,11 +507,8 @@ class Collection:
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target
 
-        loaded = {view.name: self._encoder(view) for view in row.views} if encoders else {}
+        loaded = writing_encoders(self._resources, row) if encoders else {}
         return Target(self._resources.store, self._resources.backend, row, loaded)
-
-    def _encoder(self, view: ViewRow) -> Encoder:
-        return encoder_of(self._resources, self.name, view)
 
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
         """Keys of the products that a filter admits, read from the store page by page."""

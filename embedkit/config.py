@@ -138,6 +138,11 @@ class Settings(BaseSettings):
             keywords=self.keywords if own.keywords is None else own.keywords,
         )
 
+    def asked_index(self, name: str) -> str | None:
+        """The index that a setting asks for; None if none says anything."""
+        own = self.collections.get(name, CollectionSettings()).index
+        return own or (self.index if "index" in self.model_fields_set else None)
+
     def as_dict(self, *, redacted: bool = True) -> dict[str, object]:
         """Plain values. Secrets show as ``**********``, and URLs lose their passwords, unless `redacted` is false."""
         values: dict[str, object] = self.model_dump(mode="json")
