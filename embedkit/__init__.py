@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from embedkit.errors import EmbedkitError, Terminal, Transient
 
 if TYPE_CHECKING:
+    from embedkit.asynchronous import AsyncCollection
+    from embedkit.clusters import Cluster, ClusterReport
     from embedkit.collection import Collection, Status
     from embedkit.filters import F, parse_filter
     from embedkit.ingest.report import IngestReport, Progress
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from embedkit.living.reindex import ReindexReport
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
+    from embedkit.search.duplicates import DuplicateGroup, DuplicateReport
     from embedkit.search.shadow import ViewComparison
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
@@ -43,12 +46,17 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Advice": "search.advise",
+    "AsyncCollection": "asynchronous",
     "Augment": "training.recipe",
+    "Cluster": "clusters",
+    "ClusterReport": "clusters",
     "CodeAdvice": "search.advise",
     "Collection": "collection",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
     "DroppedVersion": "living.versions",
+    "DuplicateGroup": "search.duplicates",
+    "DuplicateReport": "search.duplicates",
     "EvaluationReport": "training.evaluation.evaluate",
     "F": "filters",
     "GcReport": "living.versions",
@@ -82,12 +90,17 @@ _LAZY = {
 
 __all__ = [
     "Advice",
+    "AsyncCollection",
     "Augment",
+    "Cluster",
+    "ClusterReport",
     "CodeAdvice",
     "Collection",
     "DataSetCheck",
     "DataSetInfo",
     "DroppedVersion",
+    "DuplicateGroup",
+    "DuplicateReport",
     "EmbedkitError",
     "EvaluationReport",
     "F",

@@ -19,7 +19,7 @@ from embedkit.errors import (
     EmbedkitError,
     ProductNotFound,
 )
-from embedkit.filters import Filter, as_filter
+from embedkit.filters import F, Filter, as_filter
 from embedkit.types import Hit, Metric, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
+    from embedkit.clusters import ClusterReport
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
+    from embedkit.search.duplicates import DuplicateReport
     from embedkit.search.query import Asked
     from embedkit.search.wanted import Fusion
 
@@ -429,6 +431,46 @@ class Collection:
         return advise_codes(
             resources.store, resources.backend, row, chosen, k=k, recall=recall, sample=sample, queries=queries
         )
+
+    def dedup(
+        self, *, threshold: float = 0.95, view: str | None = None, where: Filter | str | None = None
+    ) -> DuplicateReport:
+        """Near-duplicates by their vectors, in groups, and which of each to keep. Nothing is deleted.
+
+        Two products are joined where the cosine similarity of their vectors (of codes: of their signs) is `threshold`
+        or more; what joins them in steps is one group. ``delete(report.removable)`` deletes those that are as like to
+        the kept one itself. `view`: the first one, if unset. Products with the very same picture, without
+        vectors: `duplicates`. Raises BadInput, CollectionNotFound, FilterError.
+        """
+        from embedkit.search.duplicates import find_duplicates
+
+        check_kind(threshold, Real, "threshold is a cosine similarity")
+        if not -1 < threshold <= 1:
+            raise BadInput(f"threshold={threshold} is no cosine similarity to search by; give 0.95 or so, at most 1")
+        row, resources = self._existing(), self._resources
+        chosen = named_view(row, view) if view else row.views[0]
+        return find_duplicates(
+            resources.store, resources.backend, row, chosen, threshold=float(threshold), where=as_filter(where)
+        )
+
+    def cluster(
+        self, k: int, *, view: str | None = None, where: Filter | str | None = None, labels: str | None = None
+    ) -> ClusterReport:
+        """Products in `k` clusters by k-means on their vectors.
+
+        `labels`: an attribute that tells what a product is; `ClusterReport.nmi` then says how well the clusters agree
+        with it, from 0 to 1. `view`: the first one, if unset. Raises BadInput, CollectionNotFound, FilterError.
+        """
+        from embedkit.clusters import find_clusters
+
+        check_kind(k, Integral, "k is a whole number")
+        if k < 1:
+            raise BadInput(f"k={k} is not a number of clusters; give 1 or more")
+        check_kind(labels, str | None, "labels is an attribute such as 'category'")
+        row = self._existing()
+        chosen = named_view(row, view) if view else row.views[0]
+        path = F(labels).path if labels is not None else None
+        return find_clusters(self._resources, row, chosen, int(k), where=as_filter(where), labels=path)
 
     def picture(self, product: Product) -> bytes | None:
         """The bytes of a product's picture, from where it was ingested; None if it has none.

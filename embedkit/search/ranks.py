@@ -15,7 +15,7 @@ from embedkit.types import Hit, Product
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["RRF_K", "attributes_of", "firsts_of_groups", "maximal_marginal_relevance", "reciprocal_ranks"]
+__all__ = ["RRF_K", "attributes_of", "firsts_of_groups", "group_of", "maximal_marginal_relevance", "reciprocal_ranks"]
 
 RRF_K = 60  # of the paper: what the first places are worth over the next ones
 
@@ -48,15 +48,15 @@ def firsts_of_groups(hits: Sequence[Hit], path: Path) -> list[Hit]:
     kept = []
     for hit in hits:
         value = value_at(attributes_of(hit.product), path)
-        group = _group(value)
+        group = group_of(value)
         if value is None or group not in seen:
             seen.add(group)
             kept.append(hit)
     return kept
 
 
-def _group(value: object) -> str:
-    """A text that is the same for equal values: 1 and 1.0 are one number, true and '1' are others."""
+def group_of(value: object) -> str:
+    """The group of a value, a text: 1 and 1.0 are one number, true and '1' are others."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return json.dumps(float(value) if number else value, sort_keys=True)  # type: ignore[arg-type]
 

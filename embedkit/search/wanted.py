@@ -19,6 +19,8 @@ __all__ = ["Fusion", "Wanted", "checked_weights", "wanted", "whole"]
 
 Fusion = Literal["weighted", "rrf"]
 
+_FUSIONS = get_args(Fusion)
+_PARTS = ("image", "keywords", "product", "sketch", "text", "vector")
 _MIN_POOL = 100
 _POOL = 10  # candidates per wanted hit that each part of a question hands in
 
@@ -71,14 +73,17 @@ def wanted(
 ) -> Wanted:
     """Check a wish. Raises BadInput, FilterError, UnknownName."""
     for name, value in (("diversity", diversity), ("min_score", min_score), ("max_distance", max_distance)):
-        check_kind(value, Real | None, f"{name} is a number")
-        if value is not None and not np.isfinite(value):
+        if value is None:
+            continue
+        check_kind(value, Real, f"{name} is a number")
+        if not np.isfinite(value):
             raise BadInput(f"{name}={value} is not a number; give one, or leave it out")
     if diversity is not None and not 0 <= diversity <= 1:
         raise BadInput(f"diversity={diversity} is outside 0 (the nearest alone) to 1 (as unlike as can be)")
-    check_kind(group_by, str | None, "group_by is an attribute such as 'seller'")
-    if fusion not in get_args(Fusion):
-        raise UnknownName("fusion", str(fusion), get_args(Fusion))
+    if group_by is not None:
+        check_kind(group_by, str, "group_by is an attribute such as 'seller'")
+    if fusion not in _FUSIONS:
+        raise UnknownName("fusion", str(fusion), _FUSIONS)
     return Wanted(
         whole("k", k, "hits"),
         whole("offset", offset, "hits to leave out", least=0),
@@ -105,12 +110,13 @@ def whole(name: str, value: int, what: str, *, least: int = 1) -> int:
 
 def checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
     """The share of each part of a query. Raises BadInput."""
-    known = {"image", "sketch", "text", "keywords", "vector", "product"}
-    check_kind(weights, Mapping | None, 'Weights are a mapping such as {"image": 0.7, "text": 0.3}')
-    for name, value in (weights or {}).items():
-        if name not in known:
-            raise BadInput(f"There is no weight {name!r}; known: {', '.join(sorted(known))}")
+    if weights is None:
+        return {}
+    check_kind(weights, Mapping, 'Weights are a mapping such as {"image": 0.7, "text": 0.3}')
+    for name, value in weights.items():
+        if name not in _PARTS:
+            raise BadInput(f"There is no weight {name!r}; known: {', '.join(_PARTS)}")
         check_kind(value, Real, f"The weight {name!r} is a number of 0 or more")
         if not np.isfinite(value) or value < 0:
             raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
-    return weights or {}
+    return weights

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import numpy as np
 import pytest
 
@@ -199,7 +202,7 @@ WISHES = [
 
 
 @pytest.mark.parametrize("wish", WISHES, ids=lambda wish: "-".join(wish))
-@pytest.mark.parametrize("size", [3, 7])
+@pytest.mark.parametrize("size", [7])
 def test_pages_joined_are_one_long_answer(there, wish, size):
     long = there.search(**wish, k=28, where=WHERE)
     pages = [there.search(**wish, k=size, offset=start, where=WHERE) for start in range(0, 28, size)]
@@ -259,6 +262,35 @@ def test_rows_that_are_no_longer_live_do_not_shorten_an_answer(opened):
     assert len(gone.search(keywords="shoe bag", k=20)) == 12
     write(opened, row, ROWS[20:22], {"image": IMAGES[20:22]})
     assert len(gone.search(keywords="shoe bag", k=20)) == 14
+
+
+def test_an_event_loop_goes_on_while_a_search_runs(there, monkeypatch):
+    searching, go_on = threading.Event(), threading.Event()
+    search = there._resources.backend.search
+
+    def slow(*arguments):
+        searching.set()
+        assert go_on.wait(20)
+        return search(*arguments)
+
+    async def asked():
+        products = embedkit.AsyncCollection(there)
+        task = asyncio.create_task(products.search(vector=ASK[0], k=3))
+        while not searching.is_set():
+            await asyncio.sleep(0.01)
+        meanwhile = await products.search(keywords="red", k=3)
+        assert not task.done()
+        go_on.set()
+        with pytest.raises(BadInput, match="k=0"):
+            await products.search(keywords="red", k=0)
+        many = await products.search_many([Question(vector=ASK[0])], k=3)
+        return await task, meanwhile, many, await products.get("p0007"), await products.count()
+
+    monkeypatch.setattr(there._resources.backend, "search", slow)
+    found, words, many, one, count = asyncio.run(asked())
+    assert found == there.search(vector=ASK[0], k=3)
+    assert words == there.search(keywords="red", k=3)
+    assert (many, one.key, count) == ([found], "p0007", COUNT)
 
 
 REFUSED = [
