@@ -16,6 +16,7 @@ ID, COLUMNS = "id", "columns"
 TRAINED = ("ivf", "ivfpq", "ivfrabitq")  # families that know nothing before they have seen enough rows
 _LISTS = 128
 _POINTS = 39  # rows that a list wants to be trained on
+_CODES = 256  # of a part of a vector, where it is quantised in parts: fewer rows cannot be trained on
 _MARK = "embedkit_"  # before the metric, in the name of the vector's index
 
 _PARAMS: dict[str, dict[str, tuple[str, int, int, int]]] = {
@@ -47,7 +48,8 @@ def index_params(spec: CollectionSpec, rows: int = 0) -> dict[str, Any]:
         raise ConfigError(f"m={params['nsubvector']} of the index {spec.index} does not divide {spec.dim} dimensions")
     if spec.index.family in TRAINED:
         lists = params["ncentroids"]
-        params["training_threshold"] = max(lists, min(_POINTS * lists, rows or _POINTS * lists))
+        least = max(lists, _CODES if "nsubvector" in params else lists)
+        params["training_threshold"] = max(least, min(_POINTS * lists, rows or _POINTS * lists))
     return {"metric_type": layout_of(spec).metrics[spec.metric], **params}
 
 

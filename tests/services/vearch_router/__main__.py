@@ -107,8 +107,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send(error.status if of_router else 500, {"code": error.code, "msg": error.message})
         except ValueError as error:
             self._send(400, {"code": 1, "msg": str(error)})
-        except RuntimeError as error:
-            self._send(500, {"code": 1, "msg": str(error)})
+        except (EOFError, OSError, RuntimeError) as error:  # of a partition
+            self._send(500, {"code": 1, "msg": f"partition_error: {error!r}"})
 
     do_GET = do_POST = do_PUT = do_DELETE = _answer
 
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--lose-alias-updates", action="store_true")
     given = parser.parse_args()
     multiprocessing.set_start_method("forkserver")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # or the server of forks does not find what it is to load
     multiprocessing.set_forkserver_preload(["gamma"])
     given.folder.mkdir(parents=True, exist_ok=True)
     Handler.cluster = Cluster(given.folder.absolute(), lose_updates=given.lose_alias_updates)

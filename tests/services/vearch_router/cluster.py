@@ -7,6 +7,7 @@ import os
 import re
 import threading
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,12 @@ class Space:
     def vector(self) -> dict[str, Any]:
         return self.partitions[0].vector
 
-    def partition_of(self, key: str) -> Partition:
-        return self.partitions[zlib.crc32(key.encode()) % len(self.partitions)]
+    def by_partition(self, keys: Iterable[str]) -> list[tuple[Partition, list[str]]]:
+        """The partitions in which documents of these ids lie, with their ids."""
+        parted: dict[int, list[str]] = {}
+        for key in keys:
+            parted.setdefault(zlib.crc32(key.encode()) % len(self.partitions), []).append(key)
+        return [(self.partitions[number], some) for number, some in parted.items()]
 
     def info(self, db: str, *, detail: bool) -> dict[str, Any]:
         statuses = [partition.call("status") for partition in self.partitions]

@@ -23,8 +23,9 @@ def upsert(cluster: Cluster, body: dict[str, Any]) -> dict[str, Any]:
     for document in documents:
         document.setdefault("_id", uuid.uuid4().hex)  # a document without one gets an id, and a second try a second one
         _check_document(space, document)
-    for document in documents:
-        space.partition_of(document["_id"]).call("put", document)
+    by_id = {document["_id"]: document for document in documents}
+    for partition, keys in space.by_partition(by_id):
+        partition.call("put", [by_id[key] for key in keys])
     return {"total": len(documents), "document_ids": [{"_id": document["_id"]} for document in documents]}
 
 
@@ -38,7 +39,7 @@ def delete(cluster: Cluster, body: dict[str, Any]) -> dict[str, Any]:
             raise Refused(400, 482, "delete_invalid_params_should_have_one_of_document_ids_or_filter")
         limit = body.get("limit") or _PAGE
         ids = [found["_id"] for partition in space.partitions for found in partition.call("query", filters, limit, [])]
-    gone = [key for key in ids if space.partition_of(key).call("delete", key)]
+    gone = [key for partition, keys in space.by_partition(ids) for key in partition.call("delete", keys)]
     return {"total": len(gone), "document_ids": gone}
 
 
@@ -52,16 +53,14 @@ def query(cluster: Cluster, body: dict[str, Any]) -> dict[str, Any]:
         raise Refused(400, 442, "query_invalid_params_should_have_one_of_document_ids_or_filter")
     fields, with_vector = _fields(space, body)
     if ids:
-        found = [space.partition_of(key).call("get", key) for key in ids]
-        documents = [document for document in found if document is not None]
+        documents = _got(space, ids)
     else:
         limit = body.get("limit") or _PAGE
         documents = [
             document for partition in space.partitions for document in partition.call("query", filters, limit, fields)
         ][:limit]
         if with_vector:
-            whole = [space.partition_of(document["_id"]).call("get", document["_id"]) for document in documents]
-            documents = [document for document in whole if document is not None]
+            documents = _got(space, [document["_id"] for document in documents])
     shown = {"_id", *fields} | ({space.vector["name"]} if with_vector else set())
     documents = [{name: value for name, value in document.items() if name in shown} for document in documents]
     return {"total": len(documents), "documents": documents}
@@ -102,6 +101,10 @@ def search(cluster: Cluster, body: dict[str, Any]) -> dict[str, Any]:
 def flush(cluster: Cluster, body: dict[str, Any]) -> dict[str, Any]:
     partitions = len(_space(cluster, body).partitions)
     return {"_shards": {"total": partitions, "successful": partitions, "failed": 0}}
+
+
+def _got(space: Space, ids: list[str]) -> list[dict[str, Any]]:
+    return [document for partition, keys in space.by_partition(ids) for document in partition.call("get", keys)]
 
 
 def _space(cluster: Cluster, body: dict[str, Any]) -> Space:

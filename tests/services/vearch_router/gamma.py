@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import vearch
+from answer import hits_of
 
 TRAINED_TYPES = ("BINARYIVF", "IVFFLAT", "IVFPQ")
 _POINTS = 39  # rows for a centroid to be trained on, as in faiss
@@ -43,6 +44,7 @@ class Table:
         (folder / "engine").mkdir(parents=True)
         self._engine = vearch.Engine(str(folder / "engine"), str(folder / "logs"))
         self._create()
+        self._keys: set[str] = set()
         log = folder / "writes.jsonl"
         if log.exists():
             for line in log.read_text().splitlines():
@@ -80,14 +82,15 @@ class Table:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def put(self, document: dict[str, Any]) -> None:
-        """Write a document that has been checked, with its ``_id``."""
-        self._logged("put", document)
+    def put(self, documents: list[dict[str, Any]]) -> None:
+        """Write documents that have been checked, each with its ``_id``."""
+        for document in documents:
+            self._logged("put", document)
 
-    def delete(self, key: str) -> bool:
-        """Whether it was there."""
-        there = self.get(key) is not None
-        if there:
+    def delete(self, keys: list[str]) -> list[str]:
+        """Remove documents; those that were there."""
+        there = [key for key in keys if key in self._keys]
+        for key in there:
             self._logged("delete", key)
         return there
 
@@ -99,6 +102,7 @@ class Table:
     def _apply(self, action: str, what: Any) -> None:
         if action == "delete":
             self._engine.del_doc(what)
+            self._keys.remove(what)
             return
         native: dict[str, Any] = {"_id": what["_id"]}
         for name, field in self.fields.items():
@@ -113,15 +117,14 @@ class Table:
         buffer, _ = vearch.GammaDoc().create_doc_item(self._engine.gamma_table, native["_id"], native)
         if vearch.swigAddOrUpdateDoc(self._engine.c_engine, vearch.swig_ptr(buffer), len(buffer)) != 0:
             raise RuntimeError(f"the engine does not take the document {what['_id']!r}")
+        self._keys.add(what["_id"])
 
     # -- reading -------------------------------------------------------------------------------
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """A document with its vector, None if it is not there."""
-        found = self._engine.get_doc_by_id(key)
-        if not found:
-            return None
-        return {name: self._json(name, value) for name, value in found.items()}
+    def get(self, keys: list[str]) -> list[dict[str, Any]]:
+        """The documents that are there, with their vectors."""
+        found = [self._engine.get_doc_by_id(key) for key in keys if key in self._keys]
+        return [{name: self._json(name, value) for name, value in one.items()} for one in found]
 
     def _json(self, name: str, value: Any) -> Any:
         if isinstance(value, np.ndarray):
@@ -132,7 +135,9 @@ class Table:
 
     def query(self, filters: list[dict[str, Any]], limit: int, fields: list[str]) -> list[dict[str, Any]]:
         """Documents that pass every condition, in no promised order."""
-        (found,) = self._request(self._built(filters, limit, fields))
+        request = self._built(filters, limit, fields)
+        request.brute_force_search = 1  # or an index that is not trained refuses what is no search
+        (found,) = self._request(request)
         return [document for document, _ in found]
 
     def search(
@@ -182,28 +187,24 @@ class Table:
     def _request(self, request: Any) -> list[list[tuple[dict[str, Any], float]]]:
         buffer = np.array(request.serialize())
         out = vearch.swigSearch(self._engine.c_engine, vearch.swig_ptr(buffer), len(buffer))
-        raw = np.asarray(out, np.uint8).tobytes()
+        copy = np.empty(out.size(), np.uint8)
+        if copy.size:
+            vearch.memcpy(vearch.swig_ptr(copy), vearch.swigGetVectorPtr(out), copy.nbytes)
+        raw = copy.tobytes()
         if len(raw) < _LEAST_ANSWER:  # the engine says no more than that it failed, or that no row passes the filters
-            if self.index["type"] in TRAINED_TYPES and not self.status()["index_num"]:
+            if request.vec_fields and self.index["type"] in TRAINED_TYPES and not self.status()["index_num"]:
                 raise LookupError("index not trained!")
             return [[] for _ in range(request.req_num)]
-        response = vearch.PResponse.Response.GetRootAsResponse(raw, 0)
-        results = [response.Results(row) for row in range(response.ResultsLength())]
-        return [
-            [self._item(result.ResultItems(rank)) for rank in range(result.ResultItemsLength())] for result in results
-        ]
+        return [[(self._document(fields), score) for score, fields in hits] for hits in hits_of(raw)]
 
-    def _item(self, item: Any) -> tuple[dict[str, Any], float]:
+    def _document(self, fields: dict[str, bytes]) -> dict[str, Any]:
         document: dict[str, Any] = {}
-        for number in range(item.AttributesLength()):
-            attribute = item.Attributes(number)
-            name, raw = attribute.Name().decode(), attribute.ValueAsNumpy()
-            raw = raw.tobytes() if isinstance(raw, np.ndarray) else b""
+        for name, raw in fields.items():
             kind = vearch.dataType.STRING if name == "_id" else _SCALARS[self.fields[name]["type"]]
             text = kind == vearch.dataType.STRING
             value = raw.decode() if text else np.frombuffer(raw, _NUMBERS.get(kind, np.float64))[0]
             document[name] = self._json(name, value)
-        return document, float(item.Score())
+        return document
 
     def status(self) -> dict[str, int]:
         """As in a partition of a space's detail."""
