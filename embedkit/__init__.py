@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         list_datasets,
         list_encoders,
     )
+    from embedkit.living.backup import BackupReport, RestoreReport
+    from embedkit.living.copy import CopyReport
     from embedkit.living.reindex import ReindexReport
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
@@ -44,8 +46,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "Advice": "search.advise",
     "Augment": "training.recipe",
+    "BackupReport": "living.backup",
     "CodeAdvice": "search.advise",
     "Collection": "collection",
+    "CopyReport": "living.copy",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
     "DroppedVersion": "living.versions",
@@ -58,6 +62,7 @@ _LAZY = {
     "Product": "types",
     "Progress": "ingest.report",
     "ReindexReport": "living.reindex",
+    "RestoreReport": "living.backup",
     "Status": "collection",
     "Switched": "living.versions",
     "TrainingProgress": "training.report",
@@ -82,8 +87,10 @@ _LAZY = {
 __all__ = [
     "Advice",
     "Augment",
+    "BackupReport",
     "CodeAdvice",
     "Collection",
+    "CopyReport",
     "DataSetCheck",
     "DataSetInfo",
     "DroppedVersion",
@@ -97,6 +104,7 @@ __all__ = [
     "Product",
     "Progress",
     "ReindexReport",
+    "RestoreReport",
     "Status",
     "Switched",
     "Terminal",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from embedkit_cli.commands import advise, catalog, demo, judge, models, products, search, setup, train, versions
+from embedkit_cli.commands import advise, catalog, demo, judge, models, moves, products, search, setup, train, versions
 
 __all__ = ["app"]
 
@@ -33,5 +33,5 @@ def _options(
     """Turn a product catalog into a visual search engine."""
 
 
-for _module in (demo, setup, catalog, search, products, models, train, judge, advise, versions):
+for _module in (demo, setup, catalog, search, products, models, train, judge, advise, versions, moves):
     _module.register(app)
