@@ -29,6 +29,8 @@ if TYPE_CHECKING:
         list_datasets,
         list_encoders,
     )
+    from embedkit.living.backup import BackupReport, RestoreReport
+    from embedkit.living.copy import CopyReport
     from embedkit.living.reindex import ReindexReport
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
@@ -48,10 +50,12 @@ _LAZY = {
     "Advice": "search.advise",
     "AsyncCollection": "asynchronous",
     "Augment": "training.recipe",
+    "BackupReport": "living.backup",
     "Cluster": "clusters",
     "ClusterReport": "clusters",
     "CodeAdvice": "search.advise",
     "Collection": "collection",
+    "CopyReport": "living.copy",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
     "DroppedVersion": "living.versions",
@@ -67,6 +71,7 @@ _LAZY = {
     "Progress": "ingest.report",
     "Question": "types",
     "ReindexReport": "living.reindex",
+    "RestoreReport": "living.backup",
     "Status": "collection",
     "Switched": "living.versions",
     "TrainingProgress": "training.report",
@@ -92,10 +97,12 @@ __all__ = [
     "Advice",
     "AsyncCollection",
     "Augment",
+    "BackupReport",
     "Cluster",
     "ClusterReport",
     "CodeAdvice",
     "Collection",
+    "CopyReport",
     "DataSetCheck",
     "DataSetInfo",
     "DroppedVersion",
@@ -112,6 +119,7 @@ __all__ = [
     "Progress",
     "Question",
     "ReindexReport",
+    "RestoreReport",
     "Status",
     "Switched",
     "Terminal",

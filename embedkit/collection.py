@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.arguments import check_kind
@@ -20,6 +19,7 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from embedkit.filters import F, Filter, as_filter
+from embedkit.living.face import Living
 from embedkit.types import Hit, Metric, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.living.reindex import ReindexReport
-    from embedkit.living.versions import GcReport, Switched
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
@@ -44,7 +42,6 @@ __all__ = ["Collection", "Status", "check_name"]
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_ROW_SECONDS = 1.0
 _KEY = "A product's key is a text"
 
 
@@ -82,14 +79,11 @@ class Status:
         return values
 
 
-class Collection:
+class Collection(Living):
     """Made by `Kit.collection`. It comes into being with its first `ingest`."""
 
     def __init__(self, name: str, resources: Resources) -> None:
-        self.name = name
-        self._resources = resources
-        self._row: CollectionRow | None = None
-        self._row_until = 0.0
+        super().__init__(name, resources)
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
@@ -332,76 +326,6 @@ class Collection:
         self._existing()
         return self._steadily(lambda target: verify(target, repair=repair))
 
-    # -- versions ------------------------------------------------------------------------------
-
-    def reindex(
-        self,
-        *,
-        encoder: Mapping[str, str] | None = None,
-        index: str | None = None,
-        switch: bool = True,
-        max_failed: float = 0.01,
-        k: int = 10,
-        queries: int = 200,
-        progress: ProgressCallback | None = None,
-    ) -> ReindexReport:
-        """Build a new version beside the one that serves, compare the two, and let the new one serve.
-
-        `encoder`: spec strings of the views that change; pictures are read again from where they were ingested.
-        `index`: of every view; where only it changes, vectors are copied. Neither: go on with the version begun. What a
-        killed run has made is kept. Ingests and deletes meanwhile, in any process, go into both versions.
-
-        `switch`: let it serve, unless more than the share `max_failed` of the products failed. `queries` products ask
-        both versions for their `k` nearest (`ReindexReport.comparison`).
-
-        Raises BackendUnavailable, BadInput, CollectionExists, CollectionNotFound, ConfigError, DiskFull,
-        EncoderMismatch, StoreBusy (another reindex runs), UnsupportedByBackend; the old version serves on.
-        """
-        from embedkit.living.reindex import reindex
-
-        check_kind(encoder, Mapping | None, 'encoder is a mapping such as {"image": "effnet-lite0"}')
-        check_kind(index, str | None, "index is a text such as 'hnsw(m=32)'")
-        check_kind(max_failed, Real, "max_failed is a share")
-        for name, value in (("k", k), ("queries", queries)):
-            check_kind(value, Integral, f"{name} is a whole number")
-            if value < 1:
-                raise BadInput(f"{name}={value} is not a number of products; give 1 or more")
-        try:
-            return reindex(
-                self._resources,
-                self.name,
-                encoder=dict(encoder or {}),
-                index=index,
-                switching=switch,
-                max_failed=max_failed,
-                k=k,
-                queries=queries,
-                progress=progress,
-            )
-        finally:
-            self._row = None
-
-    def rollback(self) -> Switched:
-        """Let the version serve that did so before the last switch; once more, and it is switched back.
-
-        Raises BadInput, CollectionNotFound, EncoderMismatch, StoreBusy.
-        """
-        from embedkit.living.versions import roll_back
-
-        try:
-            return roll_back(self._resources, self.name)
-        finally:
-            self._row = None
-
-    def gc(self, *, unfinished: bool = False, dry_run: bool = False) -> GcReport:
-        """Drop the versions that have served and no longer do; with `unfinished` those that were begun, too.
-
-        Raises CollectionNotFound, StoreBusy.
-        """
-        from embedkit.living.versions import collect_garbage
-
-        return collect_garbage(self._resources, self.name, unfinished=unfinished, dry_run=dry_run)
-
     def advise(
         self,
         *,
@@ -496,19 +420,6 @@ class Collection:
             if question.product is not None:
                 self.get(question.product)
         return asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
-
-    def _existing(self) -> CollectionRow:
-        """The row, at most a second old: so long a search may take the version that served before a switch."""
-        self._resources.check_open()
-        if self._row is None or monotonic() > self._row_until:
-            return self._fresh()
-        return self._row
-
-    def _fresh(self) -> CollectionRow:
-        self._resources.check_open()
-        self._row = self._resources.store.collection(self.name, self._resources.backend_url)
-        self._row_until = monotonic() + _ROW_SECONDS
-        return self._row
 
     def _of_serving(self, ask: Callable[[CollectionRow], T]) -> T:
         """Ask the version that serves; once more, if it has been replaced and dropped meanwhile."""

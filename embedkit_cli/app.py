@@ -11,6 +11,7 @@ from embedkit_cli.commands import (
     groups,
     judge,
     models,
+    moves,
     products,
     search,
     setup,
@@ -45,5 +46,5 @@ def _options(
     """Turn a product catalog into a visual search engine."""
 
 
-for _module in (demo, setup, catalog, search, products, groups, models, train, judge, advise, versions):
+for _module in (demo, setup, catalog, search, products, groups, models, train, judge, advise, versions, moves):
     _module.register(app)

@@ -15,14 +15,15 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def _work(url, home, name, method, arguments, point, calls):
+def _work(url, home, name, method, arguments, point, calls, settings):
     import embedkit
 
+    os.environ.update(settings)
     install()
     if point:
         _die_at(point, calls)
     with embedkit.connect(backend=url, home=home) as kit:
-        getattr(kit.collection(name), method)(**arguments)
+        getattr(kit.collection(name) if name else kit, method)(**arguments)
 
 
 def _die_at(point, calls):
@@ -43,12 +44,11 @@ def _die_at(point, calls):
     setattr(owner, last, deadly)
 
 
-def run(url, home, method, arguments, *, point="", calls=1, name="products", seconds=None):
-    """Call a method of a collection; whether it came to its end. Killed at `point`, or after some seconds."""
-    process = _CONTEXT.Process(target=_work, args=(url, str(home), name, method, arguments, point, calls))
+def run(url, home, method, arguments, *, point="", calls=1, name="products"):
+    """Call a method of a collection, or of the kit and be killed at `point`; whether it came to its end."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("EMBEDKIT_")}
+    process = _CONTEXT.Process(target=_work, args=(url, str(home), name, method, arguments, point, calls, settings))
     process.start()
-    process.join(seconds)
-    process.kill()
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL)
     return process.exitcode == 0

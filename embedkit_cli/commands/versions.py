@@ -17,6 +17,7 @@ __all__ = ["register"]
 
 FAILED = 3
 _SHOWN = 5  # failures and moved products that are named
+_PAGED = 10  # moved products of a view on the page
 
 
 def register(app: typer.Typer) -> None:
@@ -146,22 +147,23 @@ def _tell_switch(switched: Switched, collection: str) -> None:
 
 def _page(path: Path, collection: Collection, report: ReindexReport) -> None:
     """A page of the products that moved most: what each found before, and after."""
+    from embedkit import Hit
     from embedkit_cli.commands.search import write_sheet
 
     answers: list[tuple[str, str | None, list[Hit]]] = []
+    products: dict[str, Product] = {}
     for view in report.comparison:
-        for one in view.moved:
+        for one in view.moved[:_PAGED]:
+            for key in (one.key, *(key for key, _ in (*one.before, *one.after))):
+                if key not in products:
+                    products[key] = _product(collection, key)
+            uri = products[one.key].uri
+            asked = uri if uri is not None and Path(uri).is_file() else None
             for label, encoder, found in (("before", view.before, one.before), ("after", view.after, one.after)):
                 question = f"{one.key} by {view.view}, {label} ({encoder}): {one.overlap:.0%} of {view.k} stayed"
-                hits = [_hit(collection, key, score, view.view) for key, score in found]
-                answers.append((question, _picture_of(collection, one.key), hits))
+                hits = [Hit(products[key], score, score, -1, view.view) for key, score in found]
+                answers.append((question, asked, hits))
     write_sheet(path, collection, answers)
-
-
-def _hit(collection: Collection, key: str, score: float, view: str) -> Hit:
-    from embedkit import Hit
-
-    return Hit(_product(collection, key), score, score, -1, view)
 
 
 def _product(collection: Collection, key: str) -> Product:
@@ -172,11 +174,6 @@ def _product(collection: Collection, key: str) -> Product:
         return collection.get(key)
     except Terminal:
         return Product(key, None, None, {})
-
-
-def _picture_of(collection: Collection, key: str) -> str | None:
-    uri = _product(collection, key).uri
-    return uri if uri is not None and Path(uri).is_file() else None
 
 
 def gc(
