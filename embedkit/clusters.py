@@ -118,7 +118,7 @@ def _hits(
     hits: list[Hit | None] = []
     for start in range(0, len(ids), _PAGE):
         some = ids[start : start + _PAGE].tolist()
-        products = resources.store.products_by_vector(row.id, view.name, some)
+        products = resources.store.products_by_vector(row.id, view.slot, some)
         hits += [
             Hit(products[one], score, score, one, view.name) if one in products else None
             for one, score in zip(some, scores[start : start + _PAGE], strict=True)

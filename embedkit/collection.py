@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.arguments import check_kind
 from embedkit.errors import (
     BadInput,
     ConfigError,
+    EmbedkitError,
     ProductNotFound,
 )
 from embedkit.filters import F, Filter, as_filter
+from embedkit.living.face import Living
 from embedkit.types import Hit, Metric, Product, Question
-from embedkit.views import encoder_of, ignored_settings, made_collection, named_view
+from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
     from embedkit.clusters import ClusterReport
-    from embedkit.encoders.contract import Encoder
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
+    from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
     from embedkit.search.duplicates import Comparing, DuplicateReport
@@ -38,12 +40,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Collection", "Status", "check_name"]
 
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _KEY = "A product's key is a text"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`."""
+    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`.
+
+    `version` is the one that serves. `versions`: others, by what they are: ``building``, ``built``, ``kept``.
+    """
 
     name: str
     backend: str
@@ -54,6 +61,8 @@ class Status:
     failures: int
     duplicates: int
     last_run: RunRow | None
+    version: int = 1
+    versions: Mapping[int, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -70,13 +79,11 @@ class Status:
         return values
 
 
-class Collection:
+class Collection(Living):
     """Made by `Kit.collection`. It comes into being with its first `ingest`."""
 
     def __init__(self, name: str, resources: Resources) -> None:
-        self.name = name
-        self._resources = resources
-        self._row: CollectionRow | None = None
+        super().__init__(name, resources)
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
@@ -123,13 +130,23 @@ class Collection:
         options = pipeline.IngestOptions(limit=limit, dry_run=dry_run, prune=prune, progress=progress)
         settings = self._resources.settings
         if retry_failed:
-            target = self._target(self._existing(), encoders=True)
-            return pipeline.retry_failed(target, settings=settings.ingest, fetch=settings.fetch, options=options)
+            self._existing()
+            return self._steadily(
+                lambda target: pipeline.retry_failed(
+                    target, settings=settings.ingest, fetch=settings.fetch, options=options
+                ),
+                encoders=True,
+            )
         mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
             row = self._with_keywords(self._made(encoder, dry_run=dry_run), dry_run=dry_run)
-            target = self._target(row, encoders=True)
-            report = pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
+            report = self._steadily(
+                lambda target: pipeline.ingest(
+                    target, opened, settings=settings.ingest, fetch=settings.fetch, options=options
+                ),
+                row if dry_run else None,
+                encoders=True,
+            )
         return replace(report, warnings=(*report.warnings, *ignored_settings(self._resources, row)))
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
@@ -139,18 +156,20 @@ class Collection:
 
         if (keys is None) == (where is None):
             raise BadInput("Give either the keys of the products to delete or a filter")
-        row = self._existing()
+        self._existing()
         check_kind(keys, str | Iterable | None, "Keys are a text or a list of texts")
         chosen = [keys] if isinstance(keys, str) else list(keys) if keys is not None else list(self._keys_where(where))
         for key in chosen:
             check_kind(key, str, _KEY)
-        return delete_products(self._target(row), [key for key in chosen if is_plain_text(key)])
+        plain = [key for key in chosen if is_plain_text(key)]
+        return self._steadily(lambda target: delete_products(target, plain))
 
     def drop(self) -> None:
         """Remove the collection: its vectors, its products, its history."""
-        row = self._existing()
-        for view in row.views:
-            self._resources.backend.drop(view.physical)
+        row = self._fresh()
+        every = {view.physical for other in row.others for view in other.views} | {view.physical for view in row.views}
+        for physical in sorted(every):
+            self._resources.backend.drop(physical)
         self._resources.store.drop_collection(row.id)
         self._row = None
 
@@ -210,8 +229,12 @@ class Collection:
             max_distance=max_distance, fusion=fusion, candidates=candidates,
         )  # fmt: skip
         question = Question(image, sketch, text, keywords, vector, product)
-        row, asked = self._asked([question], view=view, rerank=rerank, weights=weights)
-        return search(self._resources.store, self._resources.backend, row, asked[0], wish)
+
+        def ask(row: CollectionRow) -> list[Hit]:
+            asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)
+            return search(self._resources.store, self._resources.backend, row, asked[0], wish)
+
+        return self._of_serving(ask)
 
     def search_many(
         self,
@@ -246,8 +269,12 @@ class Collection:
             k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
             max_distance=max_distance, fusion=fusion, candidates=candidates,
         )  # fmt: skip
-        row, asked = self._asked(questions, view=view, rerank=rerank, weights=weights)
-        return search_many(self._resources.store, self._resources.backend, row, asked, wish)
+
+        def ask(row: CollectionRow) -> list[list[Hit]]:
+            asked = self._asked(row, questions, view=view, rerank=rerank, weights=weights)
+            return search_many(self._resources.store, self._resources.backend, row, asked, wish)
+
+        return self._of_serving(ask)
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
@@ -277,24 +304,27 @@ class Collection:
 
     def status(self) -> Status:
         """What the collection holds, and how its last run ended."""
-        row, store = self._existing(), self._resources.store
+        row, store = self._fresh(), self._resources.store
         return Status(
             name=row.name,
             backend=row.backend_url,
             products=store.count_products(row.id),
-            vectors={view.name: store.count_vectors(row.id, view.name) for view in row.views},
+            vectors={view.name: store.count_vectors(row.id, view.slot) for view in row.views},
             encoders={view.name: view.encoder for view in row.views},
             metrics={view.name: view.metric for view in row.views},
             failures=store.failure_count(row.id),
             duplicates=store.duplicate_count(row.id),
             last_run=store.last_run(row.id),
+            version=row.version,
+            versions={other.version: other.state for other in row.others},
         )
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Compare store and backend id by id; `repair` mends what differs."""
         from embedkit.ingest.verify import verify
 
-        return verify(self._target(self._existing()), repair=repair)
+        self._existing()
+        return self._steadily(lambda target: verify(target, repair=repair))
 
     def advise(
         self,
@@ -383,25 +413,40 @@ class Collection:
 
     def _asked(
         self,
+        row: CollectionRow,
         questions: Sequence[Question],
         *,
         view: str | None,
         rerank: str | None,
         weights: Mapping[str, float] | None,
-    ) -> tuple[CollectionRow, list[Asked]]:
+    ) -> list[Asked]:
         from embedkit.questions import asked_by
 
-        row = self._existing()
         for question in questions:
             if question.product is not None:
                 self.get(question.product)
-        return row, asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
+        return asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
 
-    def _existing(self) -> CollectionRow:
-        self._resources.check_open()
-        if self._row is None:
-            self._row = self._resources.store.collection(self.name, self._resources.backend_url)
-        return self._row
+    def _of_serving(self, ask: Callable[[CollectionRow], T]) -> T:
+        """Ask the version that serves; once more, if it has been replaced and dropped meanwhile."""
+        row = self._existing()
+        try:
+            return ask(row)
+        except EmbedkitError:
+            now = self._fresh()
+            if now.version == row.version:
+                raise
+            return ask(now)
+
+    def _steadily(self, work: Callable[[Target], T], row: CollectionRow | None = None, *, encoders: bool = False) -> T:
+        """Write to every version there is; if one is added or switched meanwhile, go on with those there are then."""
+        from embedkit.ingest.target import Moved
+
+        while True:
+            try:
+                return work(self._target(row or self._fresh(), encoders=encoders))
+            except Moved:
+                _log.info("The versions of %r have changed; going on with those there are now", self.name)
 
     def _made(self, encoder: Mapping[str, str] | None, *, dry_run: bool) -> CollectionRow:
         """The collection's row; it is made if it is not there."""
@@ -421,11 +466,8 @@ class Collection:
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target
 
-        loaded = {view.name: self._encoder(view) for view in row.views} if encoders else {}
+        loaded = writing_encoders(self._resources, row) if encoders else {}
         return Target(self._resources.store, self._resources.backend, row, loaded)
-
-    def _encoder(self, view: ViewRow) -> Encoder:
-        return encoder_of(self._resources, self.name, view)
 
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
         """Keys of the products that a filter admits, read from the store page by page."""

@@ -53,6 +53,8 @@ class BackendSettings(_Section):
     tls_cert: str | None = Field(None, description="PEM file of the client certificate (mutual TLS)")
     tls_key: str | None = Field(None, description="PEM file of the client key (mutual TLS)")
     tls_server_name: str | None = None
+    partitions: int = Field(1, ge=1, le=1_024, description="of a new collection, for Vearch")
+    replicas: int = Field(1, ge=1, le=16, description="of each partition, for Vearch")
 
 
 class FetchSettings(_Section):
@@ -91,7 +93,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".embedkit")
-    backend: str = Field("", description="faiss:///dir, milvus:///file.db, milvus://host:19530")
+    backend: str = Field("", description="faiss:///dir, milvus:///file.db, milvus://host:19530, vearch://host:9001/db")
     store: str = Field("", description="sqlite:///file.db, postgresql://user@host/db")
     runtime: str = Field("auto", pattern="^(auto|onnx|openvino|torch)$")
     cache_dir: Path | None = None
@@ -135,6 +137,11 @@ class Settings(BaseSettings):
             map={**self.map, **(own.map or {})},
             keywords=self.keywords if own.keywords is None else own.keywords,
         )
+
+    def asked_index(self, name: str) -> str | None:
+        """The index that a setting asks for; None if none says anything."""
+        own = self.collections.get(name, CollectionSettings()).index
+        return own or (self.index if "index" in self.model_fields_set else None)
 
     def as_dict(self, *, redacted: bool = True) -> dict[str, object]:
         """Plain values. Secrets show as ``**********``, and URLs lose their passwords, unless `redacted` is false."""

@@ -222,9 +222,9 @@ class _Questions:
         """A product's own vector, and the view that it is of. Raises BadInput."""
         ids = self._resources.store.vector_ids(self._row.id, key)
         views = self._views(but)
-        chosen = named_view(self._row, view) if view else next((v for v in views if v.name in ids), views[0])
-        if chosen.name in ids:
-            fetched = self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.name]], np.int64))
+        chosen = named_view(self._row, view) if view else next((v for v in views if v.slot in ids), views[0])
+        if chosen.slot in ids:
+            fetched = self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.slot]], np.int64))
             if len(fetched.ids):
                 return chosen, fetched.vectors[0]
         raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")

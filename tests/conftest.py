@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import uuid
 from importlib.metadata import EntryPoint
@@ -15,6 +16,7 @@ from PIL import Image
 import embedkit
 from embedkit import plugins
 from embedkit.testing.servers import milvus_server, postgres_server
+from tests.services.vearch import vearch_server
 
 
 def pytest_configure():
@@ -37,6 +39,17 @@ def milvus_process(tmp_path_factory):
 @pytest.fixture(scope="session")
 def milvus_server_url(milvus_process):
     return milvus_process.url
+
+
+@pytest.fixture(scope="session")
+def vearch_url(tmp_path_factory):
+    """A router over the Gamma engine; or the cluster of EMBEDKIT_TEST_VEARCH_URL, in a database kept for tests."""
+    live = os.environ.get("EMBEDKIT_TEST_VEARCH_URL")
+    if live:
+        yield live
+        return
+    with vearch_server(tmp_path_factory.mktemp("vearch")) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

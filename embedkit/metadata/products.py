@@ -64,6 +64,11 @@ def _product_ids(connection: sa.Connection, cid: int, keys: Sequence[str]) -> di
     return found
 
 
+def _version_of(slot: str) -> int:
+    """The number in the name of a slot (`ViewRow.slot`)."""
+    return int(slot.rpartition("@v")[2]) if "@v" in slot else 1
+
+
 def _blank(cid: int, key: str) -> dict[str, object]:
     return {"collection_id": cid, "key": key, "attributes": {}, "deleted": False}
 
@@ -112,15 +117,12 @@ class Products(Session):
     ) -> dict[tuple[int, str], int]:
         if not pairs:
             return {}
-        version = connection.execute(
-            sa.select(table_of(Collection).c.version).where(table_of(Collection).c.id == cid)
-        ).scalar_one()
         values = [
             {
                 "collection_id": cid,
                 "product_id": product,
                 "view": view,
-                "version": version,
+                "version": _version_of(view),
                 "state": "pending",
                 "content_hash": "",
                 "fingerprint": "",
@@ -159,6 +161,19 @@ class Products(Session):
             forget(connection, cid, [key for key in (*ids, *skipped) if key not in failed])
             remember(connection, cid, failures)
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(offset=offset, counts=asdict(counts)))
+
+    def commit_vectors(
+        self, cid: int, writes: Sequence[ProductWrite], failures: Sequence[FailureWrite], *, stage: str
+    ) -> None:
+        """Last step where only vectors were made: they are ``live``, their products as they were.
+
+        Failures of that `stage` are forgotten or remembered; those of other stages stay, with their record.
+        """
+        with self._write() as connection:
+            ids = _product_ids(connection, cid, [write.key for write in writes])
+            self._set_vectors(connection, writes, ids)
+            forget(connection, cid, list(ids), stage=stage)
+            remember(connection, cid, failures, only=stage)
 
     def _set_products(self, connection: sa.Connection, cid: int, run_id: int, writes: Sequence[ProductWrite]) -> None:
         if not writes:

@@ -160,7 +160,7 @@ def _group(
     store: MetadataStore, row: CollectionRow, view: ViewRow, ids: IdArray, vectors: VectorArray
 ) -> DuplicateGroup | None:
     """The group of some vectors; None where all but one product have gone meanwhile."""
-    products = store.products_by_vector(row.id, view.name, ids.tolist())
+    products = store.products_by_vector(row.id, view.slot, ids.tolist())
     units = as_unit(vectors)
     places = {one: place for place, one in enumerate(ids.tolist()) if one in products}
     if len(places) < 2:

@@ -53,7 +53,7 @@ def exactly_scored(
     totals = {key: (beside or {}).get(key, 0.0) for key in products}
     known = set(beside or ())
     for query in queries:
-        of_view = {by_view[query.view.name]: key for key, by_view in ids.items() if query.view.name in by_view}
+        of_view = {by_view[query.view.slot]: key for key, by_view in ids.items() if query.view.slot in by_view}
         known.update(of_view.values())
         if not of_view:
             continue
@@ -61,7 +61,7 @@ def exactly_scored(
         scores = _similarities(query.view, fetched.vectors, query.vector)
         for vector_id, score in zip(fetched.ids.tolist(), scores.tolist(), strict=True):
             totals[of_view[vector_id]] += query.weight * score
-    first = queries[0].view.name
+    first = queries[0].view.slot
     return [
         Hit(products[key], totals[key], totals[key], _one_id(ids.get(key, {}), first), by)
         for key in sorted(totals, key=lambda key: (key not in known, -totals[key], key))
@@ -122,7 +122,7 @@ def _stored(
     backend: VectorBackend, view: ViewRow, ids: Sequence[Mapping[str, int]]
 ) -> tuple[VectorArray, npt.NDArray[np.bool_]]:
     """The vectors of products ``(n, width)``, and which of them are there; the others are zeros."""
-    places = {by_view[view.name]: place for place, by_view in enumerate(ids) if view.name in by_view}
+    places = {by_view[view.slot]: place for place, by_view in enumerate(ids) if view.slot in by_view}
     fetched = backend.fetch(view.physical, np.asarray(list(places), np.int64))
     width, dtype = (view.dim // 8, np.uint8) if view.kind == "binary" else (view.dim, np.float32)
     vectors = np.zeros((len(ids), width), dtype)

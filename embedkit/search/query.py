@@ -10,6 +10,7 @@ import numpy as np
 
 from embedkit.backends.contract import SearchParams, SearchResult, VectorBackend
 from embedkit.errors import BadInput
+from embedkit.filters import Filter
 from embedkit.metadata.rows import CollectionRow, ViewRow
 from embedkit.metadata.store import MetadataStore
 from embedkit.search.exact import Query, exactly_scored, spread_out
@@ -21,7 +22,7 @@ from embedkit.types import Hit
 if TYPE_CHECKING:
     from embedkit.types import VectorArray
 
-__all__ = ["Asked", "search", "search_many"]
+__all__ = ["Asked", "nearest", "search", "search_many"]
 
 _GROUPED = 4  # rows asked for each group that is wanted; twice as many each time that they do not do
 _TIED = 1_000  # rows more at most, to see all that share the last place
@@ -175,7 +176,7 @@ def _by_one_vector(
     limit = backend.capabilities.max_k
     ask = _first_ask(wanted, backend, without=asked.without is not None)
     while True:
-        found = _nearest(store, backend, row, asked.queries[0], ask, wanted, params)
+        found = nearest(store, backend, row, asked.queries[0], ask, wanted.where, params)
         hits = _kept(found, asked, wanted)
         done = len(found) < ask or ask >= limit or not wanted.admits(found[-1])
         if done or _settled(found, hits, asked.queries[0].view, wanted, ask):
@@ -205,20 +206,20 @@ def _settled(found: Sequence[Hit], hits: Sequence[Hit], view: ViewRow, wanted: W
     return not tied or ask >= wanted.reach + _TIED
 
 
-def _nearest(
+def nearest(
     store: MetadataStore,
     backend: VectorBackend,
     row: CollectionRow,
     query: Query,
     k: int,
-    wanted: Wanted,
+    where: Filter | None,
     params: SearchParams | None,
 ) -> list[Hit]:
     """The k best live products of one view; asks for more when some rows turn out not to be live."""
     limit = backend.capabilities.max_k
     ask = k
     while True:
-        result = backend.search(query.view.physical, query.vector[None, :], ask, wanted.where, params)
+        result = backend.search(query.view.physical, query.vector[None, :], ask, where, params)
         found = _hits(store, row, query.view, result)[0]
         if len(found) >= k or np.count_nonzero(result.ids >= 0) < ask or ask >= limit:
             return _by_id(found[:k])
@@ -227,7 +228,7 @@ def _nearest(
 
 def _hits(store: MetadataStore, row: CollectionRow, view: ViewRow, result: SearchResult) -> list[list[Hit]]:
     """The live products of every answer, by one statement."""
-    products = store.products_by_vector(row.id, view.name, result.ids[result.ids >= 0].tolist())
+    products = store.products_by_vector(row.id, view.slot, result.ids[result.ids >= 0].tolist())
     return [
         [
             Hit(products[vector_id], score, distance, vector_id, view.name)
@@ -257,7 +258,7 @@ def _by_several(
     while True:
         most = max(wanted.reach, min(pool + (asked.without is not None), limit))
         found = [
-            [hit for hit in _nearest(store, backend, row, query, most, wanted, params) if hit.key != asked.without]
+            [hit for hit in nearest(store, backend, row, query, most, wanted.where, params) if hit.key != asked.without]
             for query in asked.queries
         ]
         if asked.keywords is not None:

@@ -32,10 +32,10 @@ def every_vector(
     """
     found: list[VectorArray] = []
     kept: list[IdArray] = []
-    for page in store.scan_vector_ids(row.id, view.name, batch=_PAGE):
+    for page in store.scan_vector_ids(row.id, view.slot, batch=_PAGE):
         ids = page
         if where is not None:
-            products = store.products_by_vector(row.id, view.name, ids.tolist())
+            products = store.products_by_vector(row.id, view.slot, ids.tolist())
             admitted = [one for one, product in products.items() if matches(where, attributes_of(product))]
             ids = np.array(sorted(admitted), np.int64)
         if not len(ids):
