@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 from typer.testing import CliRunner
@@ -18,6 +18,7 @@ from embedkit.search.duplicates import components
 from embedkit_cli.app import app
 from tests.made import fill, product, unit
 
+SLOWLY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 BASE = unit(30, 24, seed=1)
 NEAR = BASE[[0, 0, 1, 2]] + 0.05 * unit(4, 24, seed=2)
 VECTORS = np.concatenate([BASE, NEAR, BASE[:1]]).astype(np.float32)
@@ -58,6 +59,7 @@ def places(hits):
     return frozenset(int(hit.key[1:]) for hit in hits)
 
 
+@SLOWLY
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20), st.integers(1, 5))
 def test_components_are_the_connected_ones(count, edges, step):
     edges = [(a % count, b % count) for a, b in edges]
