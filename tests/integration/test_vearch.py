@@ -201,9 +201,7 @@ def test_a_collection_over_two_partitions_answers_as_one(vearch_url, oracle, nam
         scanned = [row for page in backend.scan_ids(name, 5) for row in page.tolist()]
         assert sorted(scanned) == [*range(60), 2**62]
         for where in (None, parse_filter("price > 1 and not brand == 'a'")):
-            assert_same_answer(
-                backend.search(name, vectors(5), 20, where), oracle.search(name, vectors(5), 20, where)
-            )
+            assert_same_answer(backend.search(name, vectors(5), 20, where), oracle.search(name, vectors(5), 20, where))
         assert backend.count(name) == 61
     finally:
         backend.drop(name)
@@ -259,7 +257,7 @@ def test_an_index_that_is_not_trained_yet_answers_exactly(backend, oracle, name)
 
 def test_product_quantisation_finds_most_and_rabitq_is_for_newer_clusters(backend, oracle, name):
     fill([backend, oracle], name, 300)
-    with pytest.raises(ConfigError, match="m=5 .* does not divide 16"):
+    with pytest.raises(ConfigError, match=r"m=5 .* does not divide 16"):
         backend.build_index(name, IndexSpec.parse("ivfpq(nlist=4, m=5)"))
     with pytest.raises(UnsupportedByBackend, match="index type not support: IVFRABITQ"):
         backend.build_index(name, IndexSpec.parse("ivfrabitq(nlist=4)"))

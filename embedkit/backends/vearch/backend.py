@@ -1,7 +1,7 @@
 """The Vearch backend, for clusters of 3.5.
 
 A collection is a space with the fields ``id`` (as a number, for scans), ``tokens`` (what filters are evaluated on, see
-`filters`), ``columns`` (JSON, as given) and one of vectors (see `layout`). Every document carries our id as its ``_id``:
+`filters`), ``columns`` (JSON, as given) and one of vectors (see `layout`). Every document carries our id as ``_id``:
 one without would get another at every try, and a repeated request would double it.
 """
 

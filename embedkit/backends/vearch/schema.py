@@ -83,13 +83,15 @@ def spec_of(info: dict[str, Any], name: str) -> CollectionSpec:
             f"{', '.join(fields)}); choose another collection name"
         )
     metric: Metric = index["name"].removeprefix(_MARK)
-    return CollectionSpec(
-        name, int(fields[layout.field]["dimension"]), metric, layout.kind, _index_of(layout, index)
-    )
+    return CollectionSpec(name, int(fields[layout.field]["dimension"]), metric, layout.kind, _index_of(layout, index))
 
 
 def _index_of(layout: Layout, index: dict[str, Any]) -> IndexSpec:
     family = {native: ours for ours, native in layout.indexes.items()}[index["type"]]
     stored = index.get("params") or {}
-    found = {ours: (int(stored[native]), default) for ours, (native, default, _, _) in _PARAMS[family].items() if native in stored}
+    found = {
+        ours: (int(stored[native]), default)
+        for ours, (native, default, _, _) in _PARAMS[family].items()
+        if native in stored
+    }
     return IndexSpec(family, {ours: value for ours, (value, default) in found.items() if value != default})
