@@ -54,8 +54,8 @@ def test_a_catalog_goes_in_is_searched_and_verified(run, catalog, vearch_url):
     assert last(run("verify", "--json", *on))["ok"] is True
 
 
-def test_what_cannot_be_done_is_said_in_one_sentence(run, catalog, vearch_url):
-    port = vearch_url.rpartition(":")[2].split("/")[0]
+def test_what_cannot_be_done_is_said_in_one_sentence(run, catalog, vearch_process):
+    port = vearch_process.port
     for url, why in (
         (f"vearch://root:hidden@127.0.0.1:{port}/nowhere", "has no database 'nowhere'"),
         (f"vearch://root:hidden@127.0.0.1:{port}", "names no database"),
