@@ -250,6 +250,9 @@ def test_a_filter_that_few_rows_pass_finds_them_all(backend, oracle, name, monke
 
 
 def test_an_index_that_is_not_trained_yet_answers_exactly(backend, oracle, name):
+    fill([backend], name, 160, index="ivf(nlist=4)")
+    assert backend.search(name, vectors(1), 1).ids.tolist() == [[0]]
+    backend.drop(name)  # what was trained is forgotten with it
     fill([backend, oracle], name, 40, index="ivf(nlist=4)")
     for where in (None, parse_filter("price > 1")):
         assert_same_answer(backend.search(name, vectors(3), 9, where), oracle.search(name, vectors(3), 9, where))

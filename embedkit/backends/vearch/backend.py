@@ -96,6 +96,10 @@ class VearchBackend(VectorBackend):
                 raise
             return work(now)
 
+    def _forget(self) -> None:
+        self._places.clear()
+        self._searcher.forget()
+
     def create(self, spec: CollectionSpec) -> None:
         wanted = checked_spec(spec, CAPABILITIES)
         self._names.check(wanted.name)
@@ -104,7 +108,7 @@ class VearchBackend(VectorBackend):
             if wanted.name in self.list() or self._client.alias(self._names.alias(wanted.name)):
                 raise CollectionExists(f"Vearch at {self.url} already has a collection {wanted.name!r}")
             self._client.create_space(schema, wanted.name)
-        self._places.clear()
+            self._forget()
 
     def _schema(self, spec: CollectionSpec, space: str, rows: int = 0) -> object:
         partitions, replicas = self._options.partitions, self._options.replicas
@@ -112,12 +116,12 @@ class VearchBackend(VectorBackend):
 
     def drop(self, name: str) -> None:
         with self._writing:
-            self._places.clear()
             spaces = self._names.spaces_of(name)
             for alias in self._names.aliases_to(spaces):
                 self._client.drop_alias(alias)
             for space in spaces:
                 self._client.drop_space(space)
+            self._forget()
 
     def list(self) -> tuple[str, ...]:
         return self._names.collections()
@@ -246,7 +250,7 @@ class VearchBackend(VectorBackend):
             for alias in {self._names.alias(old.spec.name), *self._names.aliases_to([old.space])}:
                 self._names.point(alias, space)
             self._client.drop_space(old.space)
-            self._places.clear()
+            self._forget()
 
     def _copy(self, old: Place, new: Place) -> None:
         for page in pages(self._client, old, [], [COLUMNS, old.layout.field]):
@@ -274,7 +278,7 @@ class VearchBackend(VectorBackend):
             if alias in self.list():
                 raise BadInput(f"{alias!r} is a collection; an alias needs a name of its own")
             self._names.point(self._names.alias(alias), place.space)
-            self._places.clear()
+            self._forget()
 
     def close(self) -> None:
         self._client.close()

@@ -56,6 +56,12 @@ class Searcher:
             with self._lock:
                 self._written[place.space] = (int(ids[-1]), rows[-1])
 
+    def forget(self) -> None:
+        """Spaces have been made or dropped: a name may stand for another one."""
+        with self._lock:
+            self._trained.clear()
+            self._written.clear()
+
     def search(
         self, place: Place, queries: VectorArray, k: int, where: Filter | None, params: SearchParams | None
     ) -> SearchResult:
