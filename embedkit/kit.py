@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from embedkit import plugins
+from embedkit.arguments import check_kind
 from embedkit.backends.url import parse_url
 from embedkit.collection import Collection, check_name
 from embedkit.config import Settings, load_settings
@@ -17,6 +18,8 @@ from embedkit.resources import Resources
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
     from embedkit.encoders.contract import EncoderSpec
+    from embedkit.ingest.report import ProgressCallback
+    from embedkit.living.backup import RestoreReport
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
 
@@ -86,6 +89,28 @@ class Kit:
             )
             for row in store.collections(self._resources.backend_url)
         )
+
+    def restore(
+        self,
+        folder: str | Path,
+        *,
+        collection: str | None = None,
+        index: str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> RestoreReport:
+        """Make a collection of a backup: the same keys, titles, attributes and vectors.
+
+        `collection`: its name, if not that of the one backed up. `index`: another one than it had. The checksums of the
+        files are compared first, what was restored with the files afterwards. Killed, it goes on with the next call.
+
+        Raises BackendUnavailable, BadInput, CollectionExists, DataCorrupt, DimensionMismatch, DiskFull,
+        UnsupportedByBackend; a collection that is there is not touched.
+        """
+        from embedkit.living.backup import restore
+
+        check_kind(folder, str | Path, "A backup is a folder")
+        name = check_name(collection) if collection is not None else None
+        return restore(self._resources, Path(folder), name=name, index=index, progress=progress)
 
     def close(self) -> None:
         """Release files, connections and runtimes, for good; what is asked afterwards raises ConfigError."""

@@ -68,5 +68,5 @@ def test_what_cannot_be_done_is_said_in_one_sentence(run, catalog, vearch_proces
 def test_its_capabilities_are_listed_with_what_is_emulated(run):
     (vearch,) = [one for one in last(run("backends", "--json"))["backends"] if one["name"] == "vearch"]
     text = json.dumps(vearch)
-    for expected in ("ivfpq", "ivfrabitq", "hamming", "hashed tokens", "alias"):
+    for expected in ("ivf + pq", "ivf + rabitq", "hamming", "hashed tokens", "alias"):
         assert expected in text

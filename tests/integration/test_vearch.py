@@ -54,8 +54,9 @@ def vectors(count, seed=0):
 
 def fill(backends, name, count, columns=None, index="flat"):
     for one in backends:
-        able = index.partition("(")[0] in one.capabilities.index_families
-        one.create(CollectionSpec(name, DIM, "l2", index=IndexSpec.parse(index if able else "flat")))
+        spec = IndexSpec.parse(index)
+        able = spec.shape in one.capabilities.index_families
+        one.create(CollectionSpec(name, DIM, "l2", index=spec if able else IndexSpec()))
         one.upsert(name, np.arange(count), vectors(count), columns or columns_of(count))
 
 
@@ -260,9 +261,9 @@ def test_an_index_that_is_not_trained_yet_answers_exactly(backend, oracle, name)
 
 def test_an_index_that_the_cluster_lacks_is_refused_and_the_old_one_stays(vearch_process, name):
     backend = open_backend(vearch_process.url)
-    fill([backend], name, 5)
-    with pytest.raises(UnsupportedByBackend, match="index type not support: IVFRABITQ"):
-        backend.build_index(name, IndexSpec.parse("ivfrabitq(nlist=4)"))
+    fill([backend], name, 9)
+    with pytest.raises(UnsupportedByBackend, match=r"nearest it has is 'ivf'.*index type not support: IVFRABITQ"):
+        backend.build_index(name, IndexSpec.parse("ivf(nlist=4) + rabitq"))
     assert backend.describe(name).index == IndexSpec()
     assert backend.search(name, vectors(1), 1).ids.tolist() == [[0]]
     backend.drop(name)
@@ -271,10 +272,10 @@ def test_an_index_that_the_cluster_lacks_is_refused_and_the_old_one_stays(vearch
 
 def test_product_quantisation_finds_most(backend, oracle, name):
     fill([backend, oracle], name, 300)
-    with pytest.raises(ConfigError, match=r"m=5 .* does not divide 16"):
-        backend.build_index(name, IndexSpec.parse("ivfpq(nlist=4, m=5)"))
-    backend.build_index(name, IndexSpec.parse("ivfpq(nlist=4, m=8)"))
-    assert backend.describe(name).index == IndexSpec.parse("ivfpq(nlist=4, m=8)")
+    with pytest.raises(ConfigError, match=r"m=5 .* does not cut the 16 dimensions"):
+        backend.build_index(name, IndexSpec.parse("ivf(nlist=4) + pq(m=5)"))
+    backend.build_index(name, IndexSpec.parse("ivf(nlist=4) + pq(m=8)"))
+    assert backend.describe(name).index == IndexSpec.parse("ivf(nlist=4) + pq(m=8)")
     found, right = (one.search(name, vectors(10), 10).ids.tolist() for one in (backend, oracle))
     assert np.mean([len(set(a) & set(b)) for a, b in zip(found, right, strict=True)]) >= 9
 
