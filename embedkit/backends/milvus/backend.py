@@ -327,5 +327,3 @@ class MilvusBackend(VectorBackend):
                 client.close()
                 if self._at_close is not None:
                     self._at_close()
-
-
