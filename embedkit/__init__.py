@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from embedkit.living.backup import BackupReport, RestoreReport
     from embedkit.living.copy import CopyReport
+    from embedkit.living.imports import ImportReport
     from embedkit.living.reindex import ReindexReport
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
@@ -57,6 +58,7 @@ _LAZY = {
     "F": "filters",
     "GcReport": "living.versions",
     "Hit": "types",
+    "ImportReport": "living.imports",
     "IngestReport": "ingest.report",
     "Kit": "kit",
     "Product": "types",
@@ -99,6 +101,7 @@ __all__ = [
     "F",
     "GcReport",
     "Hit",
+    "ImportReport",
     "IngestReport",
     "Kit",
     "Product",

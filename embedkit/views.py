@@ -158,7 +158,13 @@ def ensure_physical(resources: Resources, views: Sequence[ViewRow], row: Collect
 
 
 def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
-    """The encoder of a view. Raises EncoderMismatch if it is not to be found, or another one by now."""
+    """The encoder of a view. Raises EncoderMismatch if there is none, if it is not to be found, or another by now."""
+    if not view.encoder:
+        raise EncoderMismatch(
+            f"The view {view.name!r} of {name!r} was imported without an encoder, so vectors and products alone can "
+            "ask it; give it one, which reads the pictures again: "
+            f"embedkit reindex {name} --encoder {view.name}=ENCODER"
+        )
     try:
         encoder = resources.encoder(view.encoder)
     except (ConfigError, UnknownName) as error:

@@ -170,7 +170,8 @@ def roll_back(resources: Resources, name: str) -> Switched:
             )
         earlier = max(kept, key=lambda other: other.since)
         for view in earlier.views:
-            encoder_of(resources, name, view)
+            if view.encoder:
+                encoder_of(resources, name, view)
         return switch(resources, row, earlier)
 
 
