@@ -176,7 +176,8 @@ def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
         raise EncoderMismatch(
             f"The encoder {view.encoder!r} is not the one that filled the view {view.name!r} of {name!r} "
             f"(fingerprint {encoder.spec.fingerprint[:12]}, not {view.fingerprint[:12]}); "
-            "bring the old one back, or ingest into a collection of another name"
+            "bring the old one back, or let the new one make every vector: "
+            f"embedkit reindex {name} --encoder {view.name}={view.encoder}"
         )
     return encoder
 
@@ -233,7 +234,8 @@ def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:
             asked = f"{new.encoder!r} ({new.fingerprint[:12]})" if new else "no encoder"
             raise EncoderMismatch(
                 f"The view {view.name!r} of {found.name!r} was filled by {view.encoder!r} ({view.fingerprint[:12]}), "
-                f"and {asked} would not fit; keep the old encoder, or ingest into a collection of another name"
+                f"and {asked} would not fit; keep the old encoder, or change it: "
+                f"embedkit reindex {found.name} --encoder {view.name}=ENCODER"
             )
     if now:
         raise EncoderMismatch(
