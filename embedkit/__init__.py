@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from embedkit.errors import EmbedkitError, Terminal, Transient
 
 if TYPE_CHECKING:
+    from embedkit.asynchronous import AsyncCollection
+    from embedkit.clusters import Cluster, ClusterReport
     from embedkit.collection import Collection, Status
     from embedkit.filters import F, parse_filter
     from embedkit.ingest.report import IngestReport, Progress
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from embedkit.living.reindex import ReindexReport
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
+    from embedkit.search.duplicates import DuplicateGroup, DuplicateReport
     from embedkit.search.shadow import ViewComparison
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
@@ -40,20 +43,25 @@ if TYPE_CHECKING:
     from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read_recipe
     from embedkit.training.report import TrainingProgress, TrainingReport
     from embedkit.training.train import train_encoder
-    from embedkit.types import Hit, Product
+    from embedkit.types import Hit, Product, Question
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Advice": "search.advise",
+    "AsyncCollection": "asynchronous",
     "Augment": "training.recipe",
     "BackupReport": "living.backup",
+    "Cluster": "clusters",
+    "ClusterReport": "clusters",
     "CodeAdvice": "search.advise",
     "Collection": "collection",
     "CopyReport": "living.copy",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
     "DroppedVersion": "living.versions",
+    "DuplicateGroup": "search.duplicates",
+    "DuplicateReport": "search.duplicates",
     "EvaluationReport": "training.evaluation.evaluate",
     "F": "filters",
     "GcReport": "living.versions",
@@ -63,6 +71,7 @@ _LAZY = {
     "Kit": "kit",
     "Product": "types",
     "Progress": "ingest.report",
+    "Question": "types",
     "ReindexReport": "living.reindex",
     "RestoreReport": "living.backup",
     "Status": "collection",
@@ -88,14 +97,19 @@ _LAZY = {
 
 __all__ = [
     "Advice",
+    "AsyncCollection",
     "Augment",
     "BackupReport",
+    "Cluster",
+    "ClusterReport",
     "CodeAdvice",
     "Collection",
     "CopyReport",
     "DataSetCheck",
     "DataSetInfo",
     "DroppedVersion",
+    "DuplicateGroup",
+    "DuplicateReport",
     "EmbedkitError",
     "EvaluationReport",
     "F",
@@ -106,6 +120,7 @@ __all__ = [
     "Kit",
     "Product",
     "Progress",
+    "Question",
     "ReindexReport",
     "RestoreReport",
     "Status",

@@ -18,21 +18,25 @@ from embedkit.errors import (
     EmbedkitError,
     ProductNotFound,
 )
-from embedkit.filters import Filter, as_filter
+from embedkit.filters import F, Filter, as_filter
 from embedkit.living.face import Living
-from embedkit.types import Hit, Metric, Product
+from embedkit.types import Hit, Metric, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
+    from embedkit.clusters import ClusterReport
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts, RunRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
+    from embedkit.search.duplicates import DuplicateReport
+    from embedkit.search.query import Asked
+    from embedkit.search.wanted import Fusion
 
 __all__ = ["Collection", "Status", "check_name"]
 
@@ -136,7 +140,7 @@ class Collection(Living):
             )
         mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
-            row = self._made(encoder, dry_run=dry_run)
+            row = self._with_keywords(self._made(encoder, dry_run=dry_run), dry_run=dry_run)
             before: list[RunCounts] = []
 
             def run(target: Target) -> IngestReport:
@@ -185,52 +189,98 @@ class Collection(Living):
         image: str | Path | bytes | Image | None = None,
         sketch: str | Path | bytes | Image | None = None,
         text: str | None = None,
+        keywords: str | None = None,
         vector: npt.ArrayLike | None = None,
         product: str | None = None,
         where: Filter | str | None = None,
         k: int = 10,
+        offset: int = 0,
         view: str | None = None,
         weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "weighted",
         rerank: str | None = None,
         candidates: int | None = None,
+        group_by: str | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
     ) -> list[Hit]:
         """The k most similar products, best first.
 
         `image`: a path, a URL, encoded bytes or a PIL picture. It asks the first view of pictures, `text` the first of
         texts, or the one that is named: an encoder that takes both finds texts by pictures, and pictures by texts.
         `sketch`: as an image, a line drawing, dark on white or on nothing; if the encoder was not trained for sketches,
-        a warning is logged. `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first
-        view). `product`: a key; its stored vector is used and it is left out of the answer. Several together are
-        fused, weighted by `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+        a warning is logged. `keywords`: words, any of which the title holds, or one of the attributes that the setting
+        `keywords` names; products with more and rarer ones come first. `vector`: ``(dim,)``, or a code's ``(dim / 8,)``
+        bytes of uint8, for `view` (else the first view). `product`: a key; its stored vector is used and it is left out
+        of the answer. `where`: a filter.
 
-        `rerank`: a second view, whose exact scores put the nearest products of the first in order, as when codes are
-        searched and floats decide. `candidates`: how many of the first; 10 for each of k, and 100 or more, if unset.
+        Several together are fused. `fusion`: ``weighted`` adds up exact scores times `weights` (``{"image": 0.7,
+        "text": 0.3}``; 1 each by default), those of keywords over the best one's; ``rrf`` adds up weight / (60 + rank)
+        (Cormack 2009). `rerank`: a second view, whose exact scores put the nearest products of the first in order, as
+        when codes are searched and floats decide. `candidates`: how many each part hands in to be fused, reranked or
+        spread out; 10 for each of k, and 100 or more, if unset.
+
+        `offset`: how many of the best to leave out, for pages; ask each with the same k, or the same candidates.
+        `group_by`: an attribute, of each value of which the best product alone is given; one without it stands for
+        itself. `diversity`: from 0, the nearest alone, to 1: maximal marginal relevance (Carbonell 1998) on the stored
+        vectors. `min_score`, `max_distance` (squared for ``l2``, bits for codes): what is farther is left out.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
-        ProductNotFound.
+        ProductNotFound, StoreError (keywords, on a SQLite without FTS5), UnknownName.
         """
-        from embedkit.questions import Questions
         from embedkit.search.query import search
+        from embedkit.search.wanted import wanted
 
-        resources = self._resources
-        if product is not None:
-            self.get(product)
+        wish = wanted(
+            k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
+            max_distance=max_distance, fusion=fusion, candidates=candidates,
+        )  # fmt: skip
+        question = Question(image, sketch, text, keywords, vector, product)
 
         def ask(row: CollectionRow) -> list[Hit]:
-            questions = Questions(
-                resources, row, image=image, sketch=sketch, text=text, vector=vector, product=product, weights=weights
-            )
-            return search(
-                resources.store,
-                resources.backend,
-                row,
-                questions.queries(view, but=rerank),
-                k=k,
-                where=as_filter(where),
-                without=product,
-                again=questions.again(rerank, view) if rerank is not None else None,
-                candidates=candidates,
-            )
+            asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)
+            return search(self._resources.store, self._resources.backend, row, asked[0], wish)
+
+        return self._of_serving(ask)
+
+    def search_many(
+        self,
+        questions: Sequence[Question],
+        *,
+        where: Filter | str | None = None,
+        k: int = 10,
+        offset: int = 0,
+        view: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "weighted",
+        rerank: str | None = None,
+        candidates: int | None = None,
+        group_by: str | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+    ) -> list[list[Hit]]:
+        """The answers to many questions, in their order, each as `search` gives it.
+
+        Pictures and words are encoded in batches, and the questions of one vector are put to the backend together;
+        those of several parts, of keywords, or that are reranked or spread out, one after another. One question that
+        cannot be asked fails the call. Raises as `search` does.
+        """
+        from embedkit.search.query import search_many
+        from embedkit.search.wanted import wanted
+
+        check_kind(questions, Sequence, 'questions is a list such as [Question(text="red shoe")]')
+        for question in questions:
+            check_kind(question, Question, 'A question is such as Question(text="red shoe")')
+        wish = wanted(
+            k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
+            max_distance=max_distance, fusion=fusion, candidates=candidates,
+        )  # fmt: skip
+
+        def ask(row: CollectionRow) -> list[list[Hit]]:
+            asked = self._asked(row, questions, view=view, rerank=rerank, weights=weights)
+            return search_many(self._resources.store, self._resources.backend, row, asked, wish)
 
         return self._of_serving(ask)
 
@@ -314,6 +364,46 @@ class Collection(Living):
             resources.store, resources.backend, row, chosen, k=k, recall=recall, sample=sample, queries=queries
         )
 
+    def dedup(
+        self, *, threshold: float = 0.95, view: str | None = None, where: Filter | str | None = None
+    ) -> DuplicateReport:
+        """Near-duplicates by their vectors, in groups, and which of each to keep. Nothing is deleted.
+
+        Two products are joined where the cosine similarity of their vectors (of codes: of their signs) is `threshold`
+        or more; what joins them in steps is one group. ``delete(report.removable)`` deletes those that are as like to
+        the kept one itself. `view`: the first one, if unset. Products with the very same picture, without
+        vectors: `duplicates`. Raises BadInput, CollectionNotFound, FilterError.
+        """
+        from embedkit.search.duplicates import find_duplicates
+
+        check_kind(threshold, Real, "threshold is a cosine similarity")
+        if not -1 < threshold <= 1:
+            raise BadInput(f"threshold={threshold} is no cosine similarity to search by; give 0.95 or so, at most 1")
+        row, resources = self._existing(), self._resources
+        chosen = named_view(row, view) if view else row.views[0]
+        return find_duplicates(
+            resources.store, resources.backend, row, chosen, threshold=float(threshold), where=as_filter(where)
+        )
+
+    def cluster(
+        self, k: int, *, view: str | None = None, where: Filter | str | None = None, labels: str | None = None
+    ) -> ClusterReport:
+        """Products in `k` clusters by k-means on their vectors.
+
+        `labels`: an attribute that tells what a product is; `ClusterReport.nmi` then says how well the clusters agree
+        with it, from 0 to 1. `view`: the first one, if unset. Raises BadInput, CollectionNotFound, FilterError.
+        """
+        from embedkit.clusters import find_clusters
+
+        check_kind(k, Integral, "k is a whole number")
+        if k < 1:
+            raise BadInput(f"k={k} is not a number of clusters; give 1 or more")
+        check_kind(labels, str | None, "labels is an attribute such as 'category'")
+        row = self._existing()
+        chosen = named_view(row, view) if view else row.views[0]
+        path = F(labels).path if labels is not None else None
+        return find_clusters(self._resources, row, chosen, int(k), where=as_filter(where), labels=path)
+
     def picture(self, product: Product) -> bytes | None:
         """The bytes of a product's picture, from where it was ingested; None if it has none.
 
@@ -322,6 +412,22 @@ class Collection(Living):
         return None if product.uri is None else self._resources.read(product.uri)
 
     # -- how -----------------------------------------------------------------------------------
+
+    def _asked(
+        self,
+        row: CollectionRow,
+        questions: Sequence[Question],
+        *,
+        view: str | None,
+        rerank: str | None,
+        weights: Mapping[str, float] | None,
+    ) -> list[Asked]:
+        from embedkit.questions import asked_by
+
+        for question in questions:
+            if question.product is not None:
+                self.get(question.product)
+        return asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
 
     def _of_serving(self, ask: Callable[[CollectionRow], T]) -> T:
         """Ask the version that serves; once more, if it has been replaced and dropped meanwhile."""
@@ -350,6 +456,15 @@ class Collection(Living):
         self._row = None if dry_run else row
         return row
 
+    def _with_keywords(self, row: CollectionRow, *, dry_run: bool) -> CollectionRow:
+        """The row with the attributes that the settings name now; where these are others, all words are read anew."""
+        paths = self._resources.settings.for_collection(self.name).keywords
+        if dry_run or paths is None or tuple(paths) == row.keywords:
+            return row
+        self._resources.store.set_keywords(row.id, paths)
+        self._row = replace(row, keywords=tuple(paths))
+        return self._row
+
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target
 
@@ -359,15 +474,14 @@ class Collection(Living):
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
         """Keys of the products that a filter admits, read from the store page by page."""
         from embedkit.matching import matches
+        from embedkit.search.ranks import attributes_of
 
         node, row, after = as_filter(where), self._existing(), ""
         while keys := self._resources.store.keys(row.id, after=after, limit=1_000):
             products = self._resources.store.products(row.id, keys)
             for key in keys:
                 found = products.get(key)
-                if found and (
-                    node is None or matches(node, {**found.attributes, "key": found.key, "title": found.title})
-                ):
+                if found and (node is None or matches(node, attributes_of(found))):
                     yield key
             after = keys[-1]
 

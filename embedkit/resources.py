@@ -71,6 +71,8 @@ class Resources:
             tls_cert=given.tls_cert,
             tls_key=given.tls_key,
             tls_server_name=given.tls_server_name,
+            partitions=given.partitions,
+            replicas=given.replicas,
         )
 
     def encoder(self, spec: str) -> Encoder:

@@ -1,4 +1,7 @@
-"""The text that names an encoder, a loss or a miner: ``name``, ``name:argument``, ``name:argument(option=value)``."""
+"""The text that names an encoder, a loss, a miner or a part of an index.
+
+``name``, ``name:argument``, ``name:argument(option=value)``.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ _EXAMPLES = {
     "encoder": "'effnet-lite0' or 'torchvision:resnet50(pooling=gem)'",
     "loss": "'npair' or 'margin(beta=1.2, alpha=0.2)'",
     "miner": "'semi-hard' or 'distance-weighted(cutoff=0.5)'",
+    "index": "'flat', 'hnsw(m=32)' or 'ivf(nlist=auto) + pq(m=16) + refine(flat)'",
 }
 
 

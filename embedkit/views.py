@@ -64,10 +64,12 @@ def made_collection(
 
 def _wanted_views(resources: Resources, name: str, encoder: Mapping[str, str] | None) -> tuple[ViewRow, ...]:
     settings = resources.settings.for_collection(name)
-    return tuple(
+    views = tuple(
         view_made(resources, name, view, spec, metric=settings.metric, index=settings.index or "flat")
         for view, spec in (encoder or settings.views or {}).items()
     )
+    _check_metric(views, settings.metric)
+    return views
 
 
 def view_made(
@@ -88,7 +90,7 @@ def view_made(
         encoder=str(folder.absolute()) if folder else spec,  # found from every working directory
         fingerprint=made.fingerprint,
         dim=made.dim,
-        metric=_metric_of(spec, made.kind, metric),
+        metric=_metric_of(made.kind, metric),
         physical=f"{name}_v{version}_{view}",
         index=index,
         kind=made.kind,
@@ -96,16 +98,20 @@ def view_made(
     )
 
 
-def _metric_of(spec: str, kind: VectorKind, asked: Metric | None) -> Metric:
-    """The metric of a view. Raises ConfigError for one that does not fit its vectors."""
-    if asked is None:
-        return "hamming" if kind == "binary" else "cosine"
-    if (kind == "binary") != (asked == "hamming"):
-        made = (
-            "binary codes, which are measured by 'hamming'" if kind == "binary" else "floats, which have no 'hamming'"
-        )
-        raise ConfigError(f"metric={asked!r} does not fit the encoder {spec!r}: it makes {made}; leave metric unset")
-    return asked
+def _metric_of(kind: VectorKind, asked: Metric | None) -> Metric:
+    """The metric of a view: what is asked for, where it fits its vectors."""
+    if kind == "binary":
+        return "hamming"
+    return asked if asked not in (None, "hamming") else "cosine"
+
+
+def _check_metric(views: Sequence[ViewRow], asked: Metric | None) -> None:
+    """Raise ConfigError for a metric that fits no view; beside codes it stands for the floats, and the reverse."""
+    if asked is None or not views or any(view.metric == asked for view in views):
+        return
+    made = "floats, which have no 'hamming'" if asked == "hamming" else "binary codes, which are measured by 'hamming'"
+    encoders = ", ".join(repr(view.encoder) for view in views)
+    raise ConfigError(f"metric={asked!r} does not fit the encoder {encoders}: it makes {made}; leave metric unset")
 
 
 def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]) -> CollectionRow:
@@ -129,7 +135,7 @@ def ignored_settings(resources: Resources, row: CollectionRow) -> list[str]:
     return [
         f"The setting {name}={value!r} has no effect: {row.name!r} has {getattr(row.views[0], name)!r}. {mended[name]}"
         for name, value in asked.items()
-        if value is not None and any(getattr(view, name) != value for view in row.views)
+        if value is not None and not any(getattr(view, name) == value for view in row.views)
     ]
 
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from embedkit_cli.commands import advise, catalog, demo, judge, models, moves, products, search, setup, train, versions
+from embedkit_cli.commands import (
+    advise,
+    catalog,
+    demo,
+    groups,
+    judge,
+    models,
+    moves,
+    products,
+    search,
+    setup,
+    train,
+    versions,
+)
 
 __all__ = ["app"]
 
@@ -33,5 +46,5 @@ def _options(
     """Turn a product catalog into a visual search engine."""
 
 
-for _module in (demo, setup, catalog, search, products, models, train, judge, advise, versions, moves):
+for _module in (demo, setup, catalog, search, products, groups, models, train, judge, advise, versions, moves):
     _module.register(app)

@@ -7,13 +7,12 @@ issues; a backend never makes up an id and never exposes a position.
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from embedkit.errors import ConfigError
+from embedkit.backends.indexes import IndexSpec, SearchParams
 from embedkit.filters import Filter
 from embedkit.types import Attributes, Metric, VectorKind
 
@@ -43,7 +42,10 @@ class Capabilities:
 
     `emulated` maps a capability to the named strategy that stands in for it, so that a
     user can see it: ``{"update_columns": "fetch the vectors and upsert them again"}``.
-    `index_families` hold floats, `binary_families` binary codes. `ties_by_id`: a flat search of codes gives,
+    `index_families`: the shapes of indexes over floats (`IndexSpec.shape`), `binary_families` of those over codes.
+    `optional_families`: of these, those that only some servers build (newer ones, ones with a GPU).
+    `refines`: what may stand in ``refine(…)``. `rescores`: hits of an index whose codes lose something are always put
+    in order by the vectors themselves, which costs nothing to keep. `ties_by_id`: a flat search of codes gives,
     of those at the distance of the k-th, the ones with the lowest ids; without it any of them.
     """
 
@@ -52,6 +54,9 @@ class Capabilities:
     vector_kinds: tuple[VectorKind, ...]
     index_families: tuple[str, ...]
     binary_families: tuple[str, ...] = ()
+    optional_families: tuple[str, ...] = ()
+    refines: tuple[str, ...] = ()
+    rescores: bool = False
     ties_by_id: bool = False
     filter_operators: frozenset[str] = ALL_OPERATORS
     max_dim: int = 32_768
@@ -68,48 +73,6 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
-class IndexSpec:
-    """An index family with its build parameters: ``flat``, ``hnsw(m=32, ef_construction=200)``, ``ivf(nlist=1024)``.
-
-    ``multihash(tables=4)``, for codes, is multi-index hashing: exact (Norouzi 2012).
-    """
-
-    family: str = "flat"
-    params: Mapping[str, int | float | str] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> IndexSpec:
-        """Read the text form; raises ConfigError when it is not ``family`` or ``family(name=value, …)``.
-
-        >>> IndexSpec.parse("hnsw(m=32)")
-        IndexSpec(family='hnsw', params={'m': 32})
-        """
-        match = re.fullmatch(r"\s*([a-z][a-z0-9_]*)\s*(?:\((.*)\))?\s*", text)
-        if match is None:
-            raise ConfigError(f"{text!r} is not an index spec; write for example 'flat' or 'hnsw(m=32)'")
-        params: dict[str, int | float | str] = {}
-        for part in filter(None, (p.strip() for p in (match[2] or "").split(","))):
-            name, equals, value = (piece.strip() for piece in part.partition("="))
-            if not (name and equals and value):
-                raise ConfigError(f"{part!r} in the index spec {text!r} is not name=value")
-            params[name] = _number_or_text(value)
-        return cls(match[1], params)
-
-    def __str__(self) -> str:
-        inner = ", ".join(f"{name}={value}" for name, value in self.params.items())
-        return f"{self.family}({inner})" if inner else self.family
-
-
-def _number_or_text(value: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
-
-
-@dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a physical collection holds. `name` matches ``[A-Za-z_][A-Za-z0-9_]{0,199}``.
 
@@ -122,7 +85,7 @@ class CollectionSpec:
     dim: int
     metric: Metric = "cosine"
     kind: VectorKind = "float"
-    index: IndexSpec = IndexSpec()
+    index: IndexSpec = field(default_factory=IndexSpec)
 
     @property
     def width(self) -> int:
@@ -133,14 +96,6 @@ class CollectionSpec:
     def dtype(self) -> Literal["float32", "uint8"]:
         """Of a stored row."""
         return "uint8" if self.kind == "binary" else "float32"
-
-
-@dataclass(frozen=True, slots=True)
-class SearchParams:
-    """Knobs at query time; None leaves the backend's default. Flat indexes ignore them."""
-
-    ef: int | None = None
-    nprobe: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +232,8 @@ class BackendOptions:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_server_name: str | None = None
+    partitions: int = 1  # of a new collection, where the backend has them
+    replicas: int = 1
 
 
 class BackendFactory(Protocol):

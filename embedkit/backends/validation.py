@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedkit.backends.contract import Capabilities, CollectionSpec
+from embedkit.backends.contract import Capabilities, CollectionSpec, IndexSpec
+from embedkit.backends.indexes import nearest_shapes
 from embedkit.errors import BadInput, ConfigError, DimensionMismatch, UnsupportedByBackend
 from embedkit.filters import And, Compare, Filter, In, Like, Not, Or
-from embedkit.types import Attributes
+from embedkit.types import Attributes, VectorKind
 
 if TYPE_CHECKING:
     from embedkit.types import ByteArray, FloatArray, IdArray, VectorArray
@@ -43,16 +44,28 @@ def checked_spec(spec: CollectionSpec, able: Capabilities) -> CollectionSpec:
     if (spec.kind == "binary") != (spec.metric == "hamming"):
         wanted = "'hamming'" if spec.kind == "binary" else "'cosine', 'ip' or 'l2'"
         raise ConfigError(f"{spec.kind} vectors cannot be measured by {spec.metric!r}; choose the metric {wanted}")
-    families = able.families(spec.kind)
-    if spec.index.family not in families:
-        raise UnsupportedByBackend(
-            able.name, f"build the index {spec.index.family!r} over {spec.kind} vectors (it has {', '.join(families)})"
-        )
+    _check_index(spec.index, spec.kind, able)
     if not 1 <= spec.dim <= able.max_dim:
         raise ConfigError(f"{spec.dim} dimensions are outside 1 to {able.max_dim}, the range of {able.name!r}")
     if spec.kind == "binary" and spec.dim % 8:
         raise ConfigError(f"A code of {spec.dim} bits does not fill its bytes; choose a multiple of 8")
     return replace(spec)
+
+
+def _check_index(index: IndexSpec, kind: VectorKind, able: Capabilities) -> None:
+    """Raise UnsupportedByBackend, with the nearest there is, for an index that the backend does not build."""
+    families = able.families(kind)
+    if index.shape not in families:
+        near = nearest_shapes(index.shape, families)
+        nearest = f"the nearest it has is {' or '.join(map(repr, near))}; all: " if near else "it has "
+        raise UnsupportedByBackend(
+            able.name, f"build the index {index.shape!r} over {kind} vectors ({nearest}{', '.join(families)})"
+        )
+    if index.refine and index.codes is None:
+        raise ConfigError(f"The index {str(index)!r} keeps the vectors themselves, so there is nothing to refine")
+    if index.refine and index.refine not in able.refines:
+        has = f"it has {', '.join(able.refines)}" if able.refines else "leave refine out"
+        raise UnsupportedByBackend(able.name, f"refine by {index.refine!r} ({has})")
 
 
 def checked_ids(ids: IdArray) -> IdArray:

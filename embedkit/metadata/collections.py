@@ -22,7 +22,16 @@ _O = table_of(CollectionVersion)
 
 def _row(row: sa.Row[Any]) -> CollectionRow:
     views = tuple(ViewRow(**view) for view in row.views)
-    return CollectionRow(row.id, row.name, row.backend_url, row.version, views, row.created_at, epoch=row.epoch)
+    return CollectionRow(
+        row.id,
+        row.name,
+        row.backend_url,
+        row.version,
+        views,
+        row.created_at,
+        keywords=tuple(row.keywords or ()),
+        epoch=row.epoch,
+    )
 
 
 def _with_others(connection: sa.Connection, row: CollectionRow) -> CollectionRow:

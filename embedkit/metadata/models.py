@@ -63,7 +63,10 @@ class Base(DeclarativeBase):
 
 
 class Collection(Base):
-    """A collection; `views` is a list of ViewRow fields. `epoch` goes up with every change of its versions."""
+    """A collection; `views` is a list of ViewRow fields, `keywords` of attribute paths whose words are searched.
+
+    `epoch` goes up with every change of its versions.
+    """
 
     __tablename__ = "collection"
     __table_args__ = (sa.UniqueConstraint("name", "backend_url"), {"sqlite_autoincrement": True})
@@ -74,6 +77,7 @@ class Collection(Base):
     version: Mapped[int]
     views: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    keywords: Mapped[list[str] | None] = mapped_column(sa.JSON)
     epoch: Mapped[int] = mapped_column(server_default="0")
 
 
@@ -92,7 +96,7 @@ class CollectionVersion(Base):
 
 
 class Product(Base):
-    """A product. `last_run`: the run that saw it last. `deleted`: on its way out."""
+    """A product. `last_run`: the run that saw it last. `deleted`: on its way out. `words`: see `full_text`."""
 
     __tablename__ = "product"
     __table_args__ = (
@@ -111,6 +115,7 @@ class Product(Base):
     validator: Mapped[str | None] = mapped_column(sa.Text)
     last_run: Mapped[int | None] = mapped_column(BigId)
     deleted: Mapped[bool]
+    words: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class Vector(Base):

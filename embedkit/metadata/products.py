@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from embedkit.metadata.failures import forget, remember
-from embedkit.metadata.models import IngestRun, table_of
+from embedkit.metadata.full_text import product_words
+from embedkit.metadata.models import Collection, IngestRun, table_of
 from embedkit.metadata.models import Product as ProductTable
 from embedkit.metadata.models import Vector as VectorTable
 from embedkit.metadata.rows import FailureWrite, KnownProduct, KnownVector, ProductWrite, RunCounts
@@ -40,7 +41,7 @@ _SET_PRODUCT = (
     .values(
         {
             name: sa.bindparam(f"b_{name}", type_=_P.c[name].type)
-            for name in ("title", "uri", "attributes", "content_hash", "validator", "last_run")
+            for name in ("title", "uri", "attributes", "content_hash", "validator", "last_run", "words")
         }
     )
 )
@@ -175,6 +176,10 @@ class Products(Session):
             remember(connection, cid, failures, only=stage)
 
     def _set_products(self, connection: sa.Connection, cid: int, run_id: int, writes: Sequence[ProductWrite]) -> None:
+        if not writes:
+            return
+        collection = table_of(Collection)
+        paths = connection.execute(sa.select(collection.c.keywords).where(collection.c.id == cid)).scalar() or ()
         values = [
             {
                 "b_cid": cid,
@@ -185,11 +190,11 @@ class Products(Session):
                 "b_content_hash": write.content_hash,
                 "b_validator": write.validator,
                 "b_last_run": run_id,
+                "b_words": product_words(write.title, write.attributes, paths),
             }
             for write in writes
         ]
-        if values:
-            connection.execute(_SET_PRODUCT, values)
+        connection.execute(_SET_PRODUCT, values)
 
     def _set_vectors(self, connection: sa.Connection, writes: Sequence[ProductWrite], ids: Mapping[str, int]) -> None:
         values = [

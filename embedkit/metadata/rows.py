@@ -74,7 +74,8 @@ class VersionRow:
 class CollectionRow:
     """`version`: the one that serves, by `views`. `others`: those that do not. `backend_url` never holds a password.
 
-    `epoch` counts what has happened to the versions; a writer that knows an older one does not know all of them.
+    `keywords`: attributes, by dotted path, whose words are searched beside the title's. `epoch` counts what has
+    happened to the versions; a writer that knows an older one does not know all of them.
     """
 
     id: int
@@ -83,6 +84,7 @@ class CollectionRow:
     version: int
     views: tuple[ViewRow, ...]
     created_at: datetime
+    keywords: tuple[str, ...] = ()
     others: tuple[VersionRow, ...] = ()
     epoch: int = 0
 

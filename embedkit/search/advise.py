@@ -131,7 +131,7 @@ def _sampled(
         keys += page
     picked = [keys[place] for place in rng.permutation(len(keys))[:count]]
     ids = store.vector_ids_of(row.id, picked)
-    whole = [by_view for key in picked if (by_view := ids.get(key, {})).keys() >= set(_names(views))]
+    whole = [by_view for key in picked if (by_view := ids.get(key, {})).keys() >= {view.slot for view in views}]
     return [_fetched(backend, view, np.array([by_view[view.slot] for by_view in whole], np.int64)) for view in views]
 
 

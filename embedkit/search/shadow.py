@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedkit.search.query import Query, nearest
+from embedkit.search.exact import Query
+from embedkit.search.query import nearest
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams, VectorBackend
+from embedkit.backends.indexes import CODES, FAMILIES
 from embedkit.backends.open import capabilities, open_backend
 from embedkit.errors import (
     BadInput,
@@ -32,7 +33,7 @@ from embedkit.errors import (
 from embedkit.filters import F, Filter, parse_filter
 from embedkit.testing.binary import BinaryContract
 from embedkit.testing.compare import assert_same_answer
-from embedkit.testing.rows import columns_of, ids_of
+from embedkit.testing.rows import columns_of, ids_of, small_index
 from embedkit.testing.strategies import filters
 
 __all__ = ["BackendContract"]
@@ -45,6 +46,15 @@ def _rows(count: int, seed: int = 0) -> tuple[Any, Any, list[dict[str, Any]]]:
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((count, DIM)).astype(np.float32)
     return ids_of(count), vectors, columns_of(count)
+
+
+def _refusal(backend: VectorBackend, name: str, spec: IndexSpec) -> str:
+    """Build an index; what the backend says, if it cannot."""
+    try:
+        backend.build_index(name, spec)
+    except UnsupportedByBackend as error:
+        return str(error)
+    return ""
 
 
 class BackendContract(BinaryContract):
@@ -342,6 +352,30 @@ class BackendContract(BinaryContract):
             found = backend.search(name, vectors[:20], 10, where, thorough)
             hits = [len(set(a) & set(b)) for a, b in zip(found.ids.tolist(), right.ids.tolist(), strict=True)]
             assert np.mean(hits) >= 9.5
+
+    def test_every_shape_of_index_is_built_or_refused_with_the_nearest(
+        self, backend: VectorBackend, oracle: VectorBackend, name: str, filled: Callable[..., None]
+    ) -> None:
+        filled("cosine", 300)
+        able, vectors = backend.capabilities, _rows(300)[1]
+        right = oracle.search(name, vectors[:20], 10)
+        thorough = SearchParams(ef=300, nprobe=300, k_factor=30)
+        one_rotation = {shape for shape in able.index_families if "opq" in shape} - {"opq + ivf + pq4fs"}
+        tried_elsewhere = {"flat", "hnsw", "ivf", "polysemous", *one_rotation}
+        for shape in sorted({*able.index_families, *FAMILIES, *CODES} - tried_elsewhere):
+            spec = IndexSpec.parse(small_index(shape, refine="pq4fs" in shape and bool(able.refines)))
+            refusal = _refusal(backend, name, spec)
+            if refusal:
+                assert shape not in able.index_families or shape in able.optional_families, refusal
+                assert "nearest it has is" in refusal
+            else:
+                made = backend.describe(name).index
+                assert made.shape == shape
+                assert not made.params or made == spec  # Milvus Lite does not tell the parameters
+            found = backend.search(name, vectors[:20], 10, None, thorough)
+            same = [len(set(a) & set(b)) for a, b in zip(found.ids.tolist(), right.ids.tolist(), strict=True)]
+            least = 9.5 if able.rescores or "pq" not in shape else 4
+            assert np.mean(same) >= least, f"{spec}: {np.mean(same)} of 10 found"
 
     def test_a_bad_index_parameter_is_named(self, backend: VectorBackend, name: str) -> None:
         backend.create(CollectionSpec(name, DIM))

@@ -9,8 +9,21 @@ import numpy as np
 if TYPE_CHECKING:
     from embedkit.types import IdArray
 
-__all__ = ["columns_of", "ids_of"]
+__all__ = ["columns_of", "ids_of", "small_index"]
 
+_SMALL = {
+    "hnsw": "hnsw(m=24)",
+    "nsg": "nsg(m=16)",
+    "ivf": "ivf(nlist=8)",
+    "imi": "imi(bits=2)",
+    "pq": "pq(m=4, bits=5)",
+    "pq4fs": "pq4fs(m=8)",
+    "rq": "rq(m=3, bits=4)",
+    "lsq": "lsq(m=3, bits=4)",
+    "prq": "prq(splits=2, m=2, bits=4)",
+    "opq": "opq(m=4)",
+    "polysemous": "polysemous(m=4)",
+}
 _COLUMNS: tuple[dict[str, Any], ...] = (
     {"price": 12, "brand": "acme", "flag": True, "title": "acme shoes", "sizes": {"eu": 42}},
     {"price": 2.5, "brand": "zeta", "flag": False, "title": None, "sizes": {"eu": "42"}},
@@ -33,3 +46,9 @@ def ids_of(count: int) -> IdArray:
 def columns_of(count: int) -> list[dict[str, Any]]:
     """Ten different ones in turn."""
     return [dict(_COLUMNS[row % len(_COLUMNS)]) for row in range(count)]
+
+
+def small_index(shape: str, *, refine: bool = False) -> str:
+    """The text of an index of that shape that a few hundred rows of 16 dimensions are enough for."""
+    parts = [_SMALL.get(name, name) for name in shape.split(" + ")]
+    return " + ".join([*parts, *(["refine(flat)"] if refine else [])])

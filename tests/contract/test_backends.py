@@ -31,3 +31,9 @@ class TestMilvusServer(BackendContract):
     @pytest.fixture
     def url(self, milvus_server_url):
         return milvus_server_url
+
+
+class TestVearch(BackendContract):
+    @pytest.fixture
+    def url(self, vearch_url):
+        return vearch_url

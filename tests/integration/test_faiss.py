@@ -17,6 +17,7 @@ import pytest
 import embedkit
 from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.faiss import collection as faiss_collection
+from embedkit.backends.faiss import indexes as faiss_indexes
 from embedkit.backends.faiss.errors import translated
 from embedkit.backends.open import open_backend
 from embedkit.errors import ConfigError, DataCorrupt
@@ -352,3 +353,94 @@ def test_few_and_many_admitted_rows_give_the_exact_answer(url, backend, monkeypa
                 found = backend.search("c", queries, k, F("n") < bound, SearchParams(nprobe=2))
                 assert_same_answer(found, oracle.search("c", queries, k, F("n") < bound))
     oracle.close()
+
+
+def index_file(backend):
+    return backend._get("c")._state.index_file
+
+
+def test_rows_that_come_later_are_added_to_the_index_and_nothing_is_learned_anew(backend, eager, monkeypatch):
+    """Up to four times the rows it was built over; then it is built anew, from all of them."""
+    vectors, learned = vectors_of(1_400), []
+    build = faiss_collection.FloatKernel.build
+
+    def counted(self, spec, rows):
+        learned.append(len(rows))
+        return build(self, spec, rows)
+
+    monkeypatch.setattr(faiss_collection.FloatKernel, "build", counted)
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(200), vectors[:200])
+    backend.build_index("c", IndexSpec.parse("ivf(nlist=4) + sq8"))
+    for start in range(200, 1_400, 100):
+        backend.upsert("c", np.arange(start, start + 100), vectors[start : start + 100])
+        settle(backend)
+        assert backend._get("c")._state.covered >= 0.9 * (start + 100)
+    assert learned == [200, 800]
+    found = backend.search("c", vectors[::20], 1, params=SearchParams(nprobe=4)).ids[:, 0]
+    assert found.tolist() == list(range(0, 1_400, 20))
+    assert backend.describe("c").index == IndexSpec.parse("ivf(nlist=4) + sq8")
+
+
+def test_an_index_waits_until_there_are_rows_enough_to_learn_from(backend, eager):
+    vectors = vectors_of(600)
+    backend.create(CollectionSpec("c", DIM, "l2", index=IndexSpec.parse("ivf(nlist=300)")))
+    backend.upsert("c", np.arange(200), vectors[:200])
+    settle(backend)
+    assert index_file(backend) == ""
+    with pytest.raises(ConfigError, match=r"nlist=300 .* is more than the 200 vectors"):
+        backend.build_index("c", IndexSpec.parse("ivf(nlist=300)"))
+    backend.upsert("c", np.arange(200, 600), vectors[200:])
+    settle(backend)
+    assert backend._get("c")._state.covered == 600
+    backend.delete("c", np.arange(400))
+    settle(backend)
+    assert index_file(backend) == ""  # of 200 rows that are left nobody learns 300 lists
+    assert backend.search("c", vectors[500:501], 1).ids.tolist() == [[500]]
+
+
+def test_a_collection_whose_index_cannot_be_is_not_made(backend):
+    for text in ("ivf + pq(m=5)", "hnsw(mm=3)", "pq(bits=1)"):
+        with pytest.raises(ConfigError):
+            backend.create(CollectionSpec("c", DIM, index=IndexSpec.parse(text)))
+    assert backend.list() == ()
+
+
+@pytest.mark.parametrize(
+    "text", ["pq4fs(m=8)", "nsg(m=16)", "ivf(nlist=4) + rq(m=3, bits=4)", "hnsw + sq8", "ivf + sq8"]
+)
+def test_deaths_filters_and_rows_beside_an_index_of_codes(url, backend, text):
+    """Also where FAISS takes no filter. Distances are those of the vectors, whatever the codes lose."""
+    oracle, vectors = open_backend("oracle://x"), vectors_of(300)
+    for one in (backend, oracle):
+        one.create(CollectionSpec("c", DIM))
+        one.upsert("c", np.arange(250), vectors[:250], [{"n": n % 100} for n in range(250)])
+        if one is backend:
+            one.build_index("c", IndexSpec.parse(text))
+        one.upsert("c", np.arange(250, 300), vectors[250:], [{"n": n % 100} for n in range(250, 300)])
+        one.delete("c", np.array([0, 100, 299, 57]))
+    thorough = SearchParams(ef=300, nprobe=300, k_factor=60)
+    for bound in (0, 1, 20, 90, 100):
+        for queries, k in ((vectors[:1], 7), (vectors[:20], 5), (vectors[:2], 300)):
+            found = backend.search("c", queries, k, F("n") < bound, thorough)
+            right = oracle.search("c", queries, k, F("n") < bound)
+            if text == "nsg(m=16)":  # a graph may miss one
+                assert np.mean(found.ids == right.ids) > 0.95
+            else:
+                assert_same_answer(found, right)
+    oracle.close()
+
+
+def test_polysemous_codes_pass_over_rows_that_differ_in_many_bits(backend, monkeypatch):
+    monkeypatch.setattr(faiss_indexes, "_SWAPS", 2_000)
+    vectors = vectors_of(400)
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(400), vectors)
+    backend.build_index("c", IndexSpec.parse("polysemous(m=4) + refine(flat)"))
+    right = np.argsort(np.square(vectors[:20, None] - vectors).sum(axis=2), axis=1)[:, :10]
+    shares = []
+    for ht in (4, 12, 33):
+        found = backend.search("c", vectors[:20], 10, params=SearchParams(ht=ht, k_factor=10)).ids
+        shares.append(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), right.tolist(), strict=True)]))
+    assert shares[0] < shares[1] < shares[2]
+    assert shares[2] > 0.9

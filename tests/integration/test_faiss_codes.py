@@ -190,7 +190,7 @@ def test_a_multihash_is_asked_by_several_threads_at_once(backend, eager):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("multihash(hashes=2)", "no parameter 'hashes'; known: tables"),
+        ("multihash(hashes=2)", "no option 'hashes'; known: tables"),
         ("multihash(tables=0.5)", "not a whole number"),
         ("ivf(nlist=-1)", "not a whole number"),
     ],

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import uuid
 
 import alembic.autogenerate
 import alembic.command
@@ -21,22 +20,6 @@ from embedkit.errors import DataCorrupt, StoreBusy, StoreError
 from embedkit.metadata import engine
 from embedkit.metadata.models import Base
 from embedkit.metadata.store import open_store
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/embedkit.db"
-        return
-    server = sa.make_url(request.getfixturevalue("postgres_url"))
-    name = f"t_{uuid.uuid4().hex[:8]}"
-    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield server.set(database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
 
 
 def test_a_catalog_goes_in_and_out_on_either_database(store_url, catalog, tmp_path, faiss_url, monkeypatch):
@@ -128,7 +111,9 @@ def test_migrations_make_exactly_the_models(store_url):
     open_store(store_url).close()
     database = sa.create_engine(store_url)
     with database.connect() as connection:
-        context = alembic.migration.MigrationContext.configure(connection)
+        context = alembic.migration.MigrationContext.configure(
+            connection, opts={"include_name": lambda name, *_: not str(name).startswith("product_words")}
+        )  # the index of keywords is each database's own, see metadata/full_text.py
         assert context.get_current_revision() == engine.HEAD
         differences = alembic.autogenerate.compare_metadata(context, Base.metadata)
     database.dispose()

@@ -99,8 +99,16 @@ class FaissBackend(VectorBackend):
             if (self._root / wanted.name).exists() or wanted.name in self._aliases():
                 raise CollectionExists(f"The backend 'faiss' already has a collection {wanted.name!r} in {self._root}")
             FaissCollection.create(self._root / wanted.name, wanted)
-            if wanted.index.family != "flat":
-                self.build_index(wanted.name, wanted.index)
+            if wanted.index != IndexSpec():
+                self._built(wanted)
+
+    def _built(self, spec: CollectionSpec) -> None:
+        """The index of a new collection; without it there is no collection either."""
+        try:
+            self.build_index(spec.name, spec.index)
+        except BaseException:
+            self.drop(spec.name)
+            raise
 
     def drop(self, name: str) -> None:
         with self._lock, translated(self._root):

@@ -19,6 +19,7 @@ import numpy as np
 from embedkit.backends.contract import IndexSpec, SearchParams
 from embedkit.backends.faiss import kernel
 from embedkit.backends.faiss.kernel import Admitted, Found, Kernel, Mask
+from embedkit.backends.indexes import Part, lists_of
 from embedkit.codes import nearest_first
 
 if TYPE_CHECKING:
@@ -28,12 +29,6 @@ __all__ = ["BitKernel"]
 
 _PROBE = 256  # rows that are scanned while one entry of a hash table is looked up
 _WIDE = 16  # share of the rows, as a divisor, up to which asking for more rows beats testing each one
-_PARAMS: dict[str, kernel.Params] = {
-    "flat": {},
-    "hnsw": {"m": (16, 2, 128), "ef_construction": (200, 8, 4_096)},
-    "ivf": {"nlist": (0, 0, 1_000_000)},
-    "multihash": {"tables": (0, 0, 4_096)},
-}
 
 
 class BitKernel(Kernel):
@@ -49,9 +44,11 @@ class BitKernel(Kernel):
         k: int,
         admitted: Admitted | None,
         index: Any,
+        spec: IndexSpec,
         params: SearchParams | None,
         ids: Callable[[], IdArray | None],
     ) -> Found:
+        del spec
         with kernel.alone(queries.shape, len(vectors)):
             return self._search(vectors, queries, k, admitted, index, params, ids())
 
@@ -111,10 +108,21 @@ class BitKernel(Kernel):
             limits, values, positions = index.range_search(_padded(queries), index.nhash * (flips + 1))
         return _pieces(limits, values, positions, mask)
 
+    def check(self, spec: IndexSpec, dim: int, rows: int) -> None:
+        del dim
+        _params(spec.main, rows)
+
+    def needs(self, spec: IndexSpec, dim: int) -> int:
+        del dim
+        return spec.main.number("nlist", 1, 0, 1_000_000) if spec.family == "ivf" else 0
+
+    def growth(self, spec: IndexSpec) -> float:
+        return 4.0 if spec.family == "ivf" else math.inf
+
     def build(self, spec: IndexSpec, vectors: VectorArray) -> Any:
-        params = kernel.checked_params(spec, _PARAMS)
         if spec.family == "flat" or not len(vectors):
             return None
+        params = _params(spec.main, len(vectors))
         bits = 8 * vectors.shape[1]
         if spec.family == "hnsw":
             index = faiss.IndexBinaryHNSW(bits, params["m"])
@@ -122,20 +130,36 @@ class BitKernel(Kernel):
         elif spec.family == "multihash":
             tables = min(params["tables"] or _tables(bits, len(vectors)), bits)
             index = faiss.IndexBinaryMultiHash(bits, tables, min(32, bits // tables))
-            vectors = _padded(vectors)
         else:
-            lists = kernel.lists_of(params["nlist"], len(vectors))
+            lists = params["nlist"]
             index = faiss.IndexBinaryIVF(faiss.IndexBinaryFlat(bits), bits, lists)
             index.cp.min_points_per_centroid = 1
             index.train(kernel.sample(vectors, 256 * lists))
-        index.add(np.ascontiguousarray(vectors))
+        self.extend(index, vectors)
         return index
+
+    def extend(self, index: Any, vectors: VectorArray) -> None:
+        codes = vectors.view(np.uint8)
+        index.add(_padded(codes) if isinstance(index, faiss.IndexBinaryMultiHash) else np.ascontiguousarray(codes))
 
     def _write(self, index: Any, path: str) -> None:
         faiss.write_index_binary(index, path)
 
     def _read(self, path: str) -> Any:
         return faiss.read_index_binary(path)
+
+
+def _params(part: Part, rows: int) -> dict[str, int]:
+    """The parameters of an index with their defaults. Raises ConfigError."""
+    if part.name == "hnsw":
+        part.only("m", "ef_construction")
+        return {"m": part.number("m", 16, 2, 128), "ef_construction": part.number("ef_construction", 200, 8, 4_096)}
+    if part.name == "multihash":
+        return {"tables": part.only("tables").number("tables", 0, 0, 4_096)}
+    if part.name == "flat":
+        part.only()
+        return {}
+    return {"nlist": lists_of(part.only("nlist"), rows)}
 
 
 def _room(n: int, k: int) -> tuple[Any, IdArray]:
@@ -168,7 +192,7 @@ def _by_position(codes: VectorArray, queries: VectorArray, k: int, mask: Mask | 
     To test a row takes FAISS several times as long as to compare it, so first more rows are asked for untested.
     """
     rows = len(codes) - start
-    if mask is not None and (ask := _more(k, mask[start:])) * _WIDE <= rows:
+    if mask is not None and (ask := kernel.more(k, mask[start:])) * _WIDE <= rows:
         part = partial(_scan, codes, None, queries, ask)
         near = kernel.in_parts(part, start, len(codes), queries.shape, ask, lower=True)
         good = mask[near.positions]
@@ -177,11 +201,6 @@ def _by_position(codes: VectorArray, queries: VectorArray, k: int, mask: Mask | 
             return Found(np.take_along_axis(near.values, best, 1), np.take_along_axis(near.positions, best, 1))
     part = partial(_scan, codes, mask, queries, k)
     return kernel.in_parts(part, start, len(codes), queries.shape, k, lower=True)
-
-
-def _more(k: int, mask: Mask) -> int:
-    """Rows of which k are nearly sure to be admitted, if the filter knows nothing of distances."""
-    return 16 + math.ceil(2 * k * len(mask) / max(1, int(np.count_nonzero(mask))))
 
 
 def _exact(
@@ -254,17 +273,12 @@ def _of_index(index: Any, queries: VectorArray, k: int, mask: Mask | None, param
         native = faiss.SearchParametersHNSW(sel=chosen, efSearch=max((params and params.ef) or 64, k))
         return _as_found(*index.search(queries, k, params=native))
     native = faiss.SearchParametersIVF(nprobe=kernel.probes_of(index, params))
-    ask = k if mask is None else _more(k, mask[: index.ntotal])
-    while True:  # an inverted file of codes takes no selector: ask for more, and throw out
-        ask = min(ask, index.ntotal)
-        found = _as_found(*index.search(queries, ask, params=native))
-        if mask is None:
-            return found
-        there = found.positions >= 0
-        good = there & mask[found.positions]
-        if ask == index.ntotal or bool(((good.sum(axis=1) >= k) | ~there.all(axis=1)).all()):
-            return Found(np.where(good, found.values, np.inf), np.where(good, found.positions, -1))
-        ask *= 4
+    ask = partial(_of_ivf, index, queries, native)
+    return ask(min(k, index.ntotal)) if mask is None else kernel.passed(ask, k, mask[: index.ntotal])
+
+
+def _of_ivf(index: Any, queries: VectorArray, native: Any, k: int) -> Found:
+    return _as_found(*index.search(queries, k, params=native))
 
 
 def _as_found(values: Any, positions: IdArray) -> Found:

@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,7 @@ __all__ = ["FaissCollection"]
 _log = logging.getLogger(__name__)
 _WASTE = 0.25  # share of dead rows that starts a compaction
 _BESIDE = 0.5  # share of rows beside the index that starts its building anew
+_APPENDED = 0.1  # share of rows beside the index that are added to it, where it can grow
 _SOME = 10_000  # rows below which neither is worth it
 _RENEWED = 1_000  # changed rows up to which the columns in memory are mended one by one
 _FILTERS = 8  # whose rows are remembered, at 1 to 3 bytes a row
@@ -54,7 +55,8 @@ class _State:
     """What the committed rows are. `ids`: by position, -1 where dead; `alive`: where they are not, None if all are.
 
     `vectors` may hold rows behind the last one that counts. `seen`: the last numbers of the logs of dead and of
-    changed rows that this state knows. `admitted`: what the last filters admit of it; whatever is written makes
+    changed rows that this state knows. `built`: rows that the index was built over, before others were added.
+    `admitted`: what the last filters admit of it; whatever is written makes
     another state, which knows none.
     """
 
@@ -64,6 +66,8 @@ class _State:
     generation: int
     index: Any
     index_file: str
+    made_of: IndexSpec
+    built: int
     seen: tuple[int, int]
     admitted: dict[str, kernel.Admitted] = field(default_factory=dict)
 
@@ -178,7 +182,15 @@ class FaissCollection:
         changed = self._renew_columns(old, ids)
         self.spec = replace(self.spec, index=meta.index)
         return _State(
-            ids, vectors, None if alive.all() else alive, meta.generation, index, meta.index_file, (dead.last, changed)
+            ids,
+            vectors,
+            None if alive.all() else alive,
+            meta.generation,
+            index,
+            meta.index_file,
+            meta.index,
+            meta.built,
+            (dead.last, changed),
         )
 
     def _index(self, name: str) -> Any:
@@ -254,6 +266,7 @@ class FaissCollection:
             k,
             admitted,
             state.index,
+            state.made_of,
             params,
             lambda: state.ids_out_of_order,
         )
@@ -319,8 +332,13 @@ class FaissCollection:
                 return
             yield True
 
+    def check_index(self, spec: IndexSpec) -> None:
+        """Raises ConfigError, UnsupportedByBackend unless such an index can be built over the rows that there are."""
+        self._kernel.check(spec, self.spec.dim, self.count())
+
     def build_index(self, spec: IndexSpec) -> None:
         """Searches and writes go on meanwhile; rows that come later are scanned exactly beside the index."""
+        self.check_index(spec)
         with self._alone(wait=True):
             self._build(spec)
 
@@ -333,44 +351,74 @@ class FaissCollection:
             return
         name = self._built(spec, state.vectors[: state.size])
         with self._write():
-            self._writer.set_index(spec, name)
+            self._writer.set_index(spec, name, state.size)
+        self._sweep()
+
+    def _extend(self, state: _State) -> None:
+        """Add the rows that lie beside the index to a copy of it. Called when `_alone`."""
+        with translated(self.folder):
+            index = self._kernel.read(self.folder / state.index_file)
+            self._kernel.extend(index, state.vectors[state.covered : state.size])
+            name = self._put_down(index)
+        with self._write():
+            self._writer.set_index(state.made_of, name, state.built)
         self._sweep()
 
     def _built(self, spec: IndexSpec, vectors: VectorArray) -> str:
         """Build an index over the first rows into a file; its name, '' for no index."""
         with translated(self.folder):
             index = self._kernel.build(spec, vectors)
-            if index is None:
-                return ""
-            name = f"index-{os.urandom(6).hex()}.faiss"
-            self._kernel.write(index, self.folder / name)
+            return self._put_down(index) if index is not None else ""
+
+    def _put_down(self, index: Any) -> str:
+        """Write an index into a new file; its name."""
+        name = f"index-{os.urandom(6).hex()}.faiss"
+        self._kernel.write(index, self.folder / name)
         self._made = (name, index)
         return name
 
     def _upkeep_if_due(self) -> None:
         """Start to compact, or to build the index anew, behind the caller's back."""
-        if not self._upkeep and self._due():
+        if not self._upkeep and self._due() is not None:
             self._upkeep = threading.Thread(target=self._keep_up, name="faiss-upkeep", daemon=True)
             self._upkeep.start()
 
-    def _due(self) -> bool:
+    def _due(self) -> Callable[[_State], None] | None:
+        """What is to be done, if anything: compact and build, add to the index, or build it anew."""
         with self._look() as state:
-            dead = state.size - state.live
-            beside = 0 if self.spec.index.family == "flat" else state.size - state.covered
-        return dead > max(_SOME, _WASTE * state.size) or beside > max(_SOME, _BESIDE * state.size)
+            dead, beside = state.size - state.live, state.size - state.covered
+        if dead > max(_SOME, _WASTE * state.size):
+            return self._build_again
+        if state.made_of == IndexSpec() or state.live < self._kernel.needs(state.made_of, self.spec.dim):
+            return None
+        growth = self._kernel.growth(state.made_of)
+        if state.index is None or growth == 1:
+            return self._build_again if beside > max(_SOME, _BESIDE * state.size) else None
+        if beside <= max(_SOME, _APPENDED * state.size):
+            return None
+        return self._extend if state.size < growth * state.built else self._build_again
+
+    def _build_again(self, state: _State) -> None:
+        """Called when `_alone`. An index that has too few rows left to learn from waits for more."""
+        del state
+        with self._look() as now:
+            enough = now.live >= self._kernel.needs(now.made_of, self.spec.dim)
+        self._build(now.made_of) if enough else self._renew(now, now.made_of, bare=True)
 
     def _keep_up(self) -> None:
         try:
             with self._alone(wait=False) as alone:
-                while alone and self._due():
-                    self._build(self.spec.index)
+                while alone and (work := self._due()) is not None:
+                    with self._look() as state:
+                        pass
+                    work(state)
         except EmbedkitError as error:
             _log.warning("The upkeep of %s was put off: %s", self.folder, error)
         finally:
             self._upkeep = None
 
-    def _renew(self, state: _State, spec: IndexSpec) -> None:
-        """A new generation without the dead rows, and its index. Called when `_alone`.
+    def _renew(self, state: _State, spec: IndexSpec, *, bare: bool = False) -> None:
+        """A new generation without the dead rows, and its index, unless `bare`. Called when `_alone`.
 
         Writes wait only while the positions are renumbered, and what they brought since `state` is carried over.
         """
@@ -379,14 +427,14 @@ class FaissCollection:
         with translated(self.folder):
             files.copy(state.vectors, kept)
             vectors = files.map()
-        name = self._built(spec, vectors)
+        name = "" if bare else self._built(spec, vectors)
         with self._write():
             with self._look() as now:
                 ids = np.concatenate([now.ids[kept], now.ids[state.size :]])
             files.write_ids(ids)
             files.append(len(kept), ids[len(kept) :], now.vectors[state.size : now.size])
             self._writer.renew(files.number, ids)
-            self._writer.set_index(spec, name)
+            self._writer.set_index(spec, name, len(kept))
         self._sweep()
 
     def _sweep(self) -> None:

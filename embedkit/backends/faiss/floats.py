@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 
 from embedkit.backends.contract import IndexSpec, SearchParams
-from embedkit.backends.faiss import kernel
+from embedkit.backends.faiss import indexes, kernel
 from embedkit.backends.faiss.kernel import Admitted, Found, Kernel
 from embedkit.types import Metric
 
@@ -20,17 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["FloatKernel"]
 
 _BLAS = 20  # queries from which FAISS multiplies matrices; below, its loop over rows with a selector is 3 x faster
-_PARAMS: dict[str, kernel.Params] = {
-    "flat": {},
-    "hnsw": {"m": (16, 2, 128), "ef_construction": (200, 8, 4_096)},
-    "ivf": {"nlist": (0, 0, 1_000_000)},
-}
+_REFINED = 4  # times as many hits as are asked for that are put in order, where the index says refine
 
 
 class FloatKernel(Kernel):
     """By inner product (of unit vectors: cosine) or squared Euclidean distance."""
 
     def __init__(self, metric: Metric) -> None:
+        self._metric = metric
         self._lower = metric == "l2"
 
     def search(
@@ -40,15 +37,47 @@ class FloatKernel(Kernel):
         k: int,
         admitted: Admitted | None,
         index: Any,
+        spec: IndexSpec,
         params: SearchParams | None,
         ids: Callable[[], IdArray | None],
     ) -> Found:
         del ids
         if index is None:
             return self._scan(vectors, queries, k, admitted, 0)
-        parts = [_of_index(index, queries, k, admitted, params)]
-        parts.append(self._scan(vectors, queries, k, admitted, index.ntotal))
-        return kernel.merged(parts, k, lower=self._lower)
+        beside = self._scan(vectors, queries, k, admitted, index.ntotal)
+        inside = self._inside(vectors, queries, k, admitted, index, spec, params or SearchParams())
+        return kernel.merged([inside, beside], k, lower=self._lower) if beside.positions.size else inside
+
+    def _inside(
+        self,
+        vectors: VectorArray,
+        queries: VectorArray,
+        k: int,
+        admitted: Admitted | None,
+        index: Any,
+        spec: IndexSpec,
+        params: SearchParams,
+    ) -> Found:
+        """Among the rows that an index covers; where its codes lose something, the vectors have the last word."""
+        again = indexes.rescored(spec, self._metric)
+        most, asked = max(1, index.ntotal), queries.view(np.float32)
+        ask = k * (params.k_factor or (_REFINED if spec.refine else 1)) if again else k
+        if admitted is None or indexes.takes_filters(index):
+            chosen, _keep = kernel.selector(admitted.mask if admitted else None)
+            found = indexes.asked(index, spec, asked, min(ask, most), params, chosen)
+        elif admitted.rows is not None:
+            few = admitted.rows[: int(admitted.rows.searchsorted(most))]
+            return self._knn_of(vectors, few, queries, k, 0, len(few))
+        else:
+            mask = admitted.mask[:most]
+            found = kernel.passed(lambda n: indexes.asked(index, spec, asked, n, params, None), ask, mask)
+        return self._rescored(vectors, queries, found, min(k, most)) if again else found
+
+    def _rescored(self, vectors: VectorArray, queries: VectorArray, found: Found, k: int) -> Found:
+        """The k best of the rows that were found, by the vectors themselves; each query has rows of its own."""
+        values, positions = _room(len(queries), min(k, found.positions.shape[1]))
+        self._by_rows(vectors, np.ascontiguousarray(found.positions), queries, values, positions, each=True)
+        return Found(values, positions)
 
     def _scan(self, vectors: VectorArray, queries: VectorArray, k: int, admitted: Admitted | None, start: int) -> Found:
         """The exact k best of the rows from position `start` on that are admitted."""
@@ -92,37 +121,43 @@ class FloatKernel(Kernel):
         values, positions = _room(len(queries), min(k, last - first))
         if not positions.size:
             return Found(values, positions)
-        pointer = faiss.swig_ptr
-        search = faiss.knn_L2sqr_by_idx if self._lower else faiss.knn_inner_products_by_idx
-        sizes = (queries.shape[1], len(queries), len(vectors), last - first, positions.shape[1])
-        every = 0  # queries have the same rows
-        search(
-            pointer(queries),
-            pointer(vectors),
-            pointer(rows[first:last]),
-            *sizes,
-            pointer(values),
-            pointer(positions),
-            every,
-        )
+        self._by_rows(vectors, rows[first:last], queries, values, positions, each=False)
         return Found(values, positions)
 
+    def _by_rows(
+        self,
+        vectors: VectorArray,
+        rows: IdArray,
+        queries: VectorArray,
+        values: FloatArray,
+        positions: IdArray,
+        *,
+        each: bool,
+    ) -> None:
+        """Fill in the best of some rows: ``(m,)`` for all queries, or `each` its own ``(n, m)``, padded by -1."""
+        pointer = faiss.swig_ptr
+        search = faiss.knn_L2sqr_by_idx if self._lower else faiss.knn_inner_products_by_idx
+        sizes = (queries.shape[1], len(queries), len(vectors), rows.shape[-1], positions.shape[1])
+        step = rows.shape[-1] if each else 0
+        given = (pointer(queries), pointer(vectors), pointer(rows))
+        search(*given, *sizes, pointer(values), pointer(positions), step)
+
+    def check(self, spec: IndexSpec, dim: int, rows: int) -> None:
+        indexes.check(spec, dim, self._metric, rows)
+
+    def needs(self, spec: IndexSpec, dim: int) -> int:
+        return indexes.plan(spec, dim, self._metric, 0).needs
+
+    def growth(self, spec: IndexSpec) -> float:
+        return indexes.growth(spec)
+
     def build(self, spec: IndexSpec, vectors: VectorArray) -> Any:
-        params = kernel.checked_params(spec, _PARAMS)
-        if spec.family == "flat" or not len(vectors):
+        if spec == IndexSpec() or not len(vectors):
             return None
-        kind = faiss.METRIC_L2 if self._lower else faiss.METRIC_INNER_PRODUCT
-        dim = vectors.shape[1]
-        if spec.family == "hnsw":
-            index = faiss.IndexHNSWFlat(dim, params["m"], kind)
-            index.hnsw.efConstruction = params["ef_construction"]
-        else:
-            lists = kernel.lists_of(params["nlist"], len(vectors))
-            index = faiss.IndexIVFFlat(faiss.IndexFlat(dim, kind), dim, lists, kind)
-            index.cp.min_points_per_centroid = 1
-            index.train(kernel.sample(vectors, 256 * lists))
-        index.add(np.ascontiguousarray(vectors))
-        return index
+        return indexes.built(spec, self._metric, vectors.view(np.float32))
+
+    def extend(self, index: Any, vectors: VectorArray) -> None:
+        indexes.extend(index, vectors.view(np.float32))
 
     def _write(self, index: Any, path: str) -> None:
         faiss.write_index(index, path)
@@ -133,18 +168,3 @@ class FloatKernel(Kernel):
 
 def _room(n: int, k: int) -> tuple[FloatArray, IdArray]:
     return np.empty((n, k), np.float32), np.full((n, k), -1, np.int64)
-
-
-def _of_index(
-    index: Any, queries: VectorArray, k: int, admitted: Admitted | None, params: SearchParams | None
-) -> Found:
-    """Among the rows that an index covers."""
-    chosen, _keep = kernel.selector(admitted.mask if admitted else None)
-    k = max(1, min(k, index.ntotal))
-    if isinstance(index, faiss.IndexHNSW):
-        ef = (params and params.ef) or 64
-        native = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(ef, k))
-    else:
-        native = faiss.SearchParametersIVF(sel=chosen, nprobe=kernel.probes_of(index, params))
-    values, positions = index.search(queries, k, params=native)
-    return Found(values, positions)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedkit.backends.contract import IndexSpec, SearchParams
-from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.errors import DataCorrupt
 
 if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray, VectorArray
@@ -28,17 +29,16 @@ __all__ = [
     "Kernel",
     "Mask",
     "alone",
-    "checked_params",
     "in_parts",
-    "lists_of",
     "merged",
+    "more",
+    "passed",
     "probes_of",
     "sample",
     "selector",
 ]
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
-Params: TypeAlias = Mapping[str, tuple[int, int, int]]  # default, least and most, by name
 
 _THREADS = os.cpu_count() or 1
 _SPLIT = 4_000_000  # numbers; a smaller scan is over before a second thread has started
@@ -78,14 +78,34 @@ class Kernel(ABC):
         k: int,
         admitted: Admitted | None,
         index: Any,
+        spec: IndexSpec,
         params: SearchParams | None,
         ids: Callable[[], IdArray | None],
     ) -> Found:
         """The k best rows that are admitted; None admits all.
 
-        `index` covers the first rows and those behind are scanned exactly; None for a scan of all.
+        `index`, made by `spec`, covers the first rows and those behind are scanned exactly; None for a scan of all.
         `ids`: by position, None where they ascend with it; called only by a kernel that orders equal rows.
         """
+
+    @abstractmethod
+    def check(self, spec: IndexSpec, dim: int, rows: int) -> None:
+        """Raise ConfigError for parameters that do not fit, or for too few rows; none may be yet to come.
+
+        Raises UnsupportedByBackend for what FAISS does not build.
+        """
+
+    @abstractmethod
+    def needs(self, spec: IndexSpec, dim: int) -> int:
+        """Rows that an index learns from at least."""
+
+    @abstractmethod
+    def growth(self, spec: IndexSpec) -> float:
+        """How many times as many rows as it was built over an index may have; 1 if none can be added."""
+
+    @abstractmethod
+    def extend(self, index: Any, vectors: VectorArray) -> None:
+        """Add rows behind those that an index has; no search may use it meanwhile."""
 
     @abstractmethod
     def build(self, spec: IndexSpec, vectors: VectorArray) -> Any:
@@ -166,23 +186,27 @@ def selector(mask: Mask | None) -> tuple[Any, Any]:
     return faiss.IDSelectorBitmap(len(mask), faiss.swig_ptr(bits)), bits
 
 
-def checked_params(spec: IndexSpec, families: Mapping[str, Params]) -> dict[str, int]:
-    """The parameters of an index, with their defaults. Raises ConfigError."""
-    known = families[spec.family]
-    for name, value in spec.params.items():
-        if name not in known:
-            raise ConfigError(
-                f"The index {spec.family!r} has no parameter {name!r}; known: {', '.join(known) or 'none'}"
-            )
-        low, high = known[name][1:]
-        if not isinstance(value, int) or not low <= value <= high:
-            raise ConfigError(f"{name}={value} of the index {spec.family!r} is not a whole number of {low} to {high}")
-    return {name: int(spec.params.get(name, default)) for name, (default, _, _) in known.items()}
+def passed(search: Callable[[int], Found], k: int, mask: Mask) -> Found:
+    """The first k hits that a mask admits, of an index that takes no filter: more are asked for, and tested.
+
+    `search` gives as many hits as it is asked for, best first; `mask` is as long as the index has rows.
+    """
+    ask = more(k, mask)
+    while True:
+        ask = min(ask, len(mask))
+        found = search(ask)
+        there = found.positions >= 0
+        good = there & mask[np.where(there, found.positions, 0)]
+        if ask == len(mask) or bool(((good.sum(axis=1) >= k) | ~there.all(axis=1)).all()):
+            first = np.argsort(~good, axis=1, kind="stable")
+            positions = np.where(good, found.positions, -1)
+            return Found(np.take_along_axis(found.values, first, 1), np.take_along_axis(positions, first, 1))
+        ask *= 4
 
 
-def lists_of(asked: int, rows: int) -> int:
-    """How many lists an inverted file has; 0 asks for four times the root of its rows."""
-    return min(asked or max(1, round(4 * rows**0.5)), rows)
+def more(k: int, mask: Mask) -> int:
+    """Rows of which k are nearly sure to be admitted, if the filter knows nothing of distances."""
+    return 16 + math.ceil(2 * k * len(mask) / max(1, int(np.count_nonzero(mask))))
 
 
 def probes_of(index: Any, params: SearchParams | None) -> int:

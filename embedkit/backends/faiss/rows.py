@@ -38,12 +38,16 @@ _LOG = 100_000  # changes that are kept for readers; one that is further behind 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """The committed state in short. `size`: positions in use, dead ones included. `index_file`: '' for none."""
+    """The committed state in short. `size`: positions in use, dead ones included. `index_file`: '' for none.
+
+    `built`: rows that the index was built over; others may have been added to it.
+    """
 
     generation: int
     size: int
     index: IndexSpec
     index_file: str
+    built: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,8 @@ class RowFile:
     def meta(self) -> Meta:
         values = self._values()
         index = IndexSpec.parse(values["index"])
-        return Meta(int(values["generation"]), int(values["size"]), index, values["index_file"])
+        size = int(values["size"])
+        return Meta(int(values["generation"]), size, index, values["index_file"], int(values.get("built", size)))
 
     def dead(self, after: int) -> Changes:
         """Positions that died after a number of the log."""
@@ -193,9 +198,9 @@ class RowFile:
             self._db.execute("DELETE FROM changed WHERE number <= ?", (last - _LOG,))
             self._set("changed_from", last - _LOG)
 
-    def set_index(self, spec: IndexSpec, file: str) -> None:
-        self._set("index", spec)
-        self._set("index_file", file)
+    def set_index(self, spec: IndexSpec, file: str, built: int) -> None:
+        for name, value in {"index": spec, "index_file": file, "built": built}.items():
+            self._set(name, value)
 
     def renew(self, generation: int, ids: IdArray) -> None:
         """A new generation: position `p` of its files holds the row ``ids[p]``, and no row where that is -1."""

@@ -11,11 +11,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from pymilvus.exceptions import MilvusException
 
+from embedkit.backends.answers import columnar
 from embedkit.backends.contract import (
     Capabilities,
     CollectionSpec,
@@ -24,12 +27,12 @@ from embedkit.backends.contract import (
     SearchParams,
     SearchResult,
     VectorBackend,
-    scores_of,
 )
+from embedkit.backends.indexes import nearest_shapes
 from embedkit.backends.milvus.errors import not_found, translated
 from embedkit.backends.milvus.filters import push, typed
 from embedkit.backends.milvus.layout import Layout, layout_of
-from embedkit.backends.milvus.schema import create_collection, index_arguments, spec_of
+from embedkit.backends.milvus.schema import create_collection, index_arguments, knobs, spec_of
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,
@@ -39,8 +42,7 @@ from embedkit.backends.validation import (
     checked_rows,
     checked_spec,
 )
-from embedkit.codes import nearest_first
-from embedkit.errors import BadInput, CollectionExists
+from embedkit.errors import BadInput, CollectionExists, Terminal, UnsupportedByBackend
 from embedkit.filters import Filter
 from embedkit.matching import matches
 from embedkit.types import Attributes
@@ -97,12 +99,33 @@ class MilvusBackend(VectorBackend):
     def create(self, spec: CollectionSpec) -> None:
         wanted = checked_spec(spec, self.capabilities)
         layout = self._layout(wanted)
-        arguments = index_arguments(wanted.index, wanted.metric, layout)
+        arguments = index_arguments(wanted, layout, 0)
         with self._lock, translated(self.url, wanted.name):
             if self._client.has_collection(wanted.name, timeout=self._timeout):
                 raise CollectionExists(f"Milvus at {self.url} already has a collection {wanted.name!r}")
-            create_collection(self._client, wanted, layout, arguments, self._timeout)
+        with self._lock, self._told(wanted.index), translated(self.url, wanted.name):
+            try:
+                create_collection(self._client, wanted, layout, arguments, self._timeout)
+            except MilvusException:
+                self._client.drop_collection(wanted.name, timeout=self._timeout)
+                raise
         self._specs.clear()
+
+    @contextmanager
+    def _told(self, index: IndexSpec) -> Iterator[None]:
+        """Raise UnsupportedByBackend where a server refuses an index that only some of them build."""
+        able = self.capabilities
+        try:
+            yield
+        except Terminal as error:
+            if index.shape not in able.optional_families or type(error) is not Terminal:
+                raise
+            always = [one for one in able.index_families if one not in able.optional_families]
+            near = " or ".join(map(repr, nearest_shapes(index.shape, always)))
+            raise UnsupportedByBackend(
+                able.name,
+                f"build the index {index.shape!r} on the server {self.url} (the nearest it has is {near}): {error}",
+            ) from error
 
     def drop(self, name: str) -> None:
         with self._lock, translated(self.url, name):
@@ -172,7 +195,7 @@ class MilvusBackend(VectorBackend):
         k = checked_k(k, self.capabilities)
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
-            return _columnar([[] for _ in asked], spec, layout)
+            return columnar([[] for _ in asked], spec, layout.distances)
         with translated(self.url, name):
             answer = self._client.search(
                 name,
@@ -181,12 +204,12 @@ class MilvusBackend(VectorBackend):
                 limit=k,
                 filter=expression,
                 output_fields=["id"],
-                search_params={"metric_type": layout.metrics[spec.metric], "params": _knobs(spec.index, params, k)},
+                search_params={"metric_type": layout.metrics[spec.metric], "params": knobs(spec.index, params, k)},
                 consistency_level=self._level(name, spec),
                 timeout=self._timeout,
             )
             found = [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
-        return _columnar(found, spec, layout)
+        return columnar(found, spec, layout.distances)
 
     def _level(self, name: str, spec: CollectionSpec) -> str:
         """Session sees one's own writes without waiting; but pymilvus knows them by name only, not by alias."""
@@ -269,17 +292,26 @@ class MilvusBackend(VectorBackend):
 
     def build_index(self, name: str, spec: IndexSpec) -> None:
         now = self._spec(name)
-        checked_spec(replace(now, index=spec), self.capabilities)
-        arguments = index_arguments(spec, now.metric, self._layout(now))
-        with self._lock, translated(self.url, name):
+        wanted = checked_spec(replace(now, index=spec), self.capabilities)
+        layout = self._layout(now)
+        arguments = index_arguments(wanted, layout, self.count(name))
+        with self._lock, self._told(spec), translated(self.url, name):
             self._client.flush(name, timeout=self._timeout)
             self._client.release_collection(name, timeout=self._timeout)
             self._client.drop_index(name, arguments["field_name"], timeout=self._timeout)
-            params = self._client.prepare_index_params()
-            params.add_index(**arguments)
-            self._client.create_index(name, params)  # waits for as long as it takes
-            self._client.load_collection(name)
+            try:
+                self._put_index(name, arguments)
+            except MilvusException:  # a server that does not build it keeps the one it had
+                self._put_index(name, index_arguments(now, layout, 0))
+                raise
+            finally:
+                self._client.load_collection(name)
         self._specs.pop(name, None)
+
+    def _put_index(self, name: str, arguments: dict[str, Any]) -> None:
+        params = self._client.prepare_index_params()
+        params.add_index(**arguments)
+        self._client.create_index(name, params)  # waits for as long as it takes
 
     def switch_alias(self, alias: str, name: str) -> None:
         self._spec(name)
@@ -300,29 +332,3 @@ class MilvusBackend(VectorBackend):
                 client.close()
                 if self._at_close is not None:
                     self._at_close()
-
-
-_MOST_LISTS = 65_536
-
-
-def _knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, int]:
-    if index.family == "hnsw":
-        return {"ef": max((params and params.ef) or 64, k)}
-    if index.family == "ivf":
-        lists = int(index.params.get("nlist", _MOST_LISTS))
-        return {"nprobe": min((params and params.nprobe) or 32, lists)}
-    return {}
-
-
-def _columnar(found: Sequence[Sequence[tuple[int, float]]], spec: CollectionSpec, layout: Layout) -> SearchResult:
-    width = max((len(row) for row in found), default=0)
-    ids = np.full((len(found), width), -1, np.int64)
-    distances = np.full((len(found), width), np.nan, np.float32)
-    for row, pairs in enumerate(found):
-        if pairs:
-            ids[row, : len(pairs)], distances[row, : len(pairs)] = zip(*pairs, strict=True)
-    distances = layout.distances(distances, spec)
-    if spec.kind == "binary":
-        order = nearest_first(distances, ids)
-        ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
-    return SearchResult(ids, distances, scores_of(spec.metric, distances))

@@ -12,20 +12,30 @@ SERVER = Capabilities(
     name="milvus",
     metrics=("cosine", "ip", "l2", "hamming"),
     vector_kinds=("float", "binary"),
-    index_families=("flat", "hnsw", "ivf"),
+    index_families=(
+        *("flat", "hnsw", "hnsw + sq8", "hnsw + pq", "ivf", "ivf + sq8", "ivf + pq", "ivf + pq4fs", "ivf + rabitq"),
+        *("diskann", "cagra"),
+    ),
     binary_families=("flat", "ivf"),
+    optional_families=("hnsw + sq8", "hnsw + pq", "ivf + rabitq", "diskann", "cagra"),
+    refines=("flat",),
     max_columns_bytes=26_000,  # a JSON field holds 65,536 bytes, and the typed copy takes up to 2.5 times the columns
     alias_switch=True,
     many_processes=True,
     emulated={
         "update_columns": "the vectors are fetched and written again with the new columns",
         "filter": "compared on a copy of the columns whose names carry their type, so that every backend agrees",
+        "newer indexes": "hnsw + sq8, hnsw + pq and ivf + rabitq ask for a server of 2.6, diskann for one that has it, "
+        "cagra for one with a GPU; another server refuses them, and the index that was there stays",
         "like": "other patterns than 'text%': the rows are read, and the search gets the ids that match",
     },
 )
 LITE = replace(
     SERVER,
     many_processes=False,
+    index_families=("flat", "hnsw", "hnsw + sq8", "ivf", "ivf + sq8"),
+    optional_families=(),
+    refines=(),
     binary_families=("flat", "hnsw", "ivf"),
     emulated={
         **SERVER.emulated,

@@ -24,7 +24,19 @@ class Layout:
     field = "vector"
     type = "FLOAT_VECTOR"
     metrics: Mapping[str, str] = {"cosine": "COSINE", "ip": "IP", "l2": "L2"}
-    indexes: Mapping[str, str] = {"flat": "FLAT", "hnsw": "HNSW", "ivf": "IVF_FLAT"}
+    indexes: Mapping[str, str] = {
+        "flat": "FLAT",
+        "hnsw": "HNSW",
+        "hnsw + sq8": "HNSW_SQ",
+        "hnsw + pq": "HNSW_PQ",
+        "ivf": "IVF_FLAT",
+        "ivf + sq8": "IVF_SQ8",
+        "ivf + pq": "IVF_PQ",
+        "ivf + pq4fs": "SCANN",
+        "ivf + rabitq": "IVF_RABITQ",
+        "diskann": "DISKANN",
+        "cagra": "GPU_CAGRA",
+    }
 
     def given(self, rows: VectorArray, spec: CollectionSpec) -> list[Any]:
         """Rows for a request."""

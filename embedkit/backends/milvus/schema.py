@@ -2,36 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from embedkit.backends.contract import CollectionSpec, IndexSpec
+from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
+from embedkit.backends.indexes import Part, lists_of, pieces_of
 from embedkit.backends.milvus.layout import LAYOUTS, Layout
-from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.errors import DataCorrupt, UnsupportedByBackend
 
-__all__ = ["create_collection", "index_arguments", "spec_of"]
+__all__ = ["create_collection", "index_arguments", "knobs", "spec_of"]
 
-_PARAMS = {
-    "flat": {},
+_LISTS = 1_024  # of an inverted file whose rows are yet to come
+_NATIVE: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {  # ours: Milvus's name, default, least, most
     "hnsw": {"m": ("M", 16, 4, 64), "ef_construction": ("efConstruction", 200, 8, 512)},
-    "ivf": {"nlist": ("nlist", 1_024, 1, 65_536)},
+    "cagra": {"m": ("graph_degree", 64, 8, 256), "ef_construction": ("intermediate_graph_degree", 128, 8, 512)},
+    "ivf": {"nlist": ("nlist", _LISTS, 1, 65_536)},
+    "pq": {"m": ("m", 0, 1, 32_768), "bits": ("nbits", 8, 4, 16)},
 }
+_KEEPS_VECTORS = ("ivf + pq4fs", "ivf + rabitq", "hnsw + sq8", "hnsw + pq")
 
 
-def index_arguments(spec: IndexSpec, metric: str, layout: Layout) -> dict[str, Any]:
-    """What pymilvus wants to hear. Raises ConfigError for a bad parameter."""
-    known = _PARAMS[spec.family]
-    params: dict[str, int] = {native: default for native, default, _, _ in known.values()}
-    for name, value in spec.params.items():
-        if name not in known:
-            raise ConfigError(
-                f"The index {spec.family!r} has no parameter {name!r}; known: {', '.join(known) or 'none'}"
-            )
-        native, _, low, high = known[name]
-        if not isinstance(value, int) or not low <= value <= high:
-            raise ConfigError(f"{name}={value} of the index {spec.family!r} is not a whole number of {low} to {high}")
-        params[native] = value
-    index = {"index_type": layout.indexes[spec.family], "metric_type": layout.metrics[metric], "params": params}
-    return {"field_name": layout.field, **index}
+def index_arguments(spec: CollectionSpec, layout: Layout, rows: int) -> dict[str, Any]:
+    """What pymilvus wants to hear of the index of a collection with so many rows, 0 if they are yet to come.
+
+    Raises ConfigError for a bad parameter, UnsupportedByBackend where Milvus keeps no vectors to refine by.
+    """
+    index = spec.index
+    params: dict[str, int | str | bool] = {}
+    for part in index.parts:
+        known = _NATIVE.get(part.name, {})
+        part.only(*known)
+        for name, (native, default, low, high) in known.items():
+            if part.name == "pq" and name == "m":
+                params[native] = pieces_of(part, spec.dim, spec.dim // 4)
+            elif name == "nlist":
+                params[native] = lists_of(part, rows, unknown=default, most=high)
+            else:
+                params[native] = part.number(name, default, low, high)
+    if index.refine and index.shape not in _KEEPS_VECTORS:
+        raise UnsupportedByBackend(
+            "milvus",
+            f"refine {index.shape!r}, beside which it keeps no vectors (it does by {', '.join(_KEEPS_VECTORS)})",
+        )
+    if index.shape == "ivf + pq4fs":
+        params["with_raw_data"] = bool(index.refine)
+    elif index.refine:
+        params |= {"refine": True, "refine_type": "FP32"}
+    if index.shape == "hnsw + sq8":
+        params["sq_type"] = "SQ8"
+    made = {"index_type": layout.indexes[index.shape], "metric_type": layout.metrics[spec.metric], "params": params}
+    return {"field_name": layout.field, **made}
+
+
+def knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, int]:
+    """The parameters of a search in Milvus's words."""
+    given, found = params or SearchParams(), {}
+    if index.family == "hnsw":
+        found["ef"] = max(given.ef or 64, k)
+    elif index.family == "diskann":
+        found["search_list"] = max(given.ef or 100, k)
+    elif index.family == "cagra":
+        found["itopk_size"] = max(given.ef or 128, k)
+    elif index.family == "ivf":
+        lists = index.main.number("nlist", 65_536, 0, 65_536) or 65_536
+        found["nprobe"] = min(given.nprobe or 32, lists)
+    if index.refine:
+        times = given.k_factor or 4
+        found |= {"reorder_k": times * k} if index.shape == "ivf + pq4fs" else {"refine_k": times}
+    return found
 
 
 def create_collection(client: Any, spec: CollectionSpec, layout: Layout, index: dict[str, Any], timeout: float) -> None:
@@ -64,13 +103,13 @@ def spec_of(client: Any, name: str, timeout: float) -> CollectionSpec:
         )
     index = client.describe_index(name, layout.field, timeout=timeout) or {}
     metrics = {native: ours for ours, native in layout.metrics.items()}
-    families = {native: ours for ours, native in layout.indexes.items()}
+    shapes = {native: ours for ours, native in layout.indexes.items()}
     return CollectionSpec(
         described["collection_name"],
         int(fields[layout.field]["params"]["dim"]),
         metrics[str(index.get("metric_type", next(iter(metrics)))).upper()],  # type: ignore[arg-type]
         layout.kind,
-        _index_of(families.get(str(index.get("index_type", "FLAT")), "flat"), index),
+        _index_of(shapes.get(str(index.get("index_type", "FLAT")), "flat"), index),
     )
 
 
@@ -81,8 +120,21 @@ def _layout_of(fields: dict[str, Any]) -> Layout | None:
     return None
 
 
-def _index_of(family: str, index: dict[str, Any]) -> IndexSpec:
-    defaults = {ours: (native, default) for ours, (native, default, _, _) in _PARAMS[family].items()}
+def _index_of(shape: str, index: dict[str, Any]) -> IndexSpec:
     stored = {**index, **(index.get("params") or {})}
-    found = {ours: int(stored[native]) for ours, (native, _) in defaults.items() if native in stored}
-    return IndexSpec(family, {ours: value for ours, value in found.items() if value != defaults[ours][1]})
+    made = IndexSpec.parse(shape)
+    told = {part.name: _told(part.name, stored) for part in made.parts}
+    refined = any(str(stored.get(name)).lower() == "true" for name in ("with_raw_data", "refine"))
+    return replace(
+        made,
+        params=told.get(made.family, {}),
+        codes=Part(made.codes.name, told[made.codes.name]) if made.codes else None,
+        refine="flat" if refined else "",
+    )
+
+
+def _told(part: str, stored: dict[str, Any]) -> dict[str, int]:
+    """The parameters of a part that are not the defaults."""
+    known = {ours: (native, default) for ours, (native, default, _, _) in _NATIVE.get(part, {}).items()}
+    found = {ours: int(stored[native]) for ours, (native, _) in known.items() if native in stored}
+    return {ours: value for ours, value in found.items() if value != known[ours][1]}
