@@ -129,6 +129,12 @@ class Collections(Session):
             connection.execute(sa.insert(_O).values(values))
             self._changed(connection, cid)
 
+    def set_version_views(self, cid: int, version: int, views: Sequence[ViewRow]) -> None:
+        """The same views, of which an encoder lies at another place now."""
+        here = (_O.c.collection_id == cid, _O.c.version == version)
+        with self._write() as connection:
+            connection.execute(sa.update(_O).where(*here).values(views=[asdict(view) for view in views]))
+
     def set_version_state(self, cid: int, version: int, state: VersionState) -> None:
         """One that is dropped is no longer written to; between the other states nothing changes for a writer."""
         here = (_O.c.collection_id == cid, _O.c.version == version)
