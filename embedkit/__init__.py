@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from embedkit.living.backup import BackupReport, RestoreReport
     from embedkit.living.copy import CopyReport
+    from embedkit.living.imports import ImportReport
     from embedkit.living.reindex import ReindexReport
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
@@ -65,6 +66,7 @@ _LAZY = {
     "F": "filters",
     "GcReport": "living.versions",
     "Hit": "types",
+    "ImportReport": "living.imports",
     "IngestReport": "ingest.report",
     "Kit": "kit",
     "Product": "types",
@@ -113,6 +115,7 @@ __all__ = [
     "F",
     "GcReport",
     "Hit",
+    "ImportReport",
     "IngestReport",
     "Kit",
     "Product",

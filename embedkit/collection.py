@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow
+    from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts, RunRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
     from embedkit.search.duplicates import Comparing, DuplicateReport
@@ -118,6 +118,7 @@ class Collection(Living):
         from embedkit.ingest import pipeline
         from embedkit.ingest.sources.mapping import ColumnMapping
         from embedkit.ingest.sources.open import open_source
+        from embedkit.ingest.target import Moved
 
         if retry_failed == (source is not None):
             raise BadInput("Give either a source to ingest or retry_failed, and not both")
@@ -140,13 +141,20 @@ class Collection(Living):
         mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
             row = self._with_keywords(self._made(encoder, dry_run=dry_run), dry_run=dry_run)
-            report = self._steadily(
-                lambda target: pipeline.ingest(
-                    target, opened, settings=settings.ingest, fetch=settings.fetch, options=options
-                ),
-                row if dry_run else None,
-                encoders=True,
-            )
+            before: list[RunCounts] = []
+
+            def run(target: Target) -> IngestReport:
+                try:
+                    return pipeline.ingest(
+                        target, opened, settings=settings.ingest, fetch=settings.fetch, options=options
+                    )
+                except Moved as moved:
+                    before.append(moved.counts)
+                    raise
+
+            report = self._steadily(run, row if dry_run else None, encoders=True)
+            if opened.fingerprint() is not None:  # else the run begins anew, and meets its own products
+                report = report.after(before)
         return replace(report, warnings=(*report.warnings, *ignored_settings(self._resources, row)))
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:

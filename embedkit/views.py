@@ -164,7 +164,13 @@ def ensure_physical(resources: Resources, views: Sequence[ViewRow], row: Collect
 
 
 def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
-    """The encoder of a view. Raises EncoderMismatch if it is not to be found, or another one by now."""
+    """The encoder of a view. Raises EncoderMismatch if there is none, if it is not to be found, or another by now."""
+    if not view.encoder:
+        raise EncoderMismatch(
+            f"The view {view.name!r} of {name!r} was imported without an encoder, so vectors and products alone can "
+            "ask it; give it one, which reads the pictures again: "
+            f"embedkit reindex {name} --encoder {view.name}=ENCODER"
+        )
     try:
         encoder = resources.encoder(view.encoder)
     except (ConfigError, UnknownName) as error:
@@ -176,7 +182,8 @@ def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
         raise EncoderMismatch(
             f"The encoder {view.encoder!r} is not the one that filled the view {view.name!r} of {name!r} "
             f"(fingerprint {encoder.spec.fingerprint[:12]}, not {view.fingerprint[:12]}); "
-            "bring the old one back, or ingest into a collection of another name"
+            "bring the old one back, or let the new one make every vector: "
+            f"embedkit reindex {name} --encoder {view.name}={view.encoder}"
         )
     return encoder
 
@@ -233,7 +240,8 @@ def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:
             asked = f"{new.encoder!r} ({new.fingerprint[:12]})" if new else "no encoder"
             raise EncoderMismatch(
                 f"The view {view.name!r} of {found.name!r} was filled by {view.encoder!r} ({view.fingerprint[:12]}), "
-                f"and {asked} would not fit; keep the old encoder, or ingest into a collection of another name"
+                f"and {asked} would not fit; keep the old encoder, or change it: "
+                f"embedkit reindex {found.name} --encoder {view.name}=ENCODER"
             )
     if now:
         raise EncoderMismatch(

@@ -21,6 +21,7 @@ __all__ = [
     "Failed",
     "Item",
     "Picture",
+    "checked_attributes",
     "checked_record",
     "decide",
     "failure_of",
@@ -96,6 +97,18 @@ def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, b
     if not record.image and not title:
         raise BadRecord(f"{record.locator}: it has neither a picture nor a title, so there is nothing to search by")
     return replace(record, attributes=attributes, title=title or None), cleaned
+
+
+def checked_attributes(record: Record) -> dict[str, Any]:
+    """Attributes as JSON without NaN, of a record that comes with its vector. Raises BadRecord."""
+    if not record.key or not is_plain_text(record.key) or len(record.key) > MAX_KEY:
+        raise BadRecord(f"{record.locator}: the key {record.key[:40]!r} is empty, too long or not valid text")
+    cleaned: dict[str, Any] = _without_nan(dict(record.attributes))[0]
+    try:
+        json.dumps(cleaned, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, UnicodeEncodeError) as error:
+        raise BadRecord(f"{record.locator}: the attributes of {record.key!r} are not plain JSON: {error}") from error
+    return cleaned
 
 
 def is_plain_text(text: str) -> bool:

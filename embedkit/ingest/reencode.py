@@ -37,6 +37,7 @@ __all__ = ["STAGE", "Filled", "Filling", "fill"]
 STAGE = "reindex"  # of the failures
 _PAGE = 512  # products per question to the store
 _COPIED = 512  # products per write where vectors are copied
+_UNKNOWN = ""  # in place of a hash: the vectors were imported, and nobody has seen what they were made of
 _NAMED = 100  # failures that a run remembers
 _AHEAD = 3  # batches whose pictures are on their way
 
@@ -115,6 +116,7 @@ class _Fill:
     ) -> None:
         self._target, self._filling, self._progress = target, filling, progress
         self._views = {slot: view for slot, view in target.views.items() if slot in filling.slots}
+        self._serving = {view.name: view for view in target.row.views}
         self._size = settings.batch_size if filling.encoded else _COPIED
         self._fetcher = stack.enter_context(closing(Fetcher(fetch)))
         self._decode = ThreadPoolExecutor(settings.decode_threads or os.cpu_count() or 1, "embedkit-decode")
@@ -176,14 +178,18 @@ class _Fill:
     def _lacks(self, product: KnownProduct, slot: str, view: ViewRow) -> bool:
         wanted = self._wanted(product, slot, view)
         there = product.vectors.get(slot)
-        have = there and (there.state, there.content_hash, there.fingerprint)
-        return wanted is not None and have != ("live", wanted, view.fingerprint)
+        if wanted is None or there is None:
+            return wanted is not None
+        made = (there.state, there.fingerprint) == ("live", view.fingerprint)
+        return not made or (wanted != _UNKNOWN and there.content_hash != wanted)
 
     def _wanted(self, product: KnownProduct, slot: str, view: ViewRow) -> str | None:
         """The hash of what the vector is to be made of; None if the product has nothing for this view."""
         origin = self._filling.copied.get(slot)
         if origin is None:
-            return known_hash(product, view)
+            known, serving = known_hash(product, view), self._serving.get(view.name)
+            imported = known is None and serving is not None and serving.slot in product.vectors
+            return _UNKNOWN if imported else known
         old = product.vectors.get(origin.slot)
         return old.content_hash if old and (old.state, old.fingerprint) == ("live", view.fingerprint) else None
 
@@ -192,11 +198,15 @@ class _Fill:
     def _start(self, job: _Job) -> None:
         """Ask for the picture, if the product's vectors are made of it."""
         pictured = [slot for slot in job.slots if self._is_picture(slot)]
+        uri = job.product.uri
+        if not job.product.title:
+            untitled = {slot for slot in job.slots if slot not in self._filling.copied and slot not in pictured}
+            job.slots = tuple(slot for slot in job.slots if slot not in untitled)
+            job.error = "it has no title" if untitled else ""
         if not pictured:
             return
-        uri = job.product.uri
         if uri is None:
-            job.error = "the store does not know where its picture came from"
+            job.error = "the store does not know where its picture is"
         elif is_remote(uri):
             arriving = self._fetcher.submit(uri)
             job.read = self._decode.submit(lambda: self._prepared(arriving.result(), pictured))
@@ -292,7 +302,8 @@ class _Fill:
                     )
             failures = [failure_of(_record(job.product), STAGE, job.error) for job in same if job.error]
             target.store.commit_vectors(cid, writes, failures, stage=STAGE)
-        self._again |= {job.product.key for job in batch if job not in same and job.product.key in now}
+        kept = {job.product.key for job in same}
+        self._again |= {job.product.key for job in batch if job.product.key in now} - kept
         self._counted(same)
 
     def _counted(self, jobs: Sequence[_Job]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -55,10 +56,10 @@ def verify(target: Target, *, repair: bool = False) -> VerifyReport:
     """Compare both sides. With `repair`, orphaned and doubled rows leave the backend, and products whose
     vector is missing are marked so that the next ingest encodes them again.
     """
-    if repair:
-        with target.writing():
+    with target.writing() if repair else nullcontext():  # what a reindex is about to write is not to be mended
+        if repair:
             remove_vectors(target)
-    checks = {slot: _check(target, view, repair=repair) for slot, view in target.views.items()}
+        checks = {slot: _check(target, view, repair=repair) for slot, view in target.views.items()}
     return VerifyReport(checks, repaired=repair and not all(check.ok for check in checks.values()))
 
 

@@ -79,7 +79,7 @@ def reindex(
         serving = {view.name: view for view in row.views}
         pairs = [(serving[view.name], view) for view in version.views if view != serving[view.name]]
         compared = compare_views(store, resources.backend, row, pairs, k=k, queries=queries)
-        refused = _refused(row, filled, max_failed) if switching else ""
+        refused = _refused(row, filled, _lacking(resources, row, version), max_failed) if switching else ""
         switched = switch(resources, row, version) if switching and not refused else None
     return ReindexReport(
         collection=name,
@@ -137,12 +137,22 @@ def _filled(resources: Resources, row: CollectionRow, version: VersionRow, progr
     return filled
 
 
-def _refused(row: CollectionRow, filled: Filled, most: float) -> str:
+def _lacking(resources: Resources, row: CollectionRow, version: VersionRow) -> int:
+    """How many vectors fewer the new version has, in the view that lacks most."""
+    serving, store = {view.name: view for view in row.views}, resources.store
+    return max(
+        store.count_vectors(row.id, serving[view.name].slot) - store.count_vectors(row.id, view.slot)
+        for view in version.views
+    )
+
+
+def _refused(row: CollectionRow, filled: Filled, lacking: int, most: float) -> str:
     """Why the new version shall not serve: searches would lose more products than the caller puts up with."""
-    if filled.failed <= most * filled.seen:
+    lost = max(filled.failed, lacking)
+    if lost <= most * filled.seen:
         return ""
     return (
-        f"{filled.failed:,} of {filled.seen:,} products failed and would no longer be found, more than the share "
+        f"{lost:,} of {filled.seen:,} products failed and would no longer be found, more than the share "
         f"{most:g} that is put up with (--max-failed). Version {row.version} serves on; see why with: "
         f"embedkit failures --stage reindex -c {row.name}, mend it, and: embedkit reindex {row.name}"
     )

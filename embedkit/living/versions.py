@@ -75,7 +75,7 @@ def new_version(resources: Resources, row: CollectionRow, encoder: Mapping[str, 
     views = _wanted(resources, row, encoder, index, number)
     for other in row.others:
         if other.state != "dropped" and _identity(other.views) == _identity(views):
-            return other
+            return _moved(resources, row, other, encoder)
     if unfinished:
         made = ", ".join(f"{view.name}={view.encoder}" for view in unfinished[-1].views)
         raise BadInput(
@@ -85,6 +85,17 @@ def new_version(resources: Resources, row: CollectionRow, encoder: Mapping[str, 
     _check_free(resources, row, views)
     resources.store.add_version(row.id, number, views)
     return _fresh_version(resources, row, number)
+
+
+def _moved(resources: Resources, row: CollectionRow, version: VersionRow, encoder: Mapping[str, str]) -> VersionRow:
+    """Remember where the encoders are now."""
+    from embedkit.encoders.load import model_folder_of
+
+    places = {name: str(folder.absolute()) if (folder := model_folder_of(s)) else s for name, s in encoder.items()}
+    views = tuple(replace(view, encoder=places.get(view.name, view.encoder)) for view in version.views)
+    if views != version.views:
+        resources.store.set_version_views(row.id, version.version, views)
+    return replace(version, views=views)
 
 
 def _wanted(
@@ -170,7 +181,8 @@ def roll_back(resources: Resources, name: str) -> Switched:
             )
         earlier = max(kept, key=lambda other: other.since)
         for view in earlier.views:
-            encoder_of(resources, name, view)
+            if view.encoder:
+                encoder_of(resources, name, view)
         return switch(resources, row, earlier)
 
 

@@ -46,7 +46,9 @@ def _with_others(connection: sa.Connection, row: CollectionRow) -> CollectionRow
 class Collections(Session):
     """Collections; one is known by its name and its backend's place together."""
 
-    def create_collection(self, name: str, *, backend_url: str, views: Sequence[ViewRow]) -> CollectionRow:
+    def create_collection(
+        self, name: str, *, backend_url: str, views: Sequence[ViewRow], keywords: Sequence[str] = ()
+    ) -> CollectionRow:
         """Add a collection without products. Raises CollectionExists."""
         with self._write() as connection:
             if self._found(connection, name, backend_url):
@@ -58,6 +60,7 @@ class Collections(Session):
                     version=1,
                     views=[asdict(view) for view in views],
                     created_at=now(),
+                    keywords=list(keywords) or None,
                 )
             )
             made = self._found(connection, name, backend_url)
@@ -128,6 +131,12 @@ class Collections(Session):
         with self._write() as connection:
             connection.execute(sa.insert(_O).values(values))
             self._changed(connection, cid)
+
+    def set_version_views(self, cid: int, version: int, views: Sequence[ViewRow]) -> None:
+        """The same views, of which an encoder lies at another place now."""
+        here = (_O.c.collection_id == cid, _O.c.version == version)
+        with self._write() as connection:
+            connection.execute(sa.update(_O).where(*here).values(views=[asdict(view) for view in views]))
 
     def set_version_state(self, cid: int, version: int, state: VersionState) -> None:
         """One that is dropped is no longer written to; between the other states nothing changes for a writer."""

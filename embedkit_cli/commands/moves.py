@@ -1,14 +1,17 @@
-"""``copy``, ``backup`` and ``restore``: a collection at another place, and as files."""
+"""``copy``, ``backup``, ``restore``, ``import``: a collection at another place, as files, of vectors there are."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from embedkit_cli import render
-from embedkit_cli.options import AsJson, Backend, Config, collection_of, kit_of
+from embedkit_cli.options import AsJson, Backend, Config, collection_of, kit_of, pairs
+
+if TYPE_CHECKING:
+    from embedkit.types import Metric
 
 __all__ = ["register"]
 
@@ -23,6 +26,7 @@ def register(app: typer.Typer) -> None:
     app.command()(copy)
     app.command()(backup)
     app.command()(restore)
+    app.command("import")(import_vectors)
 
 
 def copy(
@@ -94,3 +98,70 @@ def restore(
         return
     vectors = ", ".join(f"{count:,} vectors of {view!r}" for view, count in report.vectors.items())
     render.note(f"{report.products:,} products of {report.collection!r} with {vectors}, compared with the backup.")
+
+
+def import_vectors(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A .parquet or .npy file, a FAISS index, a folder of clip-retrieval (img_emb/, metadata/), or a "
+            "Milvus URL with --from."
+        ),
+    ],
+    collection: Annotated[str, typer.Option("--collection", "-c", help="Name of the new collection.", metavar="NAME")],
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", help="Whose vectors they are: an .npy of ids, a .csv, a .parquet.", show_default=False),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", help="The encoder that made them; without one, vectors ask.", show_default=False),
+    ] = None,
+    view: Annotated[str, typer.Option("--view", help="What the view is to be called.")] = "image",
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map", help="Which column is what: key=, image=, title=, attributes=a,b.", metavar="FIELD=COLUMN"
+        ),
+    ] = None,
+    vectors: Annotated[
+        str | None, typer.Option("--vectors", help="Column or field that holds them.", show_default=False)
+    ] = None,
+    from_collection: Annotated[
+        str | None, typer.Option("--from", help="Collection of the Milvus.", metavar="NAME", show_default=False)
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="cosine, ip, l2, hamming.", show_default="cosine, or the index's")
+    ] = None,
+    index: Annotated[str, typer.Option("--index", help="Index of the new collection.")] = "flat",
+    config: Config = None,
+    backend: Backend = None,
+    json_only: AsJson = False,
+) -> None:
+    """Make a collection of vectors that you have already; nothing is encoded."""
+    known: dict[str, Metric] = {"cosine": "cosine", "ip": "ip", "l2": "l2", "hamming": "hamming"}
+    if metric is not None and metric not in known:
+        raise typer.BadParameter(f"{metric!r} is no metric; known: {', '.join(known)}", param_hint="--metric")
+    with kit_of(config, backend) as kit, render.progress_bar("import", quiet=json_only) as progress:
+        report = kit.import_vectors(
+            source,
+            collection=collection,
+            keys=keys,
+            map=pairs(mapping, "--map"),
+            vectors=vectors,
+            from_collection=from_collection,
+            view=view,
+            encoder=encoder,
+            metric=known[metric] if metric else None,
+            index=index,
+            progress=progress,
+        )
+    if json_only:
+        render.as_json(report.as_dict())
+        return
+    for warning in report.warnings:
+        render.note(f"warning: {warning}")
+    by = f"by {report.encoder}" if report.encoder else "of no encoder: search by vector or product"
+    render.note(
+        f"{report.imported + report.skipped:,} vectors of {report.dim} in {collection!r}, by {report.metric}, {by}"
+    )

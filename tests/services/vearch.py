@@ -74,6 +74,3 @@ def vearch_server(folder: Path, *arguments: str, password: str = "") -> Iterator
         yield server
     finally:
         server.kill()
-
-
-

@@ -31,7 +31,13 @@ def test_no_row_that_passes_is_left_out(where, columns):
 
 
 def test_what_conditions_joined_by_and_can_say_is_exact():
-    for where in ("brand == 'acme' and not color == 'red'", "a in [1, 2] or b == true", "a is null", "a != 3", "not a in [1]"):
+    for where in (
+        "brand == 'acme' and not color == 'red'",
+        "a in [1, 2] or b == true",
+        "a is null",
+        "a != 3",
+        "not a in [1]",
+    ):
         assert push(parse_filter(where)).exact, where
     for where in ("price < 80", "title like 'a%'", "not price < 80", "(a == 1 and b == 2) or c == 3"):
         assert not push(parse_filter(where)).exact, where

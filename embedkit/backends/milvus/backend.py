@@ -74,6 +74,11 @@ class MilvusBackend(VectorBackend):
         self._written = -_SETTLED
         self._lock = threading.Lock()
 
+    @property
+    def client(self) -> Any:
+        """The driver's own, for what the contract does not know: collections that embedkit has not made."""
+        return self._client
+
     # -- collections ---------------------------------------------------------------------------
 
     def _spec(self, name: str) -> CollectionSpec:
@@ -327,5 +332,3 @@ class MilvusBackend(VectorBackend):
                 client.close()
                 if self._at_close is not None:
                     self._at_close()
-
-

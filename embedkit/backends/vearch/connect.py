@@ -73,7 +73,9 @@ def _session(url: BackendUrl, options: BackendOptions) -> Any:
         if file and not Path(file).is_file():
             raise ConfigError(f"backend_options.{name} names the file {file!r}, which is not there")
     if options.tls_server_name:
-        raise ConfigError("backend_options.tls_server_name means nothing to Vearch; name the host as its certificate does")
+        raise ConfigError(
+            "backend_options.tls_server_name means nothing to Vearch; name the host as its certificate does"
+        )
     if options.tls_ca:
         session.verify = options.tls_ca
     if options.tls_cert:

@@ -43,7 +43,9 @@ class Names:
         if name.startswith("_"):
             raise ConfigError(f"{name!r} cannot name a collection in Vearch, whose names start with a letter")
         if collection_of(name) != name:
-            raise ConfigError(f"{name!r} cannot name a collection in Vearch: rebuilt ones end like this; choose another")
+            raise ConfigError(
+                f"{name!r} cannot name a collection in Vearch: rebuilt ones end like this; choose another"
+            )
 
     def alias(self, name: str) -> str:
         """What an alias, or a rebuilt collection, is called in Vearch."""

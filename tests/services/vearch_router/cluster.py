@@ -49,9 +49,7 @@ class Space:
     def __init__(self, folder: Path, body: dict[str, Any]) -> None:
         self.body = body
         self.fields = {field["name"]: field for field in body["fields"]}
-        self.partitions = [
-            Partition(folder / str(number), body["fields"]) for number in range(body["partition_num"])
-        ]
+        self.partitions = [Partition(folder / str(number), body["fields"]) for number in range(body["partition_num"])]
 
     @property
     def vector(self) -> dict[str, Any]:
