@@ -41,7 +41,13 @@ class VearchClient:
 
     # -- databases and spaces ------------------------------------------------------------------
 
+    def has_db(self) -> bool:
+        """Whether the database is there; the first call, which tells whether anybody answers."""
+        with translated(self.url):
+            return _unless_unknown(lambda: self._rest._get_db_detail(self.db)) is not None
+
     def dbs(self) -> list[str]:
+        """Their names, which not every user may see."""
         with translated(self.url):
             return sorted(db["name"] for db in self._rest._list_db().data or [])
 

@@ -37,11 +37,10 @@ def connect(url: BackendUrl, options: BackendOptions) -> Any:
     client.s.close()
     client.s = _session(url, options)
     calls = VearchClient(client, url.path, url.safe)
-    known = calls.dbs()
-    if url.path not in known:
+    if not calls.has_db():
         raise ConfigError(
-            f"Vearch at {url.safe} has no database {url.path!r} (it has: {', '.join(known) or 'none'}); choose one, or "
-            f"make it: curl -X POST {host}/dbs/{url.path}"
+            f"Vearch at {url.safe} has no database {url.path!r} (it has: {', '.join(calls.dbs()) or 'none'}); choose "
+            f"one, or make it: curl -X POST {host}/dbs/{url.path}"
         )
     return VearchBackend(calls, options)
 

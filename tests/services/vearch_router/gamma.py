@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import vearch
-from answer import hits_of
+from answer import fields_of, hits_of
 
 TRAINED_TYPES = ("BINARYIVF", "IVFFLAT", "IVFPQ")
 _POINTS = 39  # rows for a centroid to be trained on, as in faiss
@@ -31,6 +31,7 @@ _NUMBERS = {vearch.dataType.INT: np.int32, vearch.dataType.LONG: np.int64, vearc
 _BETWEEN_ITEMS = "\001"
 _WIDEST = 1e30
 _LEAST_ANSWER = 8  # bytes
+_LENGTH = 4  # bytes that tell it, before a vector
 
 
 class Table:
@@ -123,12 +124,11 @@ class Table:
 
     def get(self, keys: list[str]) -> list[dict[str, Any]]:
         """The documents that are there, with their vectors."""
-        found = [self._engine.get_doc_by_id(key) for key in keys if key in self._keys]
-        return [{name: self._json(name, value) for name, value in one.items()} for one in found]
+        engine = self._engine.c_engine
+        found = [_copied(vearch.swigGetDocByID(engine, key, len(key.encode()))) for key in keys if key in self._keys]
+        return [self._document(fields_of(raw)) for raw in found]
 
     def _json(self, name: str, value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return value.tolist()
         if self.fields.get(name, {}).get("type") == "stringArray":
             return value.split(_BETWEEN_ITEMS)
         return value.item() if isinstance(value, np.generic) else value
@@ -187,10 +187,7 @@ class Table:
     def _request(self, request: Any) -> list[list[tuple[dict[str, Any], float]]]:
         buffer = np.array(request.serialize())
         out = vearch.swigSearch(self._engine.c_engine, vearch.swig_ptr(buffer), len(buffer))
-        copy = np.empty(out.size(), np.uint8)
-        if copy.size:
-            vearch.memcpy(vearch.swig_ptr(copy), vearch.swigGetVectorPtr(out), copy.nbytes)
-        raw = copy.tobytes()
+        raw = _copied(out)
         if len(raw) < _LEAST_ANSWER:  # the engine says no more than that it failed, or that no row passes the filters
             if request.vec_fields and self.index["type"] in TRAINED_TYPES and not self.status()["index_num"]:
                 raise LookupError("index not trained!")
@@ -200,6 +197,10 @@ class Table:
     def _document(self, fields: dict[str, bytes]) -> dict[str, Any]:
         document: dict[str, Any] = {}
         for name, raw in fields.items():
+            if name == self.vector["name"]:
+                numbers = np.uint8 if self._engine.gamma_table.is_binaryivf else np.float32
+                document[name] = np.frombuffer(raw, numbers, offset=_LENGTH).tolist()
+                continue
             kind = vearch.dataType.STRING if name == "_id" else _SCALARS[self.fields[name]["type"]]
             text = kind == vearch.dataType.STRING
             value = raw.decode() if text else np.frombuffer(raw, _NUMBERS.get(kind, np.float64))[0]
@@ -215,3 +216,11 @@ class Table:
             "index_num": status["min_indexed_num"],
             "index_status": status["index_status"],
         }
+
+
+def _copied(out: Any) -> bytes:
+    """A buffer of the engine's, which lets it go with the object that holds it."""
+    copy = np.empty(out.size(), np.uint8)
+    if copy.size:
+        vearch.memcpy(vearch.swig_ptr(copy), vearch.swigGetVectorPtr(out), copy.nbytes)
+    return copy.tobytes()
