@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts, RunRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
-    from embedkit.search.duplicates import DuplicateReport
+    from embedkit.search.duplicates import Comparing, DuplicateReport
     from embedkit.search.query import Asked
     from embedkit.search.wanted import Fusion
 
@@ -365,7 +365,12 @@ class Collection(Living):
         )
 
     def dedup(
-        self, *, threshold: float = 0.95, view: str | None = None, where: Filter | str | None = None
+        self,
+        *,
+        threshold: float = 0.95,
+        view: str | None = None,
+        where: Filter | str | None = None,
+        progress: Callable[[Comparing], None] | None = None,
     ) -> DuplicateReport:
         """Near-duplicates by their vectors, in groups, and which of each to keep. Nothing is deleted.
 
@@ -382,8 +387,9 @@ class Collection(Living):
         row, resources = self._existing(), self._resources
         chosen = named_view(row, view) if view else row.views[0]
         return find_duplicates(
-            resources.store, resources.backend, row, chosen, threshold=float(threshold), where=as_filter(where)
-        )
+            resources.store, resources.backend, row, chosen, threshold=float(threshold), where=as_filter(where),
+            progress=progress,
+        )  # fmt: skip
 
     def cluster(
         self, k: int, *, view: str | None = None, where: Filter | str | None = None, labels: str | None = None

@@ -42,14 +42,16 @@ def milvus_server_url(milvus_process):
 
 
 @pytest.fixture(scope="session")
-def vearch_url(tmp_path_factory):
-    """A router over the Gamma engine; or the cluster of EMBEDKIT_TEST_VEARCH_URL, in a database kept for tests."""
-    live = os.environ.get("EMBEDKIT_TEST_VEARCH_URL")
-    if live:
-        yield live
-        return
+def vearch_process(tmp_path_factory):
+    """A router over the Gamma engine."""
     with vearch_server(tmp_path_factory.mktemp("vearch")) as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture(scope="session")
+def vearch_url(request):
+    """Its URL; or that of the cluster of EMBEDKIT_TEST_VEARCH_URL, in a database kept for tests."""
+    return os.environ.get("EMBEDKIT_TEST_VEARCH_URL") or request.getfixturevalue("vearch_process").url
 
 
 @pytest.fixture(scope="session")

@@ -193,6 +193,7 @@ def _write_manifest(draft: Path, row: CollectionRow, counts: Mapping[str, int]) 
         "products": counts[""],
         "vectors": {view.name: counts[view.name] for view in row.views},
         "views": [asdict(view) for view in row.views],
+        "keywords": list(row.keywords),
         "files": {_ROWS: {"bytes": (draft / _ROWS).stat().st_size, "sha256": _sha256(draft / _ROWS)}},
     }
     (draft / _MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -221,7 +222,7 @@ def restore(
     manifest, views = _read_manifest(folder)
     name = name or str(manifest["collection"])
     source = f"backup {manifest['files'][_ROWS]['sha256'][:16]}"
-    row = _made(resources, name, new_views(name, views, index), source)
+    row = _made(resources, name, new_views(name, views, index), manifest.get("keywords", ()), source)
     run = store.start_run(row.id, source=source, source_fingerprint=None)
     target = Target(store, resources.backend, row, {})
     try:
@@ -245,13 +246,15 @@ def restore(
     )
 
 
-def _made(resources: Resources, name: str, views: tuple[ViewRow, ...], source: str) -> CollectionRow:
+def _made(
+    resources: Resources, name: str, views: tuple[ViewRow, ...], keywords: Sequence[str], source: str
+) -> CollectionRow:
     """The collection to restore into: a new one, or what a killed restore of the same backup has left."""
     store = resources.store
     found = store.find_collection(name, resources.backend_url)
     if found is None:
         ensure_physical(resources, views, None)
-        return store.create_collection(name, backend_url=resources.backend_url, views=views)
+        return store.create_collection(name, backend_url=resources.backend_url, views=views, keywords=keywords)
     for new in views:
         for old in found.views:
             if old.name == new.name and (old.dim, old.kind) != (new.dim, new.kind):

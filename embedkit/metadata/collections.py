@@ -46,7 +46,9 @@ def _with_others(connection: sa.Connection, row: CollectionRow) -> CollectionRow
 class Collections(Session):
     """Collections; one is known by its name and its backend's place together."""
 
-    def create_collection(self, name: str, *, backend_url: str, views: Sequence[ViewRow]) -> CollectionRow:
+    def create_collection(
+        self, name: str, *, backend_url: str, views: Sequence[ViewRow], keywords: Sequence[str] = ()
+    ) -> CollectionRow:
         """Add a collection without products. Raises CollectionExists."""
         with self._write() as connection:
             if self._found(connection, name, backend_url):
@@ -58,6 +60,7 @@ class Collections(Session):
                     version=1,
                     views=[asdict(view) for view in views],
                     created_at=now(),
+                    keywords=list(keywords) or None,
                 )
             )
             made = self._found(connection, name, backend_url)

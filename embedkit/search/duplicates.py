@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,21 @@ from embedkit.types import Hit
 if TYPE_CHECKING:
     from embedkit.types import IdArray, VectorArray
 
-__all__ = ["DuplicateGroup", "DuplicateReport", "components", "find_duplicates"]
+__all__ = ["Comparing", "DuplicateGroup", "DuplicateReport", "components", "find_duplicates"]
 
 _BLOCK = 2_048  # rows of either side that are compared at once
 _PAIRS = 2**22  # that are held before they are joined
 _ROUNDING = 1e-6  # equal vectors have a cosine of 1 but for the last bit
+
+
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """How far a comparison is: `seen` products of `total` were held to all others."""
+
+    seen: int
+    total: int
+    failed: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +88,14 @@ def find_duplicates(
     *,
     threshold: float,
     where: Filter | None,
+    progress: Callable[[Comparing], None] | None = None,
 ) -> DuplicateReport:
     """Compare all vectors of a view by cosine similarity, of codes by that of their signs, ``1 - 2 * bits / dim``.
 
     Memory holds the vectors and one block of scores, never n × n; time grows with n².
     """
     ids, vectors = every_vector(store, backend, row, view, where)
-    roots = components(len(ids), _alike(vectors, threshold))
+    roots = components(len(ids), _alike(vectors, threshold, progress))
     order = np.argsort(roots, kind="stable")
     _, starts, counts = np.unique(roots[order], return_index=True, return_counts=True)
     groups = []
@@ -98,7 +109,9 @@ def find_duplicates(
     return DuplicateReport(view.name, threshold, len(ids), groups)
 
 
-def _alike(vectors: VectorArray, threshold: float) -> Iterator[tuple[IdArray, IdArray]]:
+def _alike(
+    vectors: VectorArray, threshold: float, progress: Callable[[Comparing], None] | None
+) -> Iterator[tuple[IdArray, IdArray]]:
     """Pairs of rows of enough likeness, each once, a few blocks at a time."""
     held: list[tuple[IdArray, IdArray]] = []
     for start in range(0, len(vectors), _BLOCK):
@@ -113,6 +126,8 @@ def _alike(vectors: VectorArray, threshold: float) -> Iterator[tuple[IdArray, Id
                 held = []
         yield _joined(held)
         held = []
+        if progress is not None:
+            progress(Comparing(start + len(rows), len(vectors)))
 
 
 def _joined(held: Sequence[tuple[IdArray, IdArray]]) -> tuple[IdArray, IdArray]:

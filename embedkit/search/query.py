@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "nearest", "search", "search_many"]
 
 _GROUPED = 4  # rows asked for each group that is wanted; twice as many each time that they do not do
+_TIED = 1_000  # rows more at most, to see all that share the last place
 _BATCH = 1_024  # queries of one question to a backend
 _BATCH_HITS = 100_000  # and hits of its answer
 
@@ -89,8 +90,8 @@ def search_many(
             result = backend.search(view.physical, cast("VectorArray", vectors), ask, wanted.where, params)
             given = np.count_nonzero(result.ids >= 0, axis=1).tolist()
             for place, count, found in zip(some, given, _hits(store, row, view, result), strict=True):
-                hits = _kept(found, asked[place], wanted)
-                if len(hits) >= wanted.reach or count < ask:  # else some rows are not live, or of one group
+                hits = _kept(_by_id(found), asked[place], wanted)
+                if count < ask or _settled(found, hits, view, wanted, ask):  # else that one is asked alone
                     answers[place] = hits[wanted.offset : wanted.reach]
     return [
         answers[place] if place in answers else search(store, backend, row, one, wanted, params)
@@ -178,13 +179,31 @@ def _by_one_vector(
         found = nearest(store, backend, row, asked.queries[0], ask, wanted.where, params)
         hits = _kept(found, asked, wanted)
         done = len(found) < ask or ask >= limit or not wanted.admits(found[-1])
-        if wanted.group_by is None or done or len(hits) >= wanted.reach:
+        if done or _settled(found, hits, asked.queries[0].view, wanted, ask):
             return hits[wanted.offset : wanted.reach]
         ask = min(limit, 2 * ask)
 
 
 def _first_ask(wanted: Wanted, backend: VectorBackend, *, without: bool) -> int:
-    return min(backend.capabilities.max_k, wanted.reach * (_GROUPED if wanted.group_by else 1) + without)
+    """One more than is wanted, to see whether the last place is shared."""
+    return min(backend.capabilities.max_k, wanted.reach * (_GROUPED if wanted.group_by else 1) + without + 1)
+
+
+def _by_id(hits: list[Hit]) -> list[Hit]:
+    """Equal scores in the order of ids: which of two equal vectors a backend gives first may depend on k."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.vector_id))
+
+
+def _settled(found: Sequence[Hit], hits: Sequence[Hit], view: ViewRow, wanted: Wanted, ask: int) -> bool:
+    """Whether no other row could stand among the hits that are wanted.
+
+    Products with the same picture share a score. All of them have to be seen, so that each has its place and pages
+    neither repeat nor lack one; not so of codes, most of which are shared, where the backend orders by id.
+    """
+    if len(hits) < wanted.reach:
+        return False
+    tied = view.metric != "hamming" and found[-1].score == hits[wanted.reach - 1].score
+    return not tied or ask >= wanted.reach + _TIED
 
 
 def nearest(
@@ -203,7 +222,7 @@ def nearest(
         result = backend.search(query.view.physical, query.vector[None, :], ask, where, params)
         found = _hits(store, row, query.view, result)[0]
         if len(found) >= k or np.count_nonzero(result.ids >= 0) < ask or ask >= limit:
-            return found[:k]
+            return _by_id(found[:k])
         ask = min(limit, 2 * ask)
 
 

@@ -57,7 +57,8 @@ def dedup(
     if delete and json_only and not yes:
         raise typer.BadParameter("--json asks nothing; give --yes to delete", param_hint="--delete")
     with collection_of(config, backend, collection) as there:
-        found = there.dedup(threshold=threshold, view=view, where=where)
+        with render.progress_bar("comparing", quiet=json_only) as bar:
+            found = there.dedup(threshold=threshold, view=view, where=where, progress=bar)
         if csv is not None:
             render.csv_file(csv, ["group", "key", "title", "similarity", "keep"], _rows_of_groups(found))
         if html is not None:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 from typer.testing import CliRunner
@@ -18,6 +18,7 @@ from embedkit.search.duplicates import components
 from embedkit_cli.app import app
 from tests.made import fill, product, unit
 
+SLOWLY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 BASE = unit(30, 24, seed=1)
 NEAR = BASE[[0, 0, 1, 2]] + 0.05 * unit(4, 24, seed=2)
 VECTORS = np.concatenate([BASE, NEAR, BASE[:1]]).astype(np.float32)
@@ -58,6 +59,7 @@ def places(hits):
     return frozenset(int(hit.key[1:]) for hit in hits)
 
 
+@SLOWLY
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20), st.integers(1, 5))
 def test_components_are_the_connected_ones(count, edges, step):
     edges = [(a % count, b % count) for a, b in edges]
@@ -78,8 +80,10 @@ def test_groups_are_the_components_of_enough_likeness(there, monkeypatch, view):
     compared = np.where(VECTORS > 0, 1.0, -1.0) if view == "code" else VECTORS.astype(float)
     lengths = np.linalg.norm(compared, axis=1, keepdims=True)
     cosine = (compared / np.where(lengths == 0, 1, lengths)) @ (compared / np.where(lengths == 0, 1, lengths)).T
-    found = there.dedup(threshold=0.9, view=view)
+    told = []
+    found = there.dedup(threshold=0.9, view=view, progress=told.append)
     assert found.compared == COUNT
+    assert [(one.seen, one.total) for one in told] == [(min(seen, COUNT), COUNT) for seen in range(4, COUNT + 4, 4)]
     right = joined(cosine >= 0.9 - 1e-6)
     assert {places([group.keep, *group.others]) for group in found.groups} == right
     assert len(right) >= 3

@@ -210,6 +210,17 @@ def test_pages_joined_are_one_long_answer(there, wish, size):
     assert len(long) >= 4
 
 
+def test_products_with_the_same_picture_have_a_place_each_on_the_pages(opened):
+    alike = fill(opened, "alike", ROWS[:40], {"image": np.repeat(IMAGES[:8], 5, axis=0)})
+    for vector in (IMAGES[3], ASK[2]):
+        long = alike.search(vector=vector, k=40)
+        pages = [alike.search(vector=vector, k=7, offset=start) for start in range(0, 40, 7)]
+        assert [hit for page in pages for hit in page] == long
+        assert len({hit.key for hit in long}) == 40
+        many = alike.search_many([Question(vector=vector)] * 3, k=7, offset=7)
+        assert [{hit.key for hit in answer} for answer in many] == [{hit.key for hit in pages[1]}] * 3
+
+
 def test_many_questions_are_answered_as_one_by_one_in_their_order(there):
     questions = [
         *(Question(vector=vector) for vector in ASK),

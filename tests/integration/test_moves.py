@@ -34,7 +34,15 @@ def filled(products, catalog):
     del rows[7]["image"]
     write_table(catalog, rows)
     products.ingest(catalog, encoder={**VIEWS, "code": "signs"})
+    products._resources.store.set_keywords(products._existing().id, ["brand"])
     return products
+
+
+def by_brand(products):
+    """What is found by the words of an attribute that was chosen for the collection."""
+    found = [(hit.key, hit.score) for hit in products.search(keywords="acme", k=3)]
+    assert found
+    return found
 
 
 @pytest.fixture
@@ -68,6 +76,7 @@ def test_from_faiss_to_milvus_and_back_key_by_key_vector_by_vector(filled, lite_
         there = kit.collection("products")
         assert equal(everything(there), before)
         assert there.search(product="p05", view="image", where="price < 50", k=1)
+        assert by_brand(there) == by_brand(filled)
         assert there.copy_to(f"faiss:///{tmp_path}/third", index="hnsw(m=8)").copied == 24
     with embedkit.connect(backend=f"faiss:///{tmp_path}/third", home=tmp_path / "home") as kit:
         assert equal(everything(kit.collection("products")), before)
@@ -123,6 +132,7 @@ def test_a_backup_restores_an_equal_collection(filled, kit, tmp_path, lite_url):
 
     assert kit.restore(tmp_path / "saved", collection="again").restored == 24
     assert equal(everything(kit.collection("again")), before)
+    assert by_brand(kit.collection("again")) == by_brand(filled)
     (found,), (wanted,) = (there.search(text="red shoe 0", k=1) for there in (kit.collection("again"), filled))
     assert (found.key, found.score) == (wanted.key, wanted.score)
     with embedkit.connect(backend=lite_url, home=tmp_path / "elsewhere") as other:

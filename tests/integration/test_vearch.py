@@ -20,7 +20,7 @@ from embedkit.errors import BackendUnavailable, CollectionNotFound, ConfigError,
 from embedkit.filters import parse_filter
 from embedkit.testing.compare import assert_same_answer
 from embedkit.testing.rows import columns_of
-from tests.services.vearch import vearch_server
+from tests.services.vearch import DB, vearch_server
 
 DIM = 16
 PASSWORD = "se:cr/et"
@@ -54,8 +54,9 @@ def vectors(count, seed=0):
 
 def fill(backends, name, count, columns=None, index="flat"):
     for one in backends:
-        able = index.partition("(")[0] in one.capabilities.index_families
-        one.create(CollectionSpec(name, DIM, "l2", index=IndexSpec.parse(index if able else "flat")))
+        spec = IndexSpec.parse(index)
+        able = spec.shape in one.capabilities.index_families
+        one.create(CollectionSpec(name, DIM, "l2", index=spec if able else IndexSpec()))
         one.upsert(name, np.arange(count), vectors(count), columns or columns_of(count))
 
 
@@ -164,13 +165,13 @@ def unreliable(port, *, lost):
     server.server_close()
 
 
-def test_a_write_whose_answer_is_lost_is_repeated_and_doubles_nothing(vearch_url, backend, name):
-    port, database = vearch_url.rpartition(":")[2].split("/")
-    with unreliable(int(port), lost=2) as (front, left):
-        behind = open_backend(f"vearch://127.0.0.1:{front}/{database}")
+def test_a_write_whose_answer_is_lost_is_repeated_and_doubles_nothing(vearch_process, name):
+    with unreliable(vearch_process.port, lost=2) as (front, left):
+        behind = open_backend(f"vearch://127.0.0.1:{front}/{DB}")
         fill([behind], name, 20)
         assert left == [0]
         assert behind.count(name) == 20
+        behind.drop(name)
         behind.close()
 
 
@@ -208,8 +209,8 @@ def test_a_collection_over_two_partitions_answers_as_one(vearch_url, oracle, nam
         backend.close()
 
 
-def test_more_replicas_than_servers_are_refused_in_the_servers_words(vearch_url, name):
-    backend = open_backend(vearch_url, BackendOptions(replicas=3))
+def test_more_replicas_than_servers_are_refused_in_the_servers_words(vearch_process, name):
+    backend = open_backend(vearch_process.url, BackendOptions(replicas=3))
     with pytest.raises(Terminal, match="need replica 3 but only has 1"):
         backend.create(CollectionSpec(name, DIM))
     backend.close()
@@ -250,20 +251,31 @@ def test_a_filter_that_few_rows_pass_finds_them_all(backend, oracle, name, monke
 
 
 def test_an_index_that_is_not_trained_yet_answers_exactly(backend, oracle, name):
+    fill([backend], name, 160, index="ivf(nlist=4)")
+    assert backend.search(name, vectors(1), 1).ids.tolist() == [[0]]
+    backend.drop(name)  # what was trained is forgotten with it
     fill([backend, oracle], name, 40, index="ivf(nlist=4)")
     for where in (None, parse_filter("price > 1")):
         assert_same_answer(backend.search(name, vectors(3), 9, where), oracle.search(name, vectors(3), 9, where))
 
 
-def test_product_quantisation_finds_most_and_rabitq_is_for_newer_clusters(backend, oracle, name):
-    fill([backend, oracle], name, 300)
-    with pytest.raises(ConfigError, match="m=5 .* does not divide 16"):
-        backend.build_index(name, IndexSpec.parse("ivfpq(nlist=4, m=5)"))
-    with pytest.raises(UnsupportedByBackend, match="index type not support: IVFRABITQ"):
-        backend.build_index(name, IndexSpec.parse("ivfrabitq(nlist=4)"))
+def test_an_index_that_the_cluster_lacks_is_refused_and_the_old_one_stays(vearch_process, name):
+    backend = open_backend(vearch_process.url)
+    fill([backend], name, 9)
+    with pytest.raises(UnsupportedByBackend, match=r"nearest it has is 'ivf'.*index type not support: IVFRABITQ"):
+        backend.build_index(name, IndexSpec.parse("ivf(nlist=4) + rabitq"))
     assert backend.describe(name).index == IndexSpec()
-    backend.build_index(name, IndexSpec.parse("ivfpq(nlist=4, m=8)"))
-    assert backend.describe(name).index == IndexSpec.parse("ivfpq(nlist=4, m=8)")
+    assert backend.search(name, vectors(1), 1).ids.tolist() == [[0]]
+    backend.drop(name)
+    backend.close()
+
+
+def test_product_quantisation_finds_most(backend, oracle, name):
+    fill([backend, oracle], name, 300)
+    with pytest.raises(ConfigError, match=r"m=5 .* does not cut the 16 dimensions"):
+        backend.build_index(name, IndexSpec.parse("ivf(nlist=4) + pq(m=5)"))
+    backend.build_index(name, IndexSpec.parse("ivf(nlist=4) + pq(m=8)"))
+    assert backend.describe(name).index == IndexSpec.parse("ivf(nlist=4) + pq(m=8)")
     found, right = (one.search(name, vectors(10), 10).ids.tolist() for one in (backend, oracle))
     assert np.mean([len(set(a) & set(b)) for a, b in zip(found, right, strict=True)]) >= 9
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedkit.search.ranks import firsts_of_groups, maximal_marginal_relevance, reciprocal_ranks
 from embedkit.types import Hit, Product
 
+SLOWLY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 KEYS = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
 
+@SLOWLY
 @given(st.lists(st.tuples(KEYS, st.floats(0, 10)), max_size=4))
 def test_reciprocal_ranks_are_summed_over_all_rankings(parts):
     rankings, weights = [ranking for ranking, _ in parts], [weight for _, weight in parts]
@@ -30,6 +32,7 @@ def hits(values):
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(-2, 2), st.sampled_from([1.0, "1", "x", "true"]))
 
 
+@SLOWLY
 @given(st.lists(st.one_of(VALUES, st.lists(VALUES, max_size=2)), max_size=12))
 def test_the_first_of_every_group_stays_and_products_without_a_value_all_stay(values):
     def same(one, other):
@@ -47,6 +50,7 @@ def test_a_key_and_a_title_group_as_they_filter():
     assert len(firsts_of_groups(hits([1, 1]), ("title",))) == 2  # no title: each stands for itself
 
 
+@SLOWLY
 @given(st.integers(1, 9), st.integers(1, 12), st.floats(0, 1), st.integers(0, 10_000))
 def test_mmr_takes_at_each_step_what_the_formula_says(count, wanted, diversity, seed):
     random = np.random.default_rng(seed)
@@ -65,6 +69,7 @@ def test_mmr_takes_at_each_step_what_the_formula_says(count, wanted, diversity, 
         assert gains[chosen] == pytest.approx(max(gains.values()))
 
 
+@SLOWLY
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=9))
 def test_without_diversity_the_order_is_that_of_relevance(relevance):
     order = maximal_marginal_relevance(np.array(relevance), lambda _: np.ones(len(relevance)), 99, diversity=0)

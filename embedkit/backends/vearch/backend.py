@@ -1,7 +1,7 @@
 """The Vearch backend, for clusters of 3.5.
 
 A collection is a space with the fields ``id`` (as a number, for scans), ``tokens`` (what filters are evaluated on, see
-`filters`), ``columns`` (JSON, as given) and one of vectors (see `layout`). Every document carries our id as its ``_id``:
+`filters`), ``columns`` (JSON, as given) and one of vectors (see `layout`). Every document carries our id as ``_id``:
 one without would get another at every try, and a repeated request would double it.
 """
 
@@ -26,6 +26,7 @@ from embedkit.backends.contract import (
     SearchResult,
     VectorBackend,
 )
+from embedkit.backends.indexes import nearest_shapes
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,
@@ -41,9 +42,15 @@ from embedkit.backends.vearch.filters import TOKENS, tokens
 from embedkit.backends.vearch.layout import layout_of
 from embedkit.backends.vearch.names import Names, collection_of
 from embedkit.backends.vearch.reading import Place, pages, rows_of_a_request
-from embedkit.backends.vearch.schema import COLUMNS, ID, schema_of, spec_of
+from embedkit.backends.vearch.schema import COLUMNS, ID, enough_of, schema_of, spec_of
 from embedkit.backends.vearch.searching import Searcher, id_token
-from embedkit.errors import BackendUnavailable, BadInput, CollectionExists, CollectionNotFound
+from embedkit.errors import (
+    BackendUnavailable,
+    BadInput,
+    CollectionExists,
+    CollectionNotFound,
+    UnsupportedByBackend,
+)
 from embedkit.filters import Filter
 from embedkit.types import Attributes
 
@@ -55,6 +62,7 @@ __all__ = ["VearchBackend"]
 T = TypeVar("T")
 _SEEN = 5.0  # seconds after which a filter surely sees a written row
 _PAUSE = 0.01
+_SHARE = 0.8  # of its part of the rows: a partition surely has so many
 
 
 class VearchBackend(VectorBackend):
@@ -80,10 +88,14 @@ class VearchBackend(VectorBackend):
     def _looked_up(self, name: str) -> tuple[Place, int]:
         """The place, and its number of rows."""
         wire, space = self._names.resolved(name)
+        place, rows = self._seen(name, wire, space)
+        self._places[name] = place
+        return place, rows
+
+    def _seen(self, name: str, wire: str, space: str) -> tuple[Place, int]:
         info = self._client.space(space, name)
         spec = spec_of(info, collection_of(space))
-        place = self._places[name] = Place(name, wire, space, spec, layout_of(spec))
-        return place, int(info["doc_num"])
+        return Place(name, wire, space, spec, layout_of(spec), enough_of(info)), int(info["doc_num"])
 
     def _on(self, name: str, work: Callable[[Place], T]) -> T:
         """Do something at a place; once more where it has moved since it was looked up."""
@@ -96,6 +108,10 @@ class VearchBackend(VectorBackend):
                 raise
             return work(now)
 
+    def _forget(self) -> None:
+        self._places.clear()
+        self._searcher.forget()
+
     def create(self, spec: CollectionSpec) -> None:
         wanted = checked_spec(spec, CAPABILITIES)
         self._names.check(wanted.name)
@@ -103,21 +119,33 @@ class VearchBackend(VectorBackend):
         with self._writing:
             if wanted.name in self.list() or self._client.alias(self._names.alias(wanted.name)):
                 raise CollectionExists(f"Vearch at {self.url} already has a collection {wanted.name!r}")
-            self._client.create_space(schema, wanted.name)
-        self._places.clear()
+            self._make(schema, wanted)
+            self._forget()
 
     def _schema(self, spec: CollectionSpec, space: str, rows: int = 0) -> object:
         partitions, replicas = self._options.partitions, self._options.replicas
-        return schema_of(spec, space, partitions=partitions, replicas=replicas, rows=rows // partitions)
+        alike = rows if partitions == 1 else int(_SHARE * rows / partitions)
+        return schema_of(spec, space, partitions=partitions, replicas=replicas, rows=alike)
+
+    def _make(self, schema: object, spec: CollectionSpec) -> None:
+        """Make a space; a cluster may be too old for its index."""
+        try:
+            self._client.create_space(schema, spec.name)
+        except UnsupportedByBackend as error:
+            always = set(CAPABILITIES.index_families) - set(CAPABILITIES.optional_families)
+            near = " or ".join(map(repr, nearest_shapes(spec.index.shape, sorted(always))))
+            raise UnsupportedByBackend(
+                "vearch", f"build the index {spec.index.shape!r} at {self.url} (the nearest it has is {near}): {error}"
+            ) from error
 
     def drop(self, name: str) -> None:
         with self._writing:
-            self._places.clear()
             spaces = self._names.spaces_of(name)
             for alias in self._names.aliases_to(spaces):
                 self._client.drop_alias(alias)
             for space in spaces:
                 self._client.drop_space(space)
+            self._forget()
 
     def list(self) -> tuple[str, ...]:
         return self._names.collections()
@@ -235,9 +263,9 @@ class VearchBackend(VectorBackend):
             schema = self._schema(wanted, space, rows)
             for left in set(self._names.spaces_of(old.spec.name)) - {old.space}:
                 self._client.drop_space(left)
-            self._client.create_space(schema, name)
+            self._make(schema, wanted)
             try:
-                new = Place(name, space, space, wanted, layout_of(wanted))
+                new, _ = self._seen(name, space, space)
                 self._copy(old, new)
                 self._wait_until_built(new)
             except BaseException:
@@ -246,7 +274,7 @@ class VearchBackend(VectorBackend):
             for alias in {self._names.alias(old.spec.name), *self._names.aliases_to([old.space])}:
                 self._names.point(alias, space)
             self._client.drop_space(old.space)
-            self._places.clear()
+            self._forget()
 
     def _copy(self, old: Place, new: Place) -> None:
         for page in pages(self._client, old, [], [COLUMNS, old.layout.field]):
@@ -274,7 +302,7 @@ class VearchBackend(VectorBackend):
             if alias in self.list():
                 raise BadInput(f"{alias!r} is a collection; an alias needs a name of its own")
             self._names.point(self._names.alias(alias), place.space)
-            self._places.clear()
+            self._forget()
 
     def close(self) -> None:
         self._client.close()

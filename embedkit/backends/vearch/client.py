@@ -20,7 +20,7 @@ MOST_IDS = 499  # of one request
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``field operator value``: ``IN`` and ``NOT IN`` with texts, comparisons with a number. Conditions hold together."""
+    """``field operator value``: ``IN`` and ``NOT IN`` with texts, comparisons with a number. All must hold."""
 
     field: str
     operator: str
@@ -52,7 +52,8 @@ class VearchClient:
     def space(self, space: str, name: str) -> dict[str, Any]:
         """The info of a space, with the state of its partitions. `name`: what an error calls it."""
         with translated(self.url, name):
-            return self._data("GET", f"/dbs/{quote(self.db)}/spaces/{quote(space)}?detail=true")
+            info: dict[str, Any] = self._data("GET", f"/dbs/{quote(self.db)}/spaces/{quote(space)}?detail=true")
+            return info
 
     def create_space(self, schema: Any, name: str) -> None:
         """Make a space of a ``vearch.schema.space.SpaceSchema``. Raises CollectionExists, UnsupportedByBackend."""

@@ -112,7 +112,7 @@ def _of_refusal(url: str, name: str, error: Refusal) -> EmbedkitError:
     if error.taken_name and name:
         return CollectionExists(f"Vearch at {url} already has a collection {name!r}")
     if "index type not support" in error.message:
-        return UnsupportedByBackend("vearch", f"build this index: the cluster at {url} says {error.message!r}")
+        return UnsupportedByBackend("vearch", f"do that, and says {error.message!r}")
     if _FULL.search(error.message):
         return DiskFull(f"The disk of Vearch at {url} is full; free some space and run the same command again")
     if error.transient:

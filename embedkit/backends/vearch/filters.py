@@ -2,8 +2,8 @@
 
 A space of Vearch has fixed fields, and attributes have none. So every row has a field of texts, where each attribute
 leaves two tokens: that it is there, and what it is. ``{"price": 12, "sizes": {"eu": 42}}`` leaves tokens for *price is
-there*, *price is the number 12*, *sizes is there*, *sizes.eu is there*, *sizes.eu is the number 42*. They are hashed, 72
-bits each, since an indexed text holds 1,024 bytes. A row with more than fit has a mark instead (`PARTIAL`).
+there*, *price is the number 12*, *sizes is there*, *sizes.eu is there*, *sizes.eu is the number 42*. They are hashed,
+72 bits each, since an indexed text holds 1,024 bytes. A row with more than fit has a mark instead (`PARTIAL`).
 
 What conditions joined by AND cannot say is left out of them, and every hit is checked against its columns. So a
 condition need only admit all that the filter admits; ``exact`` says that it admits little else.

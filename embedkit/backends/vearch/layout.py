@@ -20,7 +20,7 @@ __all__ = ["LAYOUTS", "Layout", "layout_of"]
 class Layout:
     """Floats as they are. The name of the field is the mark of the layout.
 
-    `metrics`: Vearch's names, by ours; `indexes`: index types, by our families.
+    `metrics`: Vearch's names, by ours; `indexes`: index types, by our shapes.
     """
 
     kind: VectorKind = "float"
@@ -30,8 +30,8 @@ class Layout:
         "flat": "FLAT",
         "hnsw": "HNSW",
         "ivf": "IVFFLAT",
-        "ivfpq": "IVFPQ",
-        "ivfrabitq": "IVFRABITQ",
+        "ivf + pq": "IVFPQ",
+        "ivf + rabitq": "IVFRABITQ",
     }
 
     def given(self, rows: VectorArray, spec: CollectionSpec) -> list[list[Any]]:
@@ -101,4 +101,4 @@ LAYOUTS = (_FLOATS, _SIGNS, _CODES)
 
 def layout_of(spec: CollectionSpec) -> Layout:
     """The layout of a collection, which its kind and its index decide."""
-    return next(one for one in LAYOUTS if one.kind == spec.kind and spec.index.family in one.indexes)
+    return next(one for one in LAYOUTS if one.kind == spec.kind and spec.index.shape in one.indexes)

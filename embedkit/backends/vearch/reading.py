@@ -19,13 +19,17 @@ _MOST = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a name stands for. `name`: as it was asked for; `wire`: for the document API; `space`: behind it now."""
+    """What a name stands for. `name`: as it was asked for; `wire`: for the document API; `space`: behind it now.
+
+    `enough`: rows of a partition from which on its index is trained, 0 for one that learns nothing.
+    """
 
     name: str
     wire: str
     space: str
     spec: CollectionSpec
     layout: Layout
+    enough: int
 
 
 def rows_of_a_request(spec: CollectionSpec) -> int:

@@ -17,7 +17,7 @@ from embedkit.backends.oracle.backend import OracleBackend
 from embedkit.backends.vearch.client import Condition, Document, VearchClient
 from embedkit.backends.vearch.filters import TOKENS, Pushed, push
 from embedkit.backends.vearch.reading import Place, pages
-from embedkit.backends.vearch.schema import COLUMNS, TRAINED, index_params
+from embedkit.backends.vearch.schema import COLUMNS, knobs
 from embedkit.filters import Filter
 from embedkit.matching import matches
 
@@ -33,7 +33,6 @@ _AMONG = 5_000  # ids of one condition
 _SETTLED = 10.0  # seconds after which an index surely knows what was written
 _PAUSE = 0.05
 _NEAR = 1e-3  # of what a vector scores for itself
-_LOSSY = ("ivfpq", "ivfrabitq")
 
 
 def id_token(row: int) -> str:
@@ -56,11 +55,17 @@ class Searcher:
             with self._lock:
                 self._written[place.space] = (int(ids[-1]), rows[-1])
 
+    def forget(self) -> None:
+        """Spaces have been made or dropped: a name may stand for another one."""
+        with self._lock:
+            self._trained.clear()
+            self._written.clear()
+
     def search(
         self, place: Place, queries: VectorArray, k: int, where: Filter | None, params: SearchParams | None
     ) -> SearchResult:
         """The k nearest rows of each query among those that `where` admits."""
-        if place.spec.index.family in TRAINED and not self._is_trained(place):
+        if place.enough and not self._is_trained(place):
             return self._untrained(place, queries, k, where)
         self._settle(place)
         if where is None:
@@ -147,7 +152,7 @@ class Searcher:
                 ["_id", *fields],
                 place.name,
                 brute=brute or place.spec.index.family == "flat",
-                params=_knobs(place, params, limit),
+                params=knobs(place.spec, params, limit),
             )
             found += answer or [[] for _ in part]
         return found
@@ -174,9 +179,8 @@ class Searcher:
 
     def caught_up(self, place: Place) -> bool:
         """Whether the index knows every row of the partitions that have enough of them to be trained on."""
-        enough = index_params(place.spec).get("training_threshold", 0)
         return all(
-            part["index_num"] > part["max_docid"] or part["doc_num"] < max(enough, 1)
+            part["index_num"] > part["max_docid"] or part["doc_num"] < max(place.enough, 1)
             for part in self._partitions(place)
         )
 
@@ -210,17 +214,5 @@ class Searcher:
         for hit in hits:
             if int(hit["_id"]) == row:
                 near = abs(float(hit["_score"]) - own) <= _NEAR * max(1.0, abs(own))
-                return near or place.spec.index.family in _LOSSY
+                return near or place.spec.index.codes is not None
         return not self._client.get(place.wire, [str(row)], [COLUMNS], place.name)  # deleted meanwhile
-
-
-def _knobs(place: Place, params: SearchParams | None, limit: int) -> dict[str, Any]:
-    family, native = place.spec.index.family, index_params(place.spec)
-    knobs: dict[str, Any] = {"metric_type": native["metric_type"]}
-    if family == "hnsw":
-        knobs["efSearch"] = max((params and params.ef) or 64, limit)
-    if family in TRAINED:
-        knobs["nprobe"] = min((params and params.nprobe) or 32, native["ncentroids"])
-    if family in _LOSSY:
-        knobs["recall_num"] = max(100, 4 * limit)  # so many are compared by their vectors
-    return knobs

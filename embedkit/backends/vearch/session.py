@@ -40,7 +40,7 @@ class VearchSession(requests.Session):
         for scheme in ("http://", "https://"):
             self.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=_POOL))
 
-    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:  # noqa: D102
+    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs["auth"] = self._credentials  # instead of root, which the client always names
 
         def send(seconds: float) -> requests.Response:

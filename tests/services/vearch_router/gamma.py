@@ -1,8 +1,8 @@
-"""One table in the Gamma engine of the package ``vearch`` 3.3.2, and a log of its writes, which a cluster keeps by raft.
+"""One table in the Gamma engine of the package ``vearch`` 3.3.2, and a log of its writes, in place of a cluster's raft.
 
 The engine does what it does in a partition server of that release. Its Python wrapper refuses BINARYIVF, and its quick
 way in takes floats only, so tables are put together here and requests go in as flatbuffers, which the engine takes.
-Two things lag behind a write, here as there: the scalar index by milliseconds, an index that is no FLAT by up to a second.
+Two things lag behind a write, here as there: the scalar index by milliseconds, an index by up to a second.
 """
 
 from __future__ import annotations
