@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 from embedkit.errors import EmbedkitError, Terminal, Transient
 
 if TYPE_CHECKING:
+    from embedkit.backends.indexes import IndexSpec, SearchParams
     from embedkit.collection import Collection, Status
     from embedkit.filters import F, parse_filter
     from embedkit.ingest.report import IngestReport, Progress
     from embedkit.ingest.verify import VerifyReport
     from embedkit.kit import (
         Kit,
+        advise_indexes,
         check_dataset,
         connect,
         describe_encoder,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
         list_encoders,
     )
     from embedkit.search.advise import Advice, CodeAdvice
+    from embedkit.search.measure import Tuning
+    from embedkit.search.rules import IndexAdvice, Point, SpecAdvice
+    from embedkit.search.state import IndexState
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
@@ -48,15 +53,23 @@ _LAZY = {
     "EvaluationReport": "training.evaluation.evaluate",
     "F": "filters",
     "Hit": "types",
+    "IndexAdvice": "search.rules",
+    "IndexSpec": "backends.indexes",
+    "IndexState": "search.state",
     "IngestReport": "ingest.report",
     "Kit": "kit",
+    "Point": "search.rules",
     "Product": "types",
     "Progress": "ingest.report",
+    "SearchParams": "backends.indexes",
+    "SpecAdvice": "search.rules",
     "Status": "collection",
     "TrainingProgress": "training.report",
     "TrainingRecipe": "training.recipe",
     "TrainingReport": "training.report",
+    "Tuning": "search.measure",
     "VerifyReport": "ingest.verify",
+    "advise_indexes": "kit",
     "check_dataset": "kit",
     "connect": "kit",
     "describe_encoder": "kit",
@@ -82,18 +95,26 @@ __all__ = [
     "EvaluationReport",
     "F",
     "Hit",
+    "IndexAdvice",
+    "IndexSpec",
+    "IndexState",
     "IngestReport",
     "Kit",
+    "Point",
     "Product",
     "Progress",
+    "SearchParams",
+    "SpecAdvice",
     "Status",
     "Terminal",
     "TrainingProgress",
     "TrainingRecipe",
     "TrainingReport",
     "Transient",
+    "Tuning",
     "VerifyReport",
     "__version__",
+    "advise_indexes",
     "check_dataset",
     "connect",
     "describe_encoder",

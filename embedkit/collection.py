@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
+    from embedkit.backends.contract import IndexSpec, SearchParams
     from embedkit.encoders.contract import Encoder
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
     from embedkit.resources import Resources
     from embedkit.search.advise import Advice
+    from embedkit.search.measure import Tuning
+    from embedkit.search.rules import IndexAdvice
+    from embedkit.search.state import IndexState
 
 __all__ = ["Collection", "Status", "check_name"]
 
@@ -166,6 +170,7 @@ class Collection:
         weights: Mapping[str, float] | None = None,
         rerank: str | None = None,
         candidates: int | None = None,
+        params: SearchParams | Mapping[str, int] | None = None,
     ) -> list[Hit]:
         """The k most similar products, best first.
 
@@ -179,11 +184,14 @@ class Collection:
         `rerank`: a second view, whose exact scores put the nearest products of the first in order, as when codes are
         searched and floats decide. `candidates`: how many of the first; 10 for each of k, and 100 or more, if unset.
 
+        `params`: how far the index looks, such as ``{"ef": 128}`` or ``{"nprobe": 32}``, over what `tune` has found;
+        one that means nothing to the indexes that are searched is an error.
+
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound.
         """
         from embedkit.questions import Questions
-        from embedkit.search.query import search
+        from embedkit.search.query import checked_params, search
 
         row, resources = self._existing(), self._resources
         if product is not None:
@@ -191,13 +199,15 @@ class Collection:
         questions = Questions(
             resources, row, image=image, sketch=sketch, text=text, vector=vector, product=product, weights=weights
         )
+        queries = questions.queries(view, but=rerank)
         return search(
             resources.store,
             resources.backend,
             row,
-            questions.queries(view, but=rerank),
+            queries,
             k=k,
             where=as_filter(where),
+            params=checked_params(params, queries, resources.backend.capabilities),
             without=product,
             again=questions.again(rerank, view) if rerank is not None else None,
             candidates=candidates,
@@ -250,7 +260,96 @@ class Collection:
 
         return verify(self._target(self._existing()), repair=repair)
 
+    # -- the index -----------------------------------------------------------------------------
+
+    def index(self, *, view: str | None = None) -> IndexState:
+        """The index of a view, the first one if unset: what it is, how far it has come, what searches ask with."""
+        from embedkit.search.state import index_state
+
+        row = self._existing()
+        return index_state(self._resources.backend, named_view(row, view) if view else row.views[0])
+
+    def build_index(self, spec: IndexSpec | str, *, view: str | None = None) -> IndexState:
+        """Build another index over a view, or over every view of the kind it is for; searches go on meanwhile.
+
+        `spec`: as text, ``hnsw(m=32)`` or ``ivf(nlist=auto) + pq(m=16) + refine(flat)``. Rows that come later are
+        scanned exactly beside it, until they are many; then they are added. Raises BadInput, ConfigError,
+        UnsupportedByBackend, naming what is nearest.
+        """
+        from embedkit.backends.indexes import IndexSpec
+        from embedkit.search.state import rebuilt
+
+        row, resources = self._existing(), self._resources
+        check_kind(spec, IndexSpec | str, "An index is a spec or its text")
+        parsed = spec if isinstance(spec, IndexSpec) else IndexSpec.parse(spec)
+        first = named_view(row, view) if view else row.views[0]
+        views = [first] if view else [one for one in row.views if one.kind == first.kind]
+        rebuilt(resources.store, resources.backend, row, views, parsed)
+        self._row = None
+        return self.index(view=first.name)
+
+    def tune(
+        self,
+        *,
+        recall: float = 0.95,
+        k: int = 10,
+        queries: int = 500,
+        view: str | None = None,
+        keep: bool = True,
+    ) -> Tuning:
+        """Find the cheapest parameters by which the index finds a share of the k nearest; searches then ask with them.
+
+        Measured by `queries` of the collection's own vectors against an exact scan of all of them. `keep` false leaves
+        searches as they are. Raises BadInput.
+        """
+        from embedkit.search.measure import tuned
+        from embedkit.search.state import keep_knobs
+
+        _check_share(recall, k=k, queries=queries)
+        row, resources = self._existing(), self._resources
+        chosen = named_view(row, view) if view else row.views[0]
+        found = tuned(resources.store, resources.backend, row, chosen, recall=recall, k=k, queries=queries)
+        if keep and found.chosen is not None:
+            keep_knobs(resources.store, row, chosen, found.chosen.params)
+            self._row = None
+        return found
+
     def advise(
+        self,
+        *,
+        view: str | None = None,
+        recall: float = 0.95,
+        memory: int | str | None = None,
+        latency: float | None = None,
+        k: int = 10,
+        sample: int = 20_000,
+        queries: int = 500,
+    ) -> IndexAdvice:
+        """Which indexes would do for `view`, the first of floats if unset: each built over a sample, and measured.
+
+        `queries` vectors ask for their `k` nearest among `sample` others, whose exact neighbours are known; `recall` is
+        the share of these that is wanted. `memory`: bytes, or text such as ``2GB``. `latency`: milliseconds of a query.
+        Raises BadInput, CollectionNotFound.
+        """
+        from embedkit.search.measure import measured_advice
+        from embedkit.search.rules import parse_bytes
+
+        _check_share(recall, k=k, sample=sample, queries=queries)
+        row, resources = self._existing(), self._resources
+        return measured_advice(
+            resources.store,
+            resources.backend,
+            row,
+            _of_floats(row, view),
+            recall=recall,
+            memory=None if memory is None else parse_bytes(memory),
+            latency=latency,
+            k=k,
+            sample=sample,
+            queries=queries,
+        )
+
+    def advise_codes(
         self,
         *,
         view: str | None = None,
@@ -266,19 +365,14 @@ class Collection:
         """
         from embedkit.search.advise import advise_codes
 
-        check_kind(recall, Real, "recall is a share")
-        if not 0 < recall <= 1:
-            raise BadInput(f"recall={recall} is not a share; give more than 0 and at most 1")
-        for name, value in (("k", k), ("sample", sample), ("queries", queries)):
-            check_kind(value, Integral, f"{name} is a whole number")
-            if value < 1:
-                raise BadInput(f"{name}={value} is not a number of vectors; give 1 or more")
-        row = self._existing()
-        chosen = named_view(row, view) if view else next((v for v in row.views if v.kind == "float"), row.views[0])
-        resources = self._resources
+        _check_share(recall, k=k, sample=sample, queries=queries)
+        row, resources = self._existing(), self._resources
+        chosen = _of_floats(row, view)
         return advise_codes(
             resources.store, resources.backend, row, chosen, k=k, recall=recall, sample=sample, queries=queries
         )
+
+    # -- pictures ------------------------------------------------------------------------------
 
     def picture(self, product: Product) -> bytes | None:
         """The bytes of a product's picture, from where it was ingested; None if it has none.
@@ -324,6 +418,21 @@ class Collection:
                 ):
                     yield key
             after = keys[-1]
+
+
+def _check_share(recall: float, **numbers: int) -> None:
+    """Raise BadInput unless it is a share, and the others are numbers of vectors."""
+    check_kind(recall, Real, "recall is a share")
+    if not 0 < recall <= 1:
+        raise BadInput(f"recall={recall} is not a share; give more than 0 and at most 1")
+    for name, value in numbers.items():
+        check_kind(value, Integral, f"{name} is a whole number")
+        if value < 1:
+            raise BadInput(f"{name}={value} is not a number of vectors; give 1 or more")
+
+
+def _of_floats(row: CollectionRow, view: str | None) -> ViewRow:
+    return named_view(row, view) if view else next((v for v in row.views if v.kind == "float"), row.views[0])
 
 
 def check_name(name: str) -> str:

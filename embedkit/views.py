@@ -103,14 +103,21 @@ def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]
 
 def ignored_settings(resources: Resources, row: CollectionRow) -> list[str]:
     """Settings that say otherwise than the collection was made with, and so have no effect."""
-    settings = resources.settings.for_collection(row.name)
-    asked = {"metric": settings.metric, "index": settings.index or "flat"}
-    return [
-        f"The setting {name}={value!r} has no effect: {row.name!r} was made with {getattr(row.views[0], name)!r}. "
-        "Ingest into a collection of another name to have it."
-        for name, value in asked.items()
-        if value is not None and any(getattr(view, name) != value for view in row.views)
-    ]
+    from embedkit.backends.contract import IndexSpec
+
+    settings, found = resources.settings.for_collection(row.name), []
+    if settings.metric is not None and any(view.metric != settings.metric for view in row.views):
+        found.append(
+            f"The setting metric={settings.metric!r} has no effect: {row.name!r} was made with "
+            f"{row.views[0].metric!r}. Ingest into a collection of another name to have it."
+        )
+    index = IndexSpec.parse(settings.index or "flat")
+    if index != IndexSpec() and any(IndexSpec.parse(view.index) != index for view in row.views):
+        found.append(
+            f"The setting index={str(index)!r} has no effect: {row.name!r} has {row.views[0].index!r}. "
+            f"Build it with: embedkit index build {row.name} {str(index)!r}"
+        )
+    return found
 
 
 def _ensure_physical(resources: Resources, views: Sequence[ViewRow], row: CollectionRow | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from embedkit_cli.commands import advise, catalog, demo, judge, models, products, search, setup, train
+from embedkit_cli.commands import advise, catalog, demo, index, judge, models, products, search, setup, train
 
 __all__ = ["app"]
 
@@ -33,5 +33,5 @@ def _options(
     """Turn a product catalog into a visual search engine."""
 
 
-for _module in (demo, setup, catalog, search, products, models, train, judge, advise):
+for _module in (demo, setup, catalog, search, products, models, train, judge, index, advise):
     _module.register(app)

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     from embedkit import Hit
 
-__all__ = ["Moment", "as_json", "error_line", "fields", "hits_as_dicts", "hits_table", "note", "progress_bar", "table"]
+__all__ = [
+    "Moment",
+    "as_json",
+    "error_line",
+    "fields",
+    "hits_as_dicts",
+    "hits_table",
+    "note",
+    "progress_bar",
+    "size",
+    "table",
+]
 
 
 class Moment(Protocol):
@@ -56,6 +67,18 @@ def as_json(value: object) -> None:
 
 def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def size(count: int) -> str:
+    """An amount of memory in three figures.
+
+    >>> size(1_234_000_000)
+    '1.23 GB'
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} B"
 
 
 def error_line(message: str, *, hint: str = "") -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedkit.arguments import check_kind
-from embedkit.backends.contract import SearchParams, VectorBackend
+from embedkit.backends.contract import Capabilities, IndexSpec, SearchParams, VectorBackend
 from embedkit.codes import hamming
 from embedkit.errors import BadInput
 from embedkit.filters import Filter
@@ -22,7 +22,7 @@ from embedkit.types import Hit, Product
 if TYPE_CHECKING:
     from embedkit.types import VectorArray
 
-__all__ = ["Query", "check_text", "checked_weights", "search"]
+__all__ = ["Query", "check_text", "checked_params", "checked_weights", "search"]
 
 _FUSION_POOL = 10  # candidates per wanted hit that each part of a fused query hands in
 _MIN_POOL = 100
@@ -64,6 +64,24 @@ def checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
     return weights or {}
 
 
+def checked_params(
+    given: SearchParams | Mapping[str, object] | None, queries: Sequence[Query], able: Capabilities
+) -> SearchParams | None:
+    """The knobs of a search. Raises BadInput for an unknown one, and for one that no index that is searched heeds."""
+    if given is None:
+        return None
+    check_kind(given, SearchParams | Mapping, "params are SearchParams or a mapping such as {'ef': 128}")
+    params = given if isinstance(given, SearchParams) else SearchParams.of(given)
+    params = SearchParams.of(params.as_dict())
+    searched = {query.view.index: IndexSpec.parse(query.view.index) for query in queries}
+    heeded = {knob for spec in searched.values() for knob in spec.knobs(rescores=able.rescores)}
+    for name in params.as_dict():
+        if name not in heeded:
+            has = f"it heeds {', '.join(sorted(heeded))}" if heeded else "it is searched exactly and heeds none"
+            raise BadInput(f"{name} means nothing to the index {' and '.join(map(repr, searched))}; {has}")
+    return params
+
+
 def search(
     store: MetadataStore,
     backend: VectorBackend,
@@ -83,7 +101,8 @@ def search(
     exactly in every view, ``sum(weight * score)`` over the views that a product has. There the score of a code
     is the cosine of its signs, ``1 - 2 * bits / dim``, so that it can be added to other cosines.
 
-    `again`: the same question for other views, which score the candidates in place of the views that found them;
+    `params`: over those that the views were tuned to. `again`: the same question for other views, which score the
+    candidates in place of the views that found them;
     products without a vector there come last. `candidates`: how many each query hands in where they are scored.
     """
     if not queries:
@@ -130,7 +149,7 @@ def _nearest(
     limit = backend.capabilities.max_k
     if k > limit:
         raise BadInput(f"k={k} is more than {limit}, the most that {backend.capabilities.name!r} gives")
-    ask = k
+    ask, params = k, (params or SearchParams()).over(query.view.knobs)
     while True:
         result = backend.search(query.view.physical, query.vector[None, :], ask, where, params)
         ids = result.ids[0]

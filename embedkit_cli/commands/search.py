@@ -46,6 +46,10 @@ def search(
     candidates: Annotated[
         int | None, typer.Option("--candidates", min=1, help="How many to rerank.", show_default="10 for each hit")
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="How far the index looks, such as ef=128, nprobe=32, k_factor=4.", metavar="NAME=N"),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with the pictures of the hits.", show_default=False)
     ] = None,
@@ -59,9 +63,18 @@ def search(
     asked = {name: value for name, value in asked.items() if value is not None}
     if not asked:
         raise typer.BadParameter("give --image, --sketch, --text or --product")
+    from embedkit import SearchParams
+
     with collection_of(config, backend, collection) as there:
         hits = there.search(
-            **asked, where=where, k=k, view=view, weights=_weights(weight), rerank=rerank, candidates=candidates
+            **asked,
+            where=where,
+            k=k,
+            view=view,
+            weights=_weights(weight),
+            rerank=rerank,
+            candidates=candidates,
+            params=SearchParams.of(pairs(setting, "--set")) if setting else None,
         )
         if html is not None:
             write_sheet(html, there, [(_question(asked, where), image or sketch, hits)])
