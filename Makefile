@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test others trainings lint types check bench docs clean
+.PHONY: demo test others trainings gamma lint types check bench docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/embedkit demo
@@ -17,11 +17,15 @@ TRAININGS := tests/unit/training/test_trainer.py tests/unit/training/test_joint_
 test: lint
 	$(MAKE) --no-print-directory --jobs=2 others trainings
 
-others: $(VENV)/dev
+others: $(VENV)/dev gamma
 	$(BIN)/python -m pytest $(addprefix --ignore=,$(TRAININGS))
 
 trainings: $(VENV)/dev
 	nice $(BIN)/python -m pytest --quiet $(TRAININGS)
+
+# The Python of Vearch's engine, whose package has the import name of the client that embedkit uses.
+gamma: $(VENV)/dev
+	$(BIN)/python tests/services/gamma_venv.py
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
@@ -53,4 +57,4 @@ $(VENV)/dev: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .embedkit build dist *.egg-info
+	rm -rf $(VENV) .venv-gamma .embedkit build dist *.egg-info

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from embedkit.errors import EmbedkitError, Terminal, Transient
 
 if TYPE_CHECKING:
+    from embedkit.asynchronous import AsyncCollection
     from embedkit.backends.indexes import IndexSpec, SearchParams
+    from embedkit.clusters import Cluster, ClusterReport
     from embedkit.collection import Collection, Status
     from embedkit.filters import F, parse_filter
     from embedkit.ingest.report import IngestReport, Progress
@@ -29,9 +31,16 @@ if TYPE_CHECKING:
         list_datasets,
         list_encoders,
     )
+    from embedkit.living.backup import BackupReport, RestoreReport
+    from embedkit.living.copy import CopyReport
+    from embedkit.living.imports import ImportReport
+    from embedkit.living.reindex import ReindexReport
+    from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
+    from embedkit.search.duplicates import DuplicateGroup, DuplicateReport
     from embedkit.search.measure import Tuning
     from embedkit.search.rules import IndexAdvice, Point, SpecAdvice
+    from embedkit.search.shadow import ViewComparison
     from embedkit.search.state import IndexState
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
@@ -39,20 +48,30 @@ if TYPE_CHECKING:
     from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read_recipe
     from embedkit.training.report import TrainingProgress, TrainingReport
     from embedkit.training.train import train_encoder
-    from embedkit.types import Hit, Product
+    from embedkit.types import Hit, Product, Question
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Advice": "search.advise",
+    "AsyncCollection": "asynchronous",
     "Augment": "training.recipe",
+    "BackupReport": "living.backup",
+    "Cluster": "clusters",
+    "ClusterReport": "clusters",
     "CodeAdvice": "search.advise",
     "Collection": "collection",
+    "CopyReport": "living.copy",
     "DataSetCheck": "training.datasets.open",
     "DataSetInfo": "training.datasets.registry",
+    "DroppedVersion": "living.versions",
+    "DuplicateGroup": "search.duplicates",
+    "DuplicateReport": "search.duplicates",
     "EvaluationReport": "training.evaluation.evaluate",
     "F": "filters",
+    "GcReport": "living.versions",
     "Hit": "types",
+    "ImportReport": "living.imports",
     "IndexAdvice": "search.rules",
     "IndexSpec": "backends.indexes",
     "IndexState": "search.state",
@@ -61,14 +80,19 @@ _LAZY = {
     "Point": "search.rules",
     "Product": "types",
     "Progress": "ingest.report",
+    "Question": "types",
+    "ReindexReport": "living.reindex",
+    "RestoreReport": "living.backup",
     "SearchParams": "backends.indexes",
     "SpecAdvice": "search.rules",
     "Status": "collection",
+    "Switched": "living.versions",
     "TrainingProgress": "training.report",
     "TrainingRecipe": "training.recipe",
     "TrainingReport": "training.report",
     "Tuning": "search.measure",
     "VerifyReport": "ingest.verify",
+    "ViewComparison": "search.shadow",
     "advise_indexes": "kit",
     "check_dataset": "kit",
     "connect": "kit",
@@ -86,15 +110,25 @@ _LAZY = {
 
 __all__ = [
     "Advice",
+    "AsyncCollection",
     "Augment",
+    "BackupReport",
+    "Cluster",
+    "ClusterReport",
     "CodeAdvice",
     "Collection",
+    "CopyReport",
     "DataSetCheck",
     "DataSetInfo",
+    "DroppedVersion",
+    "DuplicateGroup",
+    "DuplicateReport",
     "EmbedkitError",
     "EvaluationReport",
     "F",
+    "GcReport",
     "Hit",
+    "ImportReport",
     "IndexAdvice",
     "IndexSpec",
     "IndexState",
@@ -103,9 +137,13 @@ __all__ = [
     "Point",
     "Product",
     "Progress",
+    "Question",
+    "ReindexReport",
+    "RestoreReport",
     "SearchParams",
     "SpecAdvice",
     "Status",
+    "Switched",
     "Terminal",
     "TrainingProgress",
     "TrainingRecipe",
@@ -113,6 +151,7 @@ __all__ = [
     "Transient",
     "Tuning",
     "VerifyReport",
+    "ViewComparison",
     "__version__",
     "advise_indexes",
     "check_dataset",

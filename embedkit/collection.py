@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from embedkit.arguments import check_kind
 from embedkit.errors import (
     BadInput,
     ConfigError,
+    EmbedkitError,
     ProductNotFound,
 )
-from embedkit.filters import Filter, as_filter
-from embedkit.types import Hit, Metric, Product
-from embedkit.views import encoder_of, ignored_settings, made_collection, named_view
+from embedkit.filters import F, Filter, as_filter
+from embedkit.indexed import Indexed
+from embedkit.types import Hit, Metric, Product, Question
+from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
-    from embedkit.backends.contract import IndexSpec, SearchParams
-    from embedkit.encoders.contract import Encoder
+    from embedkit.backends.contract import SearchParams
+    from embedkit.clusters import ClusterReport
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.metadata.rows import CollectionRow, FailureRow, RunRow, ViewRow
+    from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts, RunRow
     from embedkit.resources import Resources
-    from embedkit.search.advise import Advice
-    from embedkit.search.measure import Tuning
-    from embedkit.search.rules import IndexAdvice
-    from embedkit.search.state import IndexState
+    from embedkit.search.duplicates import Comparing, DuplicateReport
+    from embedkit.search.query import Asked
+    from embedkit.search.wanted import Fusion
 
 __all__ = ["Collection", "Status", "check_name"]
 
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _KEY = "A product's key is a text"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`."""
+    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`.
+
+    `version` is the one that serves. `versions`: others, by what they are: ``building``, ``built``, ``kept``.
+    """
 
     name: str
     backend: str
@@ -54,6 +61,8 @@ class Status:
     failures: int
     duplicates: int
     last_run: RunRow | None
+    version: int = 1
+    versions: Mapping[int, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
@@ -70,13 +79,11 @@ class Status:
         return values
 
 
-class Collection:
+class Collection(Indexed):
     """Made by `Kit.collection`. It comes into being with its first `ingest`."""
 
     def __init__(self, name: str, resources: Resources) -> None:
-        self.name = name
-        self._resources = resources
-        self._row: CollectionRow | None = None
+        super().__init__(name, resources)
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, backend={self._resources.backend_url!r})"
@@ -111,6 +118,7 @@ class Collection:
         from embedkit.ingest import pipeline
         from embedkit.ingest.sources.mapping import ColumnMapping
         from embedkit.ingest.sources.open import open_source
+        from embedkit.ingest.target import Moved
 
         if retry_failed == (source is not None):
             raise BadInput("Give either a source to ingest or retry_failed, and not both")
@@ -123,13 +131,30 @@ class Collection:
         options = pipeline.IngestOptions(limit=limit, dry_run=dry_run, prune=prune, progress=progress)
         settings = self._resources.settings
         if retry_failed:
-            target = self._target(self._existing(), encoders=True)
-            return pipeline.retry_failed(target, settings=settings.ingest, fetch=settings.fetch, options=options)
+            self._existing()
+            return self._steadily(
+                lambda target: pipeline.retry_failed(
+                    target, settings=settings.ingest, fetch=settings.fetch, options=options
+                ),
+                encoders=True,
+            )
         mapping = ColumnMapping.from_dict({**(settings.for_collection(self.name).map or {}), **(map or {})})
         with closing(open_source(str(source), mapping=mapping, kind=kind, query=query)) as opened:
-            row = self._made(encoder, dry_run=dry_run)
-            target = self._target(row, encoders=True)
-            report = pipeline.ingest(target, opened, settings=settings.ingest, fetch=settings.fetch, options=options)
+            row = self._with_keywords(self._made(encoder, dry_run=dry_run), dry_run=dry_run)
+            before: list[RunCounts] = []
+
+            def run(target: Target) -> IngestReport:
+                try:
+                    return pipeline.ingest(
+                        target, opened, settings=settings.ingest, fetch=settings.fetch, options=options
+                    )
+                except Moved as moved:
+                    before.append(moved.counts)
+                    raise
+
+            report = self._steadily(run, row if dry_run else None, encoders=True)
+            if opened.fingerprint() is not None:  # else the run begins anew, and meets its own products
+                report = report.after(before)
         return replace(report, warnings=(*report.warnings, *ignored_settings(self._resources, row)))
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
@@ -139,18 +164,20 @@ class Collection:
 
         if (keys is None) == (where is None):
             raise BadInput("Give either the keys of the products to delete or a filter")
-        row = self._existing()
+        self._existing()
         check_kind(keys, str | Iterable | None, "Keys are a text or a list of texts")
         chosen = [keys] if isinstance(keys, str) else list(keys) if keys is not None else list(self._keys_where(where))
         for key in chosen:
             check_kind(key, str, _KEY)
-        return delete_products(self._target(row), [key for key in chosen if is_plain_text(key)])
+        plain = [key for key in chosen if is_plain_text(key)]
+        return self._steadily(lambda target: delete_products(target, plain))
 
     def drop(self) -> None:
         """Remove the collection: its vectors, its products, its history."""
-        row = self._existing()
-        for view in row.views:
-            self._resources.backend.drop(view.physical)
+        row = self._fresh()
+        every = {view.physical for other in row.others for view in other.views} | {view.physical for view in row.views}
+        for physical in sorted(every):
+            self._resources.backend.drop(physical)
         self._resources.store.drop_collection(row.id)
         self._row = None
 
@@ -162,14 +189,21 @@ class Collection:
         image: str | Path | bytes | Image | None = None,
         sketch: str | Path | bytes | Image | None = None,
         text: str | None = None,
+        keywords: str | None = None,
         vector: npt.ArrayLike | None = None,
         product: str | None = None,
         where: Filter | str | None = None,
         k: int = 10,
+        offset: int = 0,
         view: str | None = None,
         weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "weighted",
         rerank: str | None = None,
         candidates: int | None = None,
+        group_by: str | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
         params: SearchParams | Mapping[str, int] | None = None,
     ) -> list[Hit]:
         """The k most similar products, best first.
@@ -177,41 +211,89 @@ class Collection:
         `image`: a path, a URL, encoded bytes or a PIL picture. It asks the first view of pictures, `text` the first of
         texts, or the one that is named: an encoder that takes both finds texts by pictures, and pictures by texts.
         `sketch`: as an image, a line drawing, dark on white or on nothing; if the encoder was not trained for sketches,
-        a warning is logged. `vector`: ``(dim,)``, or a code's ``(dim / 8,)`` bytes of uint8, for `view` (else the first
-        view). `product`: a key; its stored vector is used and it is left out of the answer. Several together are
-        fused, weighted by `weights` (``{"image": 0.7, "text": 0.3}``; 1 each by default). `where`: a filter.
+        a warning is logged. `keywords`: words, any of which the title holds, or one of the attributes that the setting
+        `keywords` names; products with more and rarer ones come first. `vector`: ``(dim,)``, or a code's ``(dim / 8,)``
+        bytes of uint8, for `view` (else the first view). `product`: a key; its stored vector is used and it is left out
+        of the answer. `where`: a filter.
 
-        `rerank`: a second view, whose exact scores put the nearest products of the first in order, as when codes are
-        searched and floats decide. `candidates`: how many of the first; 10 for each of k, and 100 or more, if unset.
+        Several together are fused. `fusion`: ``weighted`` adds up exact scores times `weights` (``{"image": 0.7,
+        "text": 0.3}``; 1 each by default), those of keywords over the best one's; ``rrf`` adds up weight / (60 + rank)
+        (Cormack 2009). `rerank`: a second view, whose exact scores put the nearest products of the first in order, as
+        when codes are searched and floats decide. `candidates`: how many each part hands in to be fused, reranked or
+        spread out; 10 for each of k, and 100 or more, if unset.
+
+        `offset`: how many of the best to leave out, for pages; ask each with the same k, or the same candidates.
+        `group_by`: an attribute, of each value of which the best product alone is given; one without it stands for
+        itself. `diversity`: from 0, the nearest alone, to 1: maximal marginal relevance (Carbonell 1998) on the stored
+        vectors. `min_score`, `max_distance` (squared for ``l2``, bits for codes): what is farther is left out.
 
         `params`: how far the index looks, such as ``{"ef": 128}`` or ``{"nprobe": 32}``, over what `tune` has found;
         one that means nothing to the indexes that are searched is an error.
 
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
-        ProductNotFound.
+        ProductNotFound, StoreError (keywords, on a SQLite without FTS5), UnknownName.
         """
-        from embedkit.questions import Questions
-        from embedkit.search.query import checked_params, search
+        from embedkit.search.knobs import checked_params
+        from embedkit.search.query import search
+        from embedkit.search.wanted import wanted
 
-        row, resources = self._existing(), self._resources
-        if product is not None:
-            self.get(product)
-        questions = Questions(
-            resources, row, image=image, sketch=sketch, text=text, vector=vector, product=product, weights=weights
-        )
-        queries = questions.queries(view, but=rerank)
-        return search(
-            resources.store,
-            resources.backend,
-            row,
-            queries,
-            k=k,
-            where=as_filter(where),
-            params=checked_params(params, queries, resources.backend.capabilities),
-            without=product,
-            again=questions.again(rerank, view) if rerank is not None else None,
-            candidates=candidates,
-        )
+        wish = wanted(
+            k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
+            max_distance=max_distance, fusion=fusion, candidates=candidates,
+        )  # fmt: skip
+        question = Question(image, sketch, text, keywords, vector, product)
+
+        def ask(row: CollectionRow) -> list[Hit]:
+            asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)
+            backend = self._resources.backend
+            knobs = checked_params(params, asked, backend.capabilities)
+            return search(self._resources.store, backend, row, asked[0], wish, knobs)
+
+        return self._of_serving(ask)
+
+    def search_many(
+        self,
+        questions: Sequence[Question],
+        *,
+        where: Filter | str | None = None,
+        k: int = 10,
+        offset: int = 0,
+        view: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        fusion: Fusion = "weighted",
+        rerank: str | None = None,
+        candidates: int | None = None,
+        group_by: str | None = None,
+        diversity: float | None = None,
+        min_score: float | None = None,
+        max_distance: float | None = None,
+        params: SearchParams | Mapping[str, int] | None = None,
+    ) -> list[list[Hit]]:
+        """The answers to many questions, in their order, each as `search` gives it.
+
+        Pictures and words are encoded in batches, and the questions of one vector are put to the backend together;
+        those of several parts, of keywords, or that are reranked or spread out, one after another. One question that
+        cannot be asked fails the call. Raises as `search` does.
+        """
+        from embedkit.search.knobs import checked_params
+        from embedkit.search.query import search_many
+        from embedkit.search.wanted import wanted
+
+        check_kind(questions, Sequence, 'questions is a list such as [Question(text="red shoe")]')
+        for question in questions:
+            check_kind(question, Question, 'A question is such as Question(text="red shoe")')
+        wish = wanted(
+            k=k, offset=offset, where=where, group_by=group_by, diversity=diversity, min_score=min_score,
+            max_distance=max_distance, fusion=fusion, candidates=candidates,
+        )  # fmt: skip
+
+        def ask(row: CollectionRow) -> list[list[Hit]]:
+            asked = self._asked(row, questions, view=view, rerank=rerank, weights=weights)
+            backend = self._resources.backend
+            knobs = checked_params(params, asked, backend.capabilities)
+            return search_many(self._resources.store, backend, row, asked, wish, knobs)
+
+        return self._of_serving(ask)
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
@@ -241,138 +323,73 @@ class Collection:
 
     def status(self) -> Status:
         """What the collection holds, and how its last run ended."""
-        row, store = self._existing(), self._resources.store
+        row, store = self._fresh(), self._resources.store
         return Status(
             name=row.name,
             backend=row.backend_url,
             products=store.count_products(row.id),
-            vectors={view.name: store.count_vectors(row.id, view.name) for view in row.views},
+            vectors={view.name: store.count_vectors(row.id, view.slot) for view in row.views},
             encoders={view.name: view.encoder for view in row.views},
             metrics={view.name: view.metric for view in row.views},
             failures=store.failure_count(row.id),
             duplicates=store.duplicate_count(row.id),
             last_run=store.last_run(row.id),
+            version=row.version,
+            versions={other.version: other.state for other in row.others},
         )
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Compare store and backend id by id; `repair` mends what differs."""
         from embedkit.ingest.verify import verify
 
-        return verify(self._target(self._existing()), repair=repair)
+        self._existing()
+        return self._steadily(lambda target: verify(target, repair=repair))
 
-    # -- the index -----------------------------------------------------------------------------
-
-    def index(self, *, view: str | None = None) -> IndexState:
-        """The index of a view, the first one if unset: what it is, how far it has come, what searches ask with."""
-        from embedkit.search.state import index_state
-
-        row = self._existing()
-        return index_state(self._resources.backend, named_view(row, view) if view else row.views[0])
-
-    def build_index(self, spec: IndexSpec | str, *, view: str | None = None) -> IndexState:
-        """Build another index over a view, or over every view of the kind it is for; searches go on meanwhile.
-
-        `spec`: as text, ``hnsw(m=32)`` or ``ivf(nlist=auto) + pq(m=16) + refine(flat)``. Rows that come later are
-        scanned exactly beside it, until they are many; then they are added. Raises BadInput, ConfigError,
-        UnsupportedByBackend, naming what is nearest.
-        """
-        from embedkit.backends.indexes import IndexSpec
-        from embedkit.search.state import rebuilt
-
-        row, resources = self._existing(), self._resources
-        check_kind(spec, IndexSpec | str, "An index is a spec or its text")
-        parsed = spec if isinstance(spec, IndexSpec) else IndexSpec.parse(spec)
-        first = named_view(row, view) if view else row.views[0]
-        views = [first] if view else [one for one in row.views if one.kind == first.kind]
-        rebuilt(resources.store, resources.backend, row, views, parsed)
-        self._row = None
-        return self.index(view=first.name)
-
-    def tune(
+    def dedup(
         self,
         *,
-        recall: float = 0.95,
-        k: int = 10,
-        queries: int = 500,
+        threshold: float = 0.95,
         view: str | None = None,
-        keep: bool = True,
-    ) -> Tuning:
-        """Find the cheapest parameters by which the index finds a share of the k nearest; searches then ask with them.
+        where: Filter | str | None = None,
+        progress: Callable[[Comparing], None] | None = None,
+    ) -> DuplicateReport:
+        """Near-duplicates by their vectors, in groups, and which of each to keep. Nothing is deleted.
 
-        Measured by `queries` of the collection's own vectors against an exact scan of all of them. `keep` false leaves
-        searches as they are. Raises BadInput.
+        Two products are joined where the cosine similarity of their vectors (of codes: of their signs) is `threshold`
+        or more; what joins them in steps is one group. ``delete(report.removable)`` deletes those that are as like to
+        the kept one itself. `view`: the first one, if unset. Products with the very same picture, without
+        vectors: `duplicates`. Raises BadInput, CollectionNotFound, FilterError.
         """
-        from embedkit.search.measure import tuned
-        from embedkit.search.state import keep_knobs
+        from embedkit.search.duplicates import find_duplicates
 
-        _check_share(recall, k=k, queries=queries)
+        check_kind(threshold, Real, "threshold is a cosine similarity")
+        if not -1 < threshold <= 1:
+            raise BadInput(f"threshold={threshold} is no cosine similarity to search by; give 0.95 or so, at most 1")
         row, resources = self._existing(), self._resources
         chosen = named_view(row, view) if view else row.views[0]
-        found = tuned(resources.store, resources.backend, row, chosen, recall=recall, k=k, queries=queries)
-        if keep and found.chosen is not None:
-            keep_knobs(resources.store, row, chosen, found.chosen.params)
-            self._row = None
-        return found
+        return find_duplicates(
+            resources.store, resources.backend, row, chosen, threshold=float(threshold), where=as_filter(where),
+            progress=progress,
+        )  # fmt: skip
 
-    def advise(
-        self,
-        *,
-        view: str | None = None,
-        recall: float = 0.95,
-        memory: int | str | None = None,
-        latency: float | None = None,
-        k: int = 10,
-        sample: int = 20_000,
-        queries: int = 500,
-    ) -> IndexAdvice:
-        """Which indexes would do for `view`, the first of floats if unset: each built over a sample, and measured.
+    def cluster(
+        self, k: int, *, view: str | None = None, where: Filter | str | None = None, labels: str | None = None
+    ) -> ClusterReport:
+        """Products in `k` clusters by k-means on their vectors.
 
-        `queries` vectors ask for their `k` nearest among `sample` others, whose exact neighbours are known; `recall` is
-        the share of these that is wanted. `memory`: bytes, or text such as ``2GB``. `latency`: milliseconds of a query.
-        Raises BadInput, CollectionNotFound.
+        `labels`: an attribute that tells what a product is; `ClusterReport.nmi` then says how well the clusters agree
+        with it, from 0 to 1. `view`: the first one, if unset. Raises BadInput, CollectionNotFound, FilterError.
         """
-        from embedkit.search.measure import measured_advice
-        from embedkit.search.rules import parse_bytes
+        from embedkit.clusters import find_clusters
 
-        _check_share(recall, k=k, sample=sample, queries=queries)
-        row, resources = self._existing(), self._resources
-        return measured_advice(
-            resources.store,
-            resources.backend,
-            row,
-            _of_floats(row, view),
-            recall=recall,
-            memory=None if memory is None else parse_bytes(memory),
-            latency=latency,
-            k=k,
-            sample=sample,
-            queries=queries,
-        )
-
-    def advise_codes(
-        self,
-        *,
-        view: str | None = None,
-        recall: float = 0.95,
-        k: int = 10,
-        sample: int = 20_000,
-        queries: int = 500,
-    ) -> Advice:
-        """Which codes would do in the place of the floats of `view`, and how many candidates to rerank.
-
-        Measured on the vectors of `sample` products, of which `queries` ask for their `k` nearest; `recall`: the share
-        of these that is wanted. `view`: the first of floats, if unset. Raises BadInput, CollectionNotFound.
-        """
-        from embedkit.search.advise import advise_codes
-
-        _check_share(recall, k=k, sample=sample, queries=queries)
-        row, resources = self._existing(), self._resources
-        chosen = _of_floats(row, view)
-        return advise_codes(
-            resources.store, resources.backend, row, chosen, k=k, recall=recall, sample=sample, queries=queries
-        )
-
-    # -- pictures ------------------------------------------------------------------------------
+        check_kind(k, Integral, "k is a whole number")
+        if k < 1:
+            raise BadInput(f"k={k} is not a number of clusters; give 1 or more")
+        check_kind(labels, str | None, "labels is an attribute such as 'category'")
+        row = self._existing()
+        chosen = named_view(row, view) if view else row.views[0]
+        path = F(labels).path if labels is not None else None
+        return find_clusters(self._resources, row, chosen, int(k), where=as_filter(where), labels=path)
 
     def picture(self, product: Product) -> bytes | None:
         """The bytes of a product's picture, from where it was ingested; None if it has none.
@@ -383,11 +400,42 @@ class Collection:
 
     # -- how -----------------------------------------------------------------------------------
 
-    def _existing(self) -> CollectionRow:
-        self._resources.check_open()
-        if self._row is None:
-            self._row = self._resources.store.collection(self.name, self._resources.backend_url)
-        return self._row
+    def _asked(
+        self,
+        row: CollectionRow,
+        questions: Sequence[Question],
+        *,
+        view: str | None,
+        rerank: str | None,
+        weights: Mapping[str, float] | None,
+    ) -> list[Asked]:
+        from embedkit.questions import asked_by
+
+        for question in questions:
+            if question.product is not None:
+                self.get(question.product)
+        return asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
+
+    def _of_serving(self, ask: Callable[[CollectionRow], T]) -> T:
+        """Ask the version that serves; once more, if it has been replaced and dropped meanwhile."""
+        row = self._existing()
+        try:
+            return ask(row)
+        except EmbedkitError:
+            now = self._fresh()
+            if now.version == row.version:
+                raise
+            return ask(now)
+
+    def _steadily(self, work: Callable[[Target], T], row: CollectionRow | None = None, *, encoders: bool = False) -> T:
+        """Write to every version there is; if one is added or switched meanwhile, go on with those there are then."""
+        from embedkit.ingest.target import Moved
+
+        while True:
+            try:
+                return work(self._target(row or self._fresh(), encoders=encoders))
+            except Moved:
+                _log.info("The versions of %r have changed; going on with those there are now", self.name)
 
     def _made(self, encoder: Mapping[str, str] | None, *, dry_run: bool) -> CollectionRow:
         """The collection's row; it is made if it is not there."""
@@ -395,44 +443,34 @@ class Collection:
         self._row = None if dry_run else row
         return row
 
+    def _with_keywords(self, row: CollectionRow, *, dry_run: bool) -> CollectionRow:
+        """The row with the attributes that the settings name now; where these are others, all words are read anew."""
+        paths = self._resources.settings.for_collection(self.name).keywords
+        if dry_run or paths is None or tuple(paths) == row.keywords:
+            return row
+        self._resources.store.set_keywords(row.id, paths)
+        self._row = replace(row, keywords=tuple(paths))
+        return self._row
+
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target
 
-        loaded = {view.name: self._encoder(view) for view in row.views} if encoders else {}
+        loaded = writing_encoders(self._resources, row) if encoders else {}
         return Target(self._resources.store, self._resources.backend, row, loaded)
-
-    def _encoder(self, view: ViewRow) -> Encoder:
-        return encoder_of(self._resources, self.name, view)
 
     def _keys_where(self, where: Filter | str | None) -> Iterator[str]:
         """Keys of the products that a filter admits, read from the store page by page."""
         from embedkit.matching import matches
+        from embedkit.search.ranks import attributes_of
 
         node, row, after = as_filter(where), self._existing(), ""
         while keys := self._resources.store.keys(row.id, after=after, limit=1_000):
             products = self._resources.store.products(row.id, keys)
             for key in keys:
                 found = products.get(key)
-                if found and (
-                    node is None or matches(node, {**found.attributes, "key": found.key, "title": found.title})
-                ):
+                if found and (node is None or matches(node, attributes_of(found))):
                     yield key
             after = keys[-1]
-
-
-def _check_share(recall: float, **numbers: int) -> None:
-    """Raise BadInput unless it is a share, and the others are numbers of vectors."""
-    check_kind(recall, Real, "recall is a share")
-    if not 0 < recall <= 1:
-        raise BadInput(f"recall={recall} is not a share; give more than 0 and at most 1")
-    for name, value in numbers.items():
-        check_kind(value, Integral, f"{name} is a whole number")
-        if value < 1:
-            raise BadInput(f"{name}={value} is not a number of vectors; give 1 or more")
-
-
-def _of_floats(row: CollectionRow, view: str | None) -> ViewRow:
-    return named_view(row, view) if view else next((v for v in row.views if v.kind == "float"), row.views[0])
 
 
 def check_name(name: str) -> str:

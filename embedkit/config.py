@@ -53,6 +53,8 @@ class BackendSettings(_Section):
     tls_cert: str | None = Field(None, description="PEM file of the client certificate (mutual TLS)")
     tls_key: str | None = Field(None, description="PEM file of the client key (mutual TLS)")
     tls_server_name: str | None = None
+    partitions: int = Field(1, ge=1, le=1_024, description="of a new collection, for Vearch")
+    replicas: int = Field(1, ge=1, le=16, description="of each partition, for Vearch")
 
 
 class FetchSettings(_Section):
@@ -80,6 +82,7 @@ class CollectionSettings(_Section):
     metric: Metric | None = None
     index: str | None = None
     map: dict[str, str] | None = Field(None, description="field = column of the catalog")
+    keywords: list[str] | None = Field(None, description="attributes whose words are searched beside the title's")
 
 
 class Settings(BaseSettings):
@@ -90,7 +93,7 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".embedkit")
-    backend: str = Field("", description="faiss:///dir, milvus:///file.db, milvus://host:19530")
+    backend: str = Field("", description="faiss:///dir, milvus:///file.db, milvus://host:19530, vearch://host:9001/db")
     store: str = Field("", description="sqlite:///file.db, postgresql://user@host/db")
     runtime: str = Field("auto", pattern="^(auto|onnx|openvino|torch)$")
     cache_dir: Path | None = None
@@ -98,6 +101,7 @@ class Settings(BaseSettings):
     metric: Metric | None = Field(None, description="cosine unless set, of binary codes hamming")
     index: str = "flat"
     map: dict[str, str] = Field(default_factory=dict)
+    keywords: list[str] | None = Field(None, description="attributes whose words are searched beside the title's")
     backend_options: BackendSettings = BackendSettings()
     fetch: FetchSettings = FetchSettings()
     ingest: IngestSettings = IngestSettings()
@@ -131,7 +135,13 @@ class Settings(BaseSettings):
             metric=own.metric or self.metric,
             index=own.index or self.index,
             map={**self.map, **(own.map or {})},
+            keywords=self.keywords if own.keywords is None else own.keywords,
         )
+
+    def asked_index(self, name: str) -> str | None:
+        """The index that a setting asks for; None if none says anything."""
+        own = self.collections.get(name, CollectionSettings()).index
+        return own or (self.index if "index" in self.model_fields_set else None)
 
     def as_dict(self, *, redacted: bool = True) -> dict[str, object]:
         """Plain values. Secrets show as ``**********``, and URLs lose their passwords, unless `redacted` is false."""

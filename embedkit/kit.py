@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from embedkit import plugins
+from embedkit.arguments import check_kind
 from embedkit.backends.url import parse_url
 from embedkit.collection import Collection, check_name
 from embedkit.config import Settings, load_settings
+from embedkit.errors import BadInput
 from embedkit.resources import Resources
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
     from embedkit.encoders.contract import EncoderSpec
+    from embedkit.ingest.report import ProgressCallback
+    from embedkit.living.backup import RestoreReport
+    from embedkit.living.imports import ImportReport
     from embedkit.search.rules import IndexAdvice
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
+    from embedkit.types import Metric
 
 __all__ = [
     "BackendInfo",
@@ -87,6 +94,76 @@ class Kit:
                 row.name, row.backend_url, store.count_products(row.id), {view.name: view.encoder for view in row.views}
             )
             for row in store.collections(self._resources.backend_url)
+        )
+
+    def restore(
+        self,
+        folder: str | Path,
+        *,
+        collection: str | None = None,
+        index: str | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> RestoreReport:
+        """Make a collection of a backup: the same keys, titles, attributes and vectors.
+
+        `collection`: its name, if not that of the one backed up. `index`: another one than it had. The checksums of the
+        files are compared first, what was restored with the files afterwards. Killed, it goes on with the next call.
+
+        Raises BackendUnavailable, BadInput, CollectionExists, DataCorrupt, DimensionMismatch, DiskFull,
+        UnsupportedByBackend; a collection that is there is not touched.
+        """
+        from embedkit.living.backup import restore
+
+        check_kind(folder, str | Path, "A backup is a folder")
+        name = check_name(collection) if collection is not None else None
+        return restore(self._resources, Path(folder), name=name, index=index, progress=progress)
+
+    def import_vectors(
+        self,
+        source: str | Path,
+        *,
+        collection: str,
+        keys: str | Path | None = None,
+        map: Mapping[str, str] | None = None,
+        vectors: str | None = None,
+        from_collection: str | None = None,
+        view: str = "image",
+        encoder: str | None = None,
+        metric: Metric | None = None,
+        index: str = "flat",
+        progress: ProgressCallback | None = None,
+    ) -> ImportReport:
+        """Make a collection of vectors that there are already; nothing is encoded.
+
+        `source`: a Parquet file (`vectors`: its column, if it has several; the others are key, title, picture and
+        attributes, by `map` as in an ingest), an npy file ``(n, dim)`` with `keys` (an npy of ids, a CSV or a Parquet
+        table in the same order), a FAISS index (its ids are the keys, unless `keys` are given), a folder of
+        clip-retrieval (``img_emb/``, ``metadata/``), or a Milvus URL with `from_collection`.
+
+        `encoder`: the one that made them, and that will make those of questions; without one, vectors and products
+        ask. `metric`: that of an index, else cosine, for which vectors are scaled to length 1. Killed, it goes on with
+        the next call.
+
+        Raises BadInput, BadRecord, BadSource, CollectionExists, DataCorrupt, DimensionMismatch, UnsupportedByBackend.
+        """
+        from embedkit.ingest.sources.mapping import ColumnMapping
+        from embedkit.living.given import open_given
+        from embedkit.living.imports import import_given
+
+        name = check_name(collection)
+        check_kind(source, str | Path, "What holds the vectors is a path or a URL")
+        if not view.isidentifier():
+            raise BadInput(f"{view!r} is no name for a view; use letters, digits and _")
+        given = open_given(
+            str(source),
+            keys=str(keys) if keys is not None else None,
+            mapping=ColumnMapping.from_dict(dict(map or {})),
+            vectors=vectors,
+            collection=from_collection,
+            options=self._resources.backend_options,
+        )
+        return import_given(
+            self._resources, name, given, view=view, encoder=encoder, metric=metric, index=index, progress=progress
         )
 
     def close(self) -> None:

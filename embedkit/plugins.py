@@ -48,6 +48,7 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
             "milvus", "embedkit.backends.milvus.factory:FACTORY", "Milvus: embedded Lite in a file, or a server by URL"
         ),
         PlugIn("oracle", "embedkit.backends.oracle.factory:FACTORY", "exact NumPy in memory, for tests and comparison"),
+        PlugIn("vearch", "embedkit.backends.vearch.factory:FACTORY", "a Vearch cluster, by its router's URL", "vearch"),
     ),
     "encoders": (
         PlugIn(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from embedkit.arguments import check_kind
 from embedkit.errors import BadImage, BadInput
-from embedkit.search.query import Query, check_text, checked_weights
+from embedkit.search.exact import Query
+from embedkit.search.query import Asked
 from embedkit.search.sketches import warn_unless_trained
+from embedkit.search.wanted import checked_weights
+from embedkit.search.words import Keywords, check_text, words_of
 from embedkit.urls import redact
 from embedkit.views import encoder_of, named_view
 
@@ -22,9 +26,11 @@ if TYPE_CHECKING:
     from embedkit.encoders.contract import Encoder
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.resources import Resources
-    from embedkit.types import Modality, VectorArray
+    from embedkit.types import ByteArray, Modality, Question, VectorArray
 
-__all__ = ["Questions"]
+__all__ = ["asked_by"]
+
+_BATCH = 32  # pictures or texts that are encoded together
 
 _LACKING: Mapping[str, tuple[str, str, str]] = {  # modality: what is lacking, what an encoder cannot, what to do
     "text": (
@@ -41,72 +47,145 @@ _LACKING: Mapping[str, tuple[str, str, str]] = {  # modality: what is lacking, w
 }
 
 
-class Questions:
-    """A search's question, of one part or of several. Pictures are read once, however many views they ask.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A part of a question and the view that it asks. `modality`: of what is yet to be encoded, None of a vector.
 
-    The arguments are those of `Collection.search`. Raises BadImage, BadInput, FetchFailed, FetchTimeout.
+    `named`: the picture as it was given, for a message.
     """
 
+    view: ViewRow
+    weight: float
+    given: VectorArray | str | bytes | Image
+    modality: Modality | None = None
+    named: object = None
+
+
+def asked_by(
+    resources: Resources,
+    row: CollectionRow,
+    questions: Sequence[Question],
+    *,
+    view: str | None,
+    rerank: str | None,
+    weights: Mapping[str, float] | None,
+) -> list[Asked]:
+    """What questions ask of a collection's views; all that is to be encoded is encoded together.
+
+    The arguments are those of `Collection.search`. Raises BadImage, BadInput, EncoderMismatch, FetchFailed,
+    FetchTimeout.
+    """
+    shares = checked_weights(weights)
+    planned: list[tuple[_Questions, list[_Part], list[_Part] | None]] = []
+    for question in questions:
+        one = _Questions(resources, row, question, shares)
+        planned.append((one, one.parts(view, but=rerank), None if rerank is None else one.again(rerank, view)))
+    queries = iter(_encoded(resources, row, [part for _, parts, again in planned for part in [*parts, *(again or ())]]))
+    return [
+        Asked(
+            [next(queries) for _ in parts],
+            one.keywords(),
+            one.question.product,
+            None if again is None else [next(queries) for _ in again],
+        )
+        for one, parts, again in planned
+    ]
+
+
+def _encoded(resources: Resources, row: CollectionRow, parts: Sequence[_Part]) -> list[Query]:
+    """A query for each part, those that ask one view by one kind of thing encoded in batches."""
+    vectors = {place: part.given for place, part in enumerate(parts) if part.modality is None}
+    together: dict[tuple[str, Modality], list[int]] = {}
+    for place, part in enumerate(parts):
+        if part.modality is not None:
+            together.setdefault((part.view.name, part.modality), []).append(place)
+    for (_, modality), places in together.items():
+        encoder = encoder_of(resources, row.name, parts[places[0]].view)
+        for start in range(0, len(places), _BATCH):
+            some = places[start : start + _BATCH]
+            given = [parts[place] for place in some]
+            batch = (
+                [str(part.given) for part in given]
+                if modality == "text"
+                else np.stack([_pixels(encoder, part) for part in given])
+            )
+            vectors.update(zip(some, encoder.encode(batch), strict=True))
+    return [Query(part.view, cast("VectorArray", vectors[place]), part.weight) for place, part in enumerate(parts)]
+
+
+def _pixels(encoder: Encoder, part: _Part) -> ByteArray:
+    try:
+        return encoder.prepare(cast("bytes | Image", part.given))
+    except BadImage as error:
+        if isinstance(part.named, str | Path):
+            raise BadImage(f"{redact(str(part.named))}: {error}") from error
+        raise
+
+
+class _Questions:
+    """A search's question, of one part or of several. Pictures are read once, however many views they ask."""
+
     def __init__(
-        self,
-        resources: Resources,
-        row: CollectionRow,
-        *,
-        image: str | Path | bytes | Image | None,
-        sketch: str | Path | bytes | Image | None,
-        text: str | None,
-        vector: npt.ArrayLike | None,
-        product: str | None,
-        weights: Mapping[str, float] | None,
+        self, resources: Resources, row: CollectionRow, question: Question, shares: Mapping[str, float]
     ) -> None:
-        self._resources, self._row = resources, row
-        self._shares = checked_weights(weights)
-        if text is not None:
-            check_text(text)
-        self._text, self._vector, self._product = text, vector, product
+        self._resources, self._row, self._shares = resources, row, shares
+        self.question = question
+        if question.text is not None:
+            check_text(question.text)
         self._pictures = {
             part: (given, self._picture_bytes(given))
-            for part, given in (("image", image), ("sketch", sketch))
+            for part, given in (("image", question.image), ("sketch", question.sketch))
             if given is not None
         }
 
-    def queries(self, view: str | None, *, but: str | None = None) -> list[Query]:
-        """A query for each part, of the view that is named, else of the first that fits it and is not `but`.
+    def keywords(self) -> Keywords | None:
+        """The words that titles are searched for. Raises BadInput."""
+        if self.question.keywords is None:
+            return None
+        return Keywords(words_of(self.question.keywords), self._shares.get("keywords", 1.0))
 
-        Raises BadImage, BadInput, EncoderMismatch.
+    def parts(self, view: str | None, *, but: str | None = None) -> list[_Part]:
+        """A part for each view that is asked: the one that is named, else the first that fits it and is not `but`.
+
+        Raises BadInput, EncoderMismatch.
         """
-        found: list[Query] = []
-        if self._vector is not None:
+        found: list[_Part] = []
+        question = self.question
+        if question.vector is not None:
             chosen = named_view(self._row, view) if view else self._views(but)[0]
-            found.append(self._query("vector", chosen, _checked_vector(self._vector)))
+            found.append(_Part(chosen, self._share("vector"), _checked_vector(question.vector)))
         for part, (named, given) in self._pictures.items():
-            chosen = self._view_for("image", view if self._text is None else None, but)
-            found.append(self._query(part, chosen, self._encoded_picture(chosen, named, given)))
+            chosen = self._view_for("image", view if question.text is None else None, but)
+            found.append(_Part(chosen, self._share(part), given, "image", named))
             if part == "sketch" and chosen.encoder not in self._resources.sketched:
                 self._resources.sketched.add(chosen.encoder)
                 warn_unless_trained(chosen.encoder)
-        if self._text is not None:
+        if question.text is not None:
             chosen = self._view_for("text", None if self._pictures else view, but)
-            found.append(self._query("text", chosen, self._encoder(chosen).encode([self._text])[0]))
-        if self._product is not None:
-            found.append(self._query("product", *self._stored(self._product, view, but)))
+            found.append(_Part(chosen, self._share("text"), question.text, "text"))
+        if question.product is not None:
+            chosen, vector = self._stored(question.product, view, but)
+            found.append(_Part(chosen, self._share("product"), vector))
         return found
 
-    def again(self, rerank: str, view: str | None) -> list[Query]:
+    def again(self, rerank: str, view: str | None) -> list[_Part]:
         """The same question for the view that puts candidates in order. Raises BadInput where that cannot be."""
         named_view(self._row, rerank)
         if rerank == view or len(self._row.views) == 1:
             raise BadInput(f"rerank={rerank!r} is the view that is searched; name another one, or leave it out")
-        if self._vector is not None:
+        if self.question.vector is not None:
             raise BadInput(
                 f"A vector asks one view and cannot rerank by {rerank!r}; search by a picture, words or a product"
             )
-        if self._pictures and self._text is not None:
+        if self._pictures and self.question.text is not None:
             raise BadInput("Pictures and words together are scored exactly as they are; leave out rerank")
-        return self.queries(rerank)
+        parts = self.parts(rerank)
+        if self.question.keywords is not None and not parts:
+            raise BadInput(f"Keywords have no vector and cannot rerank by {rerank!r}; add a text, or leave it out")
+        return parts
 
-    def _query(self, part: str, view: ViewRow, vector: VectorArray) -> Query:
-        return Query(view, vector, self._shares.get(part, 1.0))
+    def _share(self, part: str) -> float:
+        return self._shares.get(part, 1.0)
 
     def _views(self, but: str | None) -> list[ViewRow]:
         """The views, without the one that only puts candidates in order, unless it is the only one."""
@@ -133,17 +212,6 @@ class Questions:
     def _encoder(self, view: ViewRow) -> Encoder:
         return encoder_of(self._resources, self._row.name, view)
 
-    def _encoded_picture(self, view: ViewRow, named: str | Path | bytes | Image, given: bytes | Image) -> VectorArray:
-        encoder = self._encoder(view)
-        try:
-            pixels = encoder.prepare(given)
-        except BadImage as error:
-            if isinstance(named, str | Path):
-                raise BadImage(f"{redact(str(named))}: {error}") from error
-            raise
-        encoded: VectorArray = encoder.encode(pixels[None])[0]
-        return encoded
-
     def _picture_bytes(self, image: str | Path | bytes | Image) -> bytes | Image:
         from PIL.Image import Image
 
@@ -154,9 +222,9 @@ class Questions:
         """A product's own vector, and the view that it is of. Raises BadInput."""
         ids = self._resources.store.vector_ids(self._row.id, key)
         views = self._views(but)
-        chosen = named_view(self._row, view) if view else next((v for v in views if v.name in ids), views[0])
-        if chosen.name in ids:
-            fetched = self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.name]], np.int64))
+        chosen = named_view(self._row, view) if view else next((v for v in views if v.slot in ids), views[0])
+        if chosen.slot in ids:
+            fetched = self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.slot]], np.int64))
             if len(fetched.ids):
                 return chosen, fetched.vectors[0]
         raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")

@@ -10,7 +10,7 @@ from embedkit.errors import ConfigError
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
-    from embedkit.backends.contract import VectorBackend
+    from embedkit.backends.contract import BackendOptions, VectorBackend
     from embedkit.encoders.contract import Encoder, RuntimeName
     from embedkit.metadata.store import MetadataStore
 
@@ -50,23 +50,30 @@ class Resources:
         with self._lock:
             self.check_open()
             if self._backend is None:
-                from embedkit.backends.contract import BackendOptions
                 from embedkit.backends.open import open_backend
 
-                given = self.settings.backend_options
-                options = BackendOptions(
-                    timeout=given.timeout,
-                    user=given.user,
-                    password=given.password.get_secret_value() if given.password else None,
-                    token=given.token.get_secret_value() if given.token else None,
-                    tls=given.tls,
-                    tls_ca=given.tls_ca,
-                    tls_cert=given.tls_cert,
-                    tls_key=given.tls_key,
-                    tls_server_name=given.tls_server_name,
-                )
-                self._backend = open_backend(self.settings.backend, options)
+                self._backend = open_backend(self.settings.backend, self.backend_options)
             return self._backend
+
+    @property
+    def backend_options(self) -> BackendOptions:
+        """What the settings say of a backend beside its URL."""
+        from embedkit.backends.contract import BackendOptions
+
+        given = self.settings.backend_options
+        return BackendOptions(
+            timeout=given.timeout,
+            user=given.user,
+            password=given.password.get_secret_value() if given.password else None,
+            token=given.token.get_secret_value() if given.token else None,
+            tls=given.tls,
+            tls_ca=given.tls_ca,
+            tls_cert=given.tls_cert,
+            tls_key=given.tls_key,
+            tls_server_name=given.tls_server_name,
+            partitions=given.partitions,
+            replicas=given.replicas,
+        )
 
     def encoder(self, spec: str) -> Encoder:
         """The encoder of a spec string, loaded once."""

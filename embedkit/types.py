@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
+    from PIL.Image import Image
 
     FloatArray: TypeAlias = npt.NDArray[np.float32]
     IdArray: TypeAlias = npt.NDArray[np.int64]
     ByteArray: TypeAlias = npt.NDArray[np.uint8]
     VectorArray: TypeAlias = FloatArray | ByteArray
 
-__all__ = ["Attributes", "Hit", "Metric", "Modality", "Product", "Record", "VectorKind"]
+__all__ = ["Attributes", "Hit", "Metric", "Modality", "Product", "Question", "Record", "VectorKind"]
 
 Attributes: TypeAlias = Mapping[str, Any]
 """A JSON object: str, int, float, bool, None, list and nested objects."""
@@ -51,12 +54,26 @@ class Product:
     content_hash: str | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What a search is asked by: one part, or several together, as the arguments of `Collection.search`."""
+
+    image: str | Path | bytes | Image | None = None
+    sketch: str | Path | bytes | Image | None = None
+    text: str | None = None
+    keywords: str | None = None
+    vector: npt.ArrayLike | None = None
+    product: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """One answer of a search.
 
     `score`: higher is better, on every backend. `distance`: the raw metric of the
-    backend (cosine similarity, inner product, squared Euclidean distance, or bits).
+    backend (cosine similarity, inner product, squared Euclidean distance, or bits). Of several parts
+    together, and of keywords, both are the score that the order goes by. `view`: which was asked, ``keywords`` where
+    words were; `vector_id` is -1 where no vector was.
     """
 
     product: Product

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.resources import Resources
 
-__all__ = ["encoder_of", "ignored_settings", "made_collection", "named_view"]
+__all__ = [
+    "encoder_of",
+    "ensure_physical",
+    "ignored_settings",
+    "made_collection",
+    "named_view",
+    "view_made",
+    "writing_encoders",
+]
+
+_log = logging.getLogger(__name__)
 
 
 def made_collection(
@@ -37,7 +48,7 @@ def made_collection(
         return _imagined(name, resources.backend_url, wanted)
     if found is None:
         try:
-            _ensure_physical(resources, wanted, None)
+            ensure_physical(resources, wanted, None)
             return store.create_collection(name, backend_url=resources.backend_url, views=wanted)
         except CollectionExists:
             found = store.find_collection(name, resources.backend_url)
@@ -47,48 +58,60 @@ def made_collection(
     if dry_run:
         return found
     found = _moved(resources, found, wanted)
-    _ensure_physical(resources, found.views, found)
+    ensure_physical(resources, found.views, found)
     return found
 
 
 def _wanted_views(resources: Resources, name: str, encoder: Mapping[str, str] | None) -> tuple[ViewRow, ...]:
+    settings = resources.settings.for_collection(name)
+    views = tuple(
+        view_made(resources, name, view, spec, metric=settings.metric, index=settings.index or "flat")
+        for view, spec in (encoder or settings.views or {}).items()
+    )
+    _check_metric(views, settings.metric)
+    return views
+
+
+def view_made(
+    resources: Resources, name: str, view: str, spec: str, *, metric: Metric | None, index: str, version: int = 1
+) -> ViewRow:
+    """A view as an encoder makes it. Raises ConfigError, UnknownName."""
     from embedkit.encoders.load import model_folder_of
     from embedkit.metadata.rows import ViewRow
 
-    settings = resources.settings.for_collection(name)
-    views = []
-    for view, spec in (encoder or settings.views or {}).items():
-        if not view.isidentifier():
-            raise ConfigError(f"{view!r} is no name for a view; use letters, digits and _")
-        made = resources.encoder(spec).spec
-        _check_name(view, spec, made.modalities)
-        folder = model_folder_of(spec)
-        views.append(
-            ViewRow(
-                name=view,
-                modality=_modality_of(view, made.modalities),
-                encoder=str(folder.absolute()) if folder else spec,  # found from every working directory
-                fingerprint=made.fingerprint,
-                dim=made.dim,
-                metric=_metric_of(spec, made.kind, settings.metric),
-                physical=f"{name}_v1_{view}",
-                index=settings.index or "flat",
-                kind=made.kind,
-            )
-        )
-    return tuple(views)
+    if not view.isidentifier():
+        raise ConfigError(f"{view!r} is no name for a view; use letters, digits and _")
+    made = resources.encoder(spec).spec
+    _check_name(view, spec, made.modalities)
+    folder = model_folder_of(spec)
+    return ViewRow(
+        name=view,
+        modality=_modality_of(view, made.modalities),
+        encoder=str(folder.absolute()) if folder else spec,  # found from every working directory
+        fingerprint=made.fingerprint,
+        dim=made.dim,
+        metric=_metric_of(made.kind, metric),
+        physical=f"{name}_v{version}_{view}",
+        index=index,
+        kind=made.kind,
+        version=version,
+    )
 
 
-def _metric_of(spec: str, kind: VectorKind, asked: Metric | None) -> Metric:
-    """The metric of a view. Raises ConfigError for one that does not fit its vectors."""
-    if asked is None:
-        return "hamming" if kind == "binary" else "cosine"
-    if (kind == "binary") != (asked == "hamming"):
-        made = (
-            "binary codes, which are measured by 'hamming'" if kind == "binary" else "floats, which have no 'hamming'"
-        )
-        raise ConfigError(f"metric={asked!r} does not fit the encoder {spec!r}: it makes {made}; leave metric unset")
-    return asked
+def _metric_of(kind: VectorKind, asked: Metric | None) -> Metric:
+    """The metric of a view: what is asked for, where it fits its vectors."""
+    if kind == "binary":
+        return "hamming"
+    return asked if asked not in (None, "hamming") else "cosine"
+
+
+def _check_metric(views: Sequence[ViewRow], asked: Metric | None) -> None:
+    """Raise ConfigError for a metric that fits no view; beside codes it stands for the floats, and the reverse."""
+    if asked is None or not views or any(view.metric == asked for view in views):
+        return
+    made = "floats, which have no 'hamming'" if asked == "hamming" else "binary codes, which are measured by 'hamming'"
+    encoders = ", ".join(repr(view.encoder) for view in views)
+    raise ConfigError(f"metric={asked!r} does not fit the encoder {encoders}: it makes {made}; leave metric unset")
 
 
 def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]) -> CollectionRow:
@@ -103,24 +126,26 @@ def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]
 
 def ignored_settings(resources: Resources, row: CollectionRow) -> list[str]:
     """Settings that say otherwise than the collection was made with, and so have no effect."""
-    from embedkit.backends.contract import IndexSpec
-
-    settings, found = resources.settings.for_collection(row.name), []
-    if settings.metric is not None and any(view.metric != settings.metric for view in row.views):
-        found.append(
-            f"The setting metric={settings.metric!r} has no effect: {row.name!r} was made with "
-            f"{row.views[0].metric!r}. Ingest into a collection of another name to have it."
-        )
-    index = IndexSpec.parse(settings.index or "flat")
-    if index != IndexSpec() and any(IndexSpec.parse(view.index) != index for view in row.views):
-        found.append(
-            f"The setting index={str(index)!r} has no effect: {row.name!r} has {row.views[0].index!r}. "
-            f"Build it with: embedkit index build {row.name} {str(index)!r}"
-        )
-    return found
+    settings = resources.settings
+    asked = {"metric": settings.for_collection(row.name).metric, "index": settings.asked_index(row.name)}
+    mended = {
+        "metric": "Ingest into a collection of another name to have it.",
+        "index": f"To have it: embedkit reindex {row.name} --index '{asked['index']}'",
+    }
+    return [
+        f"The setting {name}={value!r} has no effect: {row.name!r} has {getattr(row.views[0], name)!r}. {mended[name]}"
+        for name, value in asked.items()
+        if value is not None and not any(_has(view, name, value) for view in row.views)
+    ]
 
 
-def _ensure_physical(resources: Resources, views: Sequence[ViewRow], row: CollectionRow | None) -> None:
+def _has(view: ViewRow, name: str, value: str) -> bool:
+    from embedkit.backends.indexes import IndexSpec
+
+    return IndexSpec.parse(view.index) == IndexSpec.parse(value) if name == "index" else view.metric == value
+
+
+def ensure_physical(resources: Resources, views: Sequence[ViewRow], row: CollectionRow | None) -> None:
     """Make the backend's collections; one that is there is taken over only if it is empty or our own."""
     from embedkit.backends.contract import CollectionSpec, IndexSpec
 
@@ -145,7 +170,13 @@ def _ensure_physical(resources: Resources, views: Sequence[ViewRow], row: Collec
 
 
 def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
-    """The encoder of a view. Raises EncoderMismatch if it is not to be found, or another one by now."""
+    """The encoder of a view. Raises EncoderMismatch if there is none, if it is not to be found, or another by now."""
+    if not view.encoder:
+        raise EncoderMismatch(
+            f"The view {view.name!r} of {name!r} was imported without an encoder, so vectors and products alone can "
+            "ask it; give it one, which reads the pictures again: "
+            f"embedkit reindex {name} --encoder {view.name}=ENCODER"
+        )
     try:
         encoder = resources.encoder(view.encoder)
     except (ConfigError, UnknownName) as error:
@@ -157,9 +188,30 @@ def encoder_of(resources: Resources, name: str, view: ViewRow) -> Encoder:
         raise EncoderMismatch(
             f"The encoder {view.encoder!r} is not the one that filled the view {view.name!r} of {name!r} "
             f"(fingerprint {encoder.spec.fingerprint[:12]}, not {view.fingerprint[:12]}); "
-            "bring the old one back, or ingest into a collection of another name"
+            "bring the old one back, or let the new one make every vector: "
+            f"embedkit reindex {name} --encoder {view.name}={view.encoder}"
         )
     return encoder
+
+
+def writing_encoders(resources: Resources, row: CollectionRow) -> dict[str, Encoder]:
+    """The encoders of every version that is written to, by slot.
+
+    One of a version that has served before may be gone: then no vectors are made for it, and a warning is logged.
+    Raises EncoderMismatch.
+    """
+    kept = {view.slot for other in row.others if other.state == "kept" for view in other.views}
+    needed = {view.slot for view in row.views}
+    needed |= {view.slot for other in row.others if other.state in ("building", "built") for view in other.views}
+    found = {}
+    for slot, view in row.slots.items():
+        try:
+            found[slot] = encoder_of(resources, row.name, view)
+        except EncoderMismatch as error:
+            if slot in needed or slot not in kept:
+                raise
+            _log.warning("%s. Version %d of %r gets no new vectors.", error, view.version, row.name)
+    return found
 
 
 def _modality_of(view: str, takes: Sequence[Modality]) -> Modality:
@@ -194,7 +246,8 @@ def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:
             asked = f"{new.encoder!r} ({new.fingerprint[:12]})" if new else "no encoder"
             raise EncoderMismatch(
                 f"The view {view.name!r} of {found.name!r} was filled by {view.encoder!r} ({view.fingerprint[:12]}), "
-                f"and {asked} would not fit; keep the old encoder, or ingest into a collection of another name"
+                f"and {asked} would not fit; keep the old encoder, or change it: "
+                f"embedkit reindex {found.name} --encoder {view.name}=ENCODER"
             )
     if now:
         raise EncoderMismatch(

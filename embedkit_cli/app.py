@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from embedkit_cli.commands import advise, catalog, demo, index, judge, models, products, search, setup, train
+from embedkit_cli.commands import (
+    advise,
+    catalog,
+    demo,
+    groups,
+    index,
+    judge,
+    models,
+    moves,
+    products,
+    search,
+    setup,
+    train,
+    versions,
+)
 
 __all__ = ["app"]
 
@@ -33,5 +47,5 @@ def _options(
     """Turn a product catalog into a visual search engine."""
 
 
-for _module in (demo, setup, catalog, search, products, models, train, judge, index, advise):
+for _module in (demo, setup, catalog, search, products, groups, models, train, judge, index, advise, versions, moves):
     _module.register(app)

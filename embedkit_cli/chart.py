@@ -20,7 +20,7 @@ __all__ = ["front", "write"]
 
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#e09f3e", "#7b4fa3", "#00838f", "#8d6e63", "#c2185b", "#5c6bc0", "#777")
 _WIDTH, _HEIGHT = 860, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 20, 20, 50
+_LEFT, _RIGHT, _TOP, _BOTTOM = 100, 20, 20, 50
 
 
 def front(points: Sequence[Point]) -> list[Point]:

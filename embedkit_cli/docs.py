@@ -100,6 +100,27 @@ built anew. What cannot be says so: more lists than rows, pieces that do not div
 from, an index or a metric that a backend lacks (with the nearest it has). `embedkit advise` says which index to choose.
 """
 
+_RUN_AGAINST = """
+## What was run against which
+
+The contract suite and the tests of the command line run against these, which the tests start themselves:
+
+| backend | what answers in the tests | what was not at hand |
+|---|---|---|
+| faiss | FAISS in this process | a GPU |
+| milvus | Milvus Lite; a Milvus server 2.3.5 from its Python package | a cluster |
+| vearch | the Gamma engine 3.3.2, the one that Vearch's partition servers run, behind a router of our own | a cluster |
+
+Vearch publishes its engine as a Python package, but no master, router or partition server. So `tests/services/` has a
+router that speaks the REST API of Vearch 3.5, with its status codes and error bodies, over that engine in processes of
+its own. Index families, filters, scores and the delays of indexes are the engine's; databases, spaces, aliases,
+passwords and the routing of documents to partitions are the router's, written after Vearch's sources. Replication and
+IVFRABITQ, which the engine lacks, were not run at all.
+
+`EMBEDKIT_TEST_VEARCH_URL=vearch://root:secret@host:9001/database make test` runs the same suite on a live cluster, in
+a database kept for tests. [docs/vearch.md](vearch.md) tells how a collection lies there.
+"""
+
 
 def backends_page() -> str:
     """The capabilities of every backend, as they declare them."""
@@ -131,7 +152,7 @@ def backends_page() -> str:
     for one in every:
         for what, how in (one.capabilities.emulated if one.capabilities else {}).items():
             lines.append(f"- **{one.name}**, {what}: {how}.\n")
-    return "".join([*lines, _INDEXES])
+    return "".join([*lines, _INDEXES, _RUN_AGAINST])
 
 
 def _yes(value: object) -> str:

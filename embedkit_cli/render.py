@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
+from embedkit.errors import ConfigError
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Moment",
     "as_json",
+    "csv_file",
     "error_line",
     "fields",
     "hits_as_dicts",
@@ -63,6 +67,18 @@ def _lines(message: str) -> str:
 def as_json(value: object) -> None:
     """One line of JSON on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=_plain))
+
+
+def csv_file(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table. Raises ConfigError if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as out:
+            writer = csv.writer(out, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
+    except OSError as error:
+        raise ConfigError(f"The table {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
 def _plain(value: object) -> str:
@@ -134,9 +150,9 @@ def hits_as_dicts(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     ]
 
 
-def hits_table(hits: Sequence[Hit], *, title: str = "") -> None:
-    """Hits, best first."""
-    rows = [(n, f"{hit.score:.3f}", hit.product.key, hit.product.title or "") for n, hit in enumerate(hits, 1)]
+def hits_table(hits: Sequence[Hit], *, title: str = "", first: int = 1) -> None:
+    """Hits, best first; `first`: the place of the first one."""
+    rows = [(n, f"{hit.score:.3f}", hit.product.key, hit.product.title or "") for n, hit in enumerate(hits, first)]
     table(["#", "score", "key", "title"], rows, title=title)
 
 

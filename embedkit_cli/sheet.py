@@ -34,7 +34,14 @@ class Answer:
 def write(path: Path, answers: Sequence[Answer], read: Callable[[Product], bytes | None], *, note: str = "") -> None:
     """Write the page. `read` gives the bytes of a product's picture. Raises ConfigError if it cannot be written."""
     template = Template(files("embedkit_cli").joinpath("templates/sheet.html").read_text(encoding="utf-8"))
-    body = "\n".join(_answer(answer, read) for answer in answers)
+    made: dict[str, str] = {}  # a product may be in many answers
+
+    def picture(product: Product) -> str:
+        if product.key not in made:
+            made[product.key] = _picture(read, product)
+        return made[product.key]
+
+    body = "\n".join(_answer(answer, picture) for answer in answers)
     page = template.substitute(body=body, note=html.escape(note))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,8 +50,8 @@ def write(path: Path, answers: Sequence[Answer], read: Callable[[Product], bytes
         raise ConfigError(f"The page {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
-def _answer(answer: Answer, read: Callable[[Product], bytes | None]) -> str:
-    tiles = "".join(_tile(hit, _picture(read, hit.product)) for hit in answer.hits)
+def _answer(answer: Answer, picture: Callable[[Product], str]) -> str:
+    tiles = "".join(_tile(hit, picture(hit.product)) for hit in answer.hits)
     asked = ""
     if answer.picture is not None and "://" not in answer.picture:
         shown = _image(_thumbnail(Path(answer.picture).read_bytes()))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import uuid
 from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from PIL import Image
 
 import embedkit
 from embedkit import plugins
 from embedkit.testing.servers import milvus_server, postgres_server
+from tests.services.vearch import vearch_server
 
 
 def pytest_configure():
@@ -38,9 +42,39 @@ def milvus_server_url(milvus_process):
 
 
 @pytest.fixture(scope="session")
+def vearch_process(tmp_path_factory):
+    """A router over the Gamma engine."""
+    with vearch_server(tmp_path_factory.mktemp("vearch")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def vearch_url(request):
+    """Its URL; or that of the cluster of EMBEDKIT_TEST_VEARCH_URL, in a database kept for tests."""
+    return os.environ.get("EMBEDKIT_TEST_VEARCH_URL") or request.getfixturevalue("vearch_process").url
+
+
+@pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory):
     with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
         yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    """A metadata store that is not there yet, in each of the databases."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/embedkit.db"
+        return
+    server = sa.make_url(request.getfixturevalue("postgres_url"))
+    name = f"t_{uuid.uuid4().hex[:8]}"
+    admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield server.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -250,6 +250,8 @@ class BackendOptions:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_server_name: str | None = None
+    partitions: int = 1  # of a new collection, where the backend has them
+    replicas: int = 1
 
 
 class BackendFactory(Protocol):

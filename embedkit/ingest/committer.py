@@ -110,6 +110,12 @@ class Committer:
     def _commit(
         self, items: Sequence[Item], failed: Sequence[Failed], encoded: Mapping[str, Encoded], offset: int
     ) -> None:
+        with self._target.writing():
+            self._commit_alone(items, failed, encoded, offset)
+
+    def _commit_alone(
+        self, items: Sequence[Item], failed: Sequence[Failed], encoded: Mapping[str, Encoded], offset: int
+    ) -> None:
         store, cid = self._target.store, self._target.row.id
         changed = [item for item in items if item.inputs or item.changed]
         fresh = [item for item in changed if item.inputs]
@@ -157,8 +163,14 @@ class Committer:
         )
 
     def _update_columns(self, changed: Sequence[Item], columns: Mapping[str, Mapping[str, object]]) -> None:
+        following = self._target.row.following
+        live = self._target.store.vector_ids_of(self._target.row.id, list(columns)) if following else {}
         for name, view in self._target.views.items():
-            stale = [(item.stale[name], item.record.key) for item in changed if name in item.stale]
+            if name in following:  # a reindex may have made some since the record was compared with the store
+                made = {item.record.key for item in changed if name in item.inputs}
+                stale = [(ids[name], key) for key, ids in live.items() if name in ids and key not in made]
+            else:
+                stale = [(item.stale[name], item.record.key) for item in changed if name in item.stale]
             if stale:
                 ids = np.fromiter((vector_id for vector_id, _ in stale), np.int64, len(stale))
                 self._backend.update_columns(view.physical, ids, [columns[key] for _, key in stale])
@@ -186,8 +198,8 @@ def remove_vectors(target: Target) -> None:
 
     It starts from the mark, so a kill in between is mended by the next call.
     """
-    while marked := target.store.deleted_vectors(target.row.id, limit=10_000):
+    views = target.views
+    while marked := target.store.deleted_vectors(target.row.id, views, limit=10_000):
         for view, ids in marked.items():
-            if view in target.views and ids:
-                target.backend.delete(target.views[view].physical, np.asarray(ids, np.int64))
+            target.backend.delete(views[view].physical, np.asarray(ids, np.int64))
         target.store.purge(target.row.id, [vector_id for ids in marked.values() for vector_id in ids])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,12 @@ __all__ = [
     "Failed",
     "Item",
     "Picture",
+    "checked_attributes",
     "checked_record",
     "decide",
     "failure_of",
     "is_plain_text",
+    "known_hash",
     "record_of",
     "text_hash",
 ]
@@ -97,6 +99,18 @@ def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, b
     return replace(record, attributes=attributes, title=title or None), cleaned
 
 
+def checked_attributes(record: Record) -> dict[str, Any]:
+    """Attributes as JSON without NaN, of a record that comes with its vector. Raises BadRecord."""
+    if not record.key or not is_plain_text(record.key) or len(record.key) > MAX_KEY:
+        raise BadRecord(f"{record.locator}: the key {record.key[:40]!r} is empty, too long or not valid text")
+    cleaned: dict[str, Any] = _without_nan(dict(record.attributes))[0]
+    try:
+        json.dumps(cleaned, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, UnicodeEncodeError) as error:
+        raise BadRecord(f"{record.locator}: the attributes of {record.key!r} are not plain JSON: {error}") from error
+    return cleaned
+
+
 def is_plain_text(text: str) -> bool:
     """Whether a database can hold it: valid Unicode without the NUL character."""
     try:
@@ -137,26 +151,34 @@ def failure_of(record: Record, stage: str, error: object, *, whole: bool = True)
     return FailureWrite(record.key, record.locator, stage, str(error), stored)
 
 
-def decide(record: Record, known: KnownProduct | None, picture: Picture | None, views: Mapping[str, ViewRow]) -> Item:
-    """Compare a record with what the store knows, view by view."""
+def decide(
+    record: Record,
+    known: KnownProduct | None,
+    picture: Picture | None,
+    views: Mapping[str, ViewRow],
+    following: Collection[str] = (),
+) -> Item:
+    """Compare a record with what the store knows, view by view.
+
+    `following`: views that do not serve. They get a vector where the product is new or another one by now; what else
+    they lack is the work of the reindex that fills them.
+    """
     content_hash, validator = _picture_identity(known, picture)
     wanted: dict[str, tuple[str, str]] = {}
     inputs: dict[str, ByteArray | str] = {}
     kept: dict[str, int] = {}
     retired: list[str] = []
-    for view in views.values():
-        old = known.vectors.get(view.name) if known else None
+    for slot, view in views.items():
+        old = known.vectors.get(slot) if known else None
         source_hash = content_hash if view.modality == "image" else text_hash(record.title) if record.title else None
         if source_hash is None:
             if old is not None:
-                retired.append(view.name)
+                retired.append(slot)
         elif old and (old.state, old.content_hash, old.fingerprint) == ("live", source_hash, view.fingerprint):
-            kept[view.name] = old.id
-        else:
-            wanted[view.name] = (source_hash, view.fingerprint)
-            inputs[view.name] = (
-                picture.prepared[view.name] if view.modality == "image" and picture else str(record.title)
-            )
+            kept[slot] = old.id
+        elif slot not in following or source_hash != known_hash(known, view):
+            wanted[slot] = (source_hash, view.fingerprint)
+            inputs[slot] = picture.prepared[slot] if view.modality == "image" and picture else str(record.title)
     write = ProductWrite(
         record.key, record.title, record.image, record.attributes, content_hash, validator, vectors=wanted
     )
@@ -174,6 +196,13 @@ def decide(record: Record, known: KnownProduct | None, picture: Picture | None, 
     return Item(
         write, inputs, changed or bool(retired), kept if seen_by_filters else {}, tuple(retired), record, bool(known)
     )
+
+
+def known_hash(known: KnownProduct | None, view: ViewRow) -> str | None:
+    """The hash of what a view of a product is made of, as the store knows it; None if there is nothing."""
+    if known is None:
+        return None
+    return known.content_hash if view.modality == "image" else text_hash(known.title) if known.title else None
 
 
 def _picture_identity(known: KnownProduct | None, picture: Picture | None) -> tuple[str | None, str | None]:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -27,7 +27,7 @@ import numpy as np
 
 from embedkit.config import FetchSettings, IngestSettings
 from embedkit.encoders.contract import Encoder
-from embedkit.errors import EmbedkitError, Terminal
+from embedkit.errors import CollectionNotFound, EmbedkitError, Terminal
 from embedkit.ingest.channel import Channel, Stop, Stopped
 from embedkit.ingest.committer import Batch, Committer, Encoded, remove_vectors, retry
 from embedkit.ingest.fetch import Fetcher
@@ -36,7 +36,7 @@ from embedkit.ingest.prune import gone, prune
 from embedkit.ingest.reader import CHUNK, Reader, Slot
 from embedkit.ingest.report import IngestReport, Progress, ProgressCallback
 from embedkit.ingest.sources.contract import RecordError, Source
-from embedkit.ingest.target import Target
+from embedkit.ingest.target import Moved, Target
 from embedkit.metadata.rows import RunCounts, RunRow, RunState
 from embedkit.types import Record
 
@@ -73,7 +73,8 @@ def ingest(
     """
     run, start = None, 0
     if not options.dry_run:
-        remove_vectors(target)
+        with target.writing():
+            remove_vectors(target)
         run, start = _open_run(target, source)
     records = source.records(start)
     total = source.count()
@@ -99,7 +100,8 @@ def retry_failed(
         records = records[: options.limit]
     run = None
     if not options.dry_run:
-        remove_vectors(target)
+        with target.writing():
+            remove_vectors(target)
         run = target.store.start_run(target.row.id, source="failures", source_fingerprint=None)
     return _Run(target, run, 0, len(records), settings, fetch, options).execute(iter(records))
 
@@ -323,8 +325,10 @@ class _Run:
     def _flush(self, counts: RunCounts) -> None:
         """What was written shall survive a power cut before the run counts as complete."""
         if counts.encoded or counts.updated:
-            for view in self.target.row.views:
-                self._patiently(partial(self.target.backend.flush, view.physical))
+            following = self.target.row.following
+            for slot, view in self.target.views.items():
+                with suppress(*([CollectionNotFound] if slot in following else [])):  # dropped by gc meanwhile
+                    self._patiently(partial(self.target.backend.flush, view.physical))
 
     def _end(self, seconds: float, interrupted: bool) -> IngestReport:
         counts, error = self.counts, self.stop.error
@@ -339,6 +343,8 @@ class _Run:
                 if error is None:
                     raise
                 _log.warning("The end of the run could not be written: %s", late)
+        if isinstance(error, Moved):
+            error.counts = counts
         if error is not None:
             raise error
         self._tell(force=True)
@@ -376,7 +382,7 @@ class _Run:
         target = self.target
         found = []
         for view in target.row.views:
-            here = target.store.count_vectors(target.row.id, view.name)
+            here = target.store.count_vectors(target.row.id, view.slot)
             there = self._patiently(partial(target.backend.count, view.physical))
             if here != there:
                 found.append(

@@ -36,8 +36,9 @@ def delete_products(target: Target, keys: Sequence[str]) -> int:
     deleted = 0
     for first in range(0, len(keys), _BATCH):
         part = list(keys[first : first + _BATCH])
-        deleted += len(target.store.products(target.row.id, part))
-        target.store.mark_deleted(target.row.id, part)
-        remove_vectors(target)
-        target.store.purge(target.row.id, [])
+        with target.writing():
+            deleted += len(target.store.products(target.row.id, part))
+            target.store.mark_deleted(target.row.id, part)
+            remove_vectors(target)
+            target.store.purge(target.row.id, [])
     return deleted

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from embedkit.errors import BadImage, BadInput, BadRecord, FetchFailed, FetchTimeout
 from embedkit.ingest.channel import Channel, Stop, Stopped
 from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
-from embedkit.ingest.items import Failed, Item, Picture, checked_record, decide, failure_of, is_plain_text
+from embedkit.ingest.items import Failed, Item, Picture, checked_record, decide, failure_of, is_plain_text, known_hash
 from embedkit.ingest.sources.contract import RecordError
 from embedkit.ingest.target import Target
 from embedkit.metadata.rows import FailureWrite, KnownProduct, ViewRow
@@ -64,8 +64,11 @@ class Reader:
         self._slots = slots
         self._stop = stop
         self._limit = max_attributes_bytes
-        self._views = target.views
-        self._image_views = [view for view in target.row.views if view.modality == "image"]
+        self._following = target.row.following
+        self._views = {
+            slot: view for slot, view in target.views.items() if slot in target.encoders or slot not in self._following
+        }
+        self._image_views = [view for view in self._views.values() if view.modality == "image"]
         self._in_flight: set[str] = set()
         self.finished: SimpleQueue[str] = SimpleQueue()
         self.pictures = 0  # records that name one
@@ -133,7 +136,7 @@ class Reader:
 
     def _outcome(self, record: Record, known: KnownProduct | None) -> Future[Item | Failed]:
         if record.image is None or not self._image_views:
-            return _done(decide(record, known, None, self._views)).outcome
+            return _done(decide(record, known, None, self._views, self._following)).outcome
         if not is_remote(record.image):
             return self._pool.submit(self._read_local, record, known)
         validator = known.validator if known and self._unchanged(record, known, known.content_hash) else None
@@ -149,7 +152,7 @@ class Reader:
             fetched = fetch()
             stage = "decode"
             picture = self._picture(record, known, fetched)
-            return decide(record, known, picture, self._views)
+            return decide(record, known, picture, self._views, self._following)
         except (BadInput, FetchFailed, FetchTimeout) as error:
             return Failed(failure_of(record, stage, error), known is not None)
 
@@ -158,19 +161,22 @@ class Reader:
             return Picture(None, fetched.validator)
         prepared: dict[str, ByteArray] = {}
         for view in self._image_views:
+            if view.slot in self._following and known_hash(known, view) == fetched.content_hash:
+                continue
             if not (known and _is_current(known, view, fetched.content_hash)):
                 try:
-                    prepared[view.name] = self._target.encoders[view.name].prepare(fetched.data)
+                    prepared[view.slot] = self._target.encoders[view.slot].prepare(fetched.data)
                 except BadImage as error:
                     raise BadImage(f"{record.image}: {error}") from error
         return Picture(fetched.content_hash, fetched.validator, prepared)
 
     def _unchanged(self, record: Record, known: KnownProduct, content_hash: str | None) -> bool:
-        return known.uri == record.image and all(_is_current(known, view, content_hash) for view in self._image_views)
+        serving = (view for view in self._image_views if view.slot not in self._following)
+        return known.uri == record.image and all(_is_current(known, view, content_hash) for view in serving)
 
 
 def _is_current(known: KnownProduct, view: ViewRow, content_hash: str | None) -> bool:
-    vector = known.vectors.get(view.name)
+    vector = known.vectors.get(view.slot)
     return vector is not None and (vector.state, vector.content_hash, vector.fingerprint) == (
         "live",
         content_hash,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TypeAlias
+
+from embedkit.metadata.rows import RunCounts
 
 __all__ = ["IngestReport", "Progress", "ProgressCallback"]
 
@@ -50,6 +52,17 @@ class IngestReport:
     def images_per_second(self) -> float:
         """Products encoded per second of the whole run."""
         return self.encoded / self.seconds if self.seconds > 0 else 0.0
+
+    def after(self, before: Sequence[RunCounts]) -> IngestReport:
+        """The report of the whole run, of which parts were done before versions of the collection changed."""
+        return replace(
+            self,
+            seen=self.seen + sum(one.seen for one in before),
+            encoded=self.encoded + sum(one.encoded for one in before),
+            updated=self.updated + sum(one.updated for one in before),
+            skipped=self.skipped + sum(one.skipped for one in before),
+            failed=self.failed + sum(one.failed for one in before),
+        )
 
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from embedkit.backends.contract import VectorBackend
 from embedkit.encoders.contract import Encoder
-from embedkit.metadata.rows import CollectionRow, ViewRow
+from embedkit.metadata.rows import CollectionRow, RunCounts, ViewRow
 from embedkit.metadata.store import MetadataStore
 from embedkit.types import Attributes
 
-__all__ = ["Target", "columns_of"]
+__all__ = ["Moved", "Target", "columns_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`encoders`: by view. They are empty where nothing is encoded (delete, verify)."""
+    """`encoders`: by slot. They are empty where nothing is encoded (delete, verify), or lack an old version's."""
 
     store: MetadataStore
     backend: VectorBackend
@@ -25,7 +26,22 @@ class Target:
 
     @property
     def views(self) -> Mapping[str, ViewRow]:
-        return {view.name: view for view in self.row.views}
+        """Every view that is written to, by slot: those that serve, and those of other versions."""
+        return self.row.slots
+
+    @contextmanager
+    def writing(self, *, exclusive: bool = False) -> Iterator[None]:
+        """The moment of a write. Raises Moved if the versions are no longer those that `row` knows."""
+        with self.store.writing(self.row.id, exclusive=exclusive):
+            if self.store.epoch(self.row.id) != self.row.epoch:
+                raise Moved
+            yield
+
+
+class Moved(Exception):
+    """A version was added, switched or dropped meanwhile: the same must be done again with the row as it is now."""
+
+    counts = RunCounts()  # what a run had written by then
 
 
 def columns_of(key: str, title: str | None, attributes: Attributes) -> Attributes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -55,16 +56,17 @@ def verify(target: Target, *, repair: bool = False) -> VerifyReport:
     """Compare both sides. With `repair`, orphaned and doubled rows leave the backend, and products whose
     vector is missing are marked so that the next ingest encodes them again.
     """
-    if repair:
-        remove_vectors(target)
-    checks = {view.name: _check(target, view, repair=repair) for view in target.row.views}
+    with target.writing() if repair else nullcontext():  # what a reindex is about to write is not to be mended
+        if repair:
+            remove_vectors(target)
+        checks = {slot: _check(target, view, repair=repair) for slot, view in target.views.items()}
     return VerifyReport(checks, repaired=repair and not all(check.ok for check in checks.values()))
 
 
 def _check(target: Target, view: ViewRow, *, repair: bool) -> ViewCheck:
     store, backend, cid = target.store, target.backend, target.row.id
-    live = _gather(store.scan_vector_ids(cid, view.name, states=("live",), batch=_BATCH))
-    pending = _gather(store.scan_vector_ids(cid, view.name, states=("pending",), batch=_BATCH))
+    live = _gather(store.scan_vector_ids(cid, view.slot, states=("live",), batch=_BATCH))
+    pending = _gather(store.scan_vector_ids(cid, view.slot, states=("pending",), batch=_BATCH))
     try:
         stored = _gather(backend.scan_ids(view.physical, _BATCH))
     except CollectionNotFound:  # lost in the backend, and made again by the next ingest

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from embedkit.errors import CollectionExists, CollectionNotFound
-from embedkit.metadata.models import Collection, table_of
-from embedkit.metadata.rows import CollectionRow, ViewRow
+from embedkit.metadata.models import Collection, CollectionVersion, table_of
+from embedkit.metadata.rows import CollectionRow, VersionRow, VersionState, ViewRow
 from embedkit.metadata.session import Session, now
 from embedkit.urls import place_of
 
 __all__ = ["Collections"]
 
 _T = table_of(Collection)
+_O = table_of(CollectionVersion)
 
 
 def _row(row: sa.Row[Any]) -> CollectionRow:
     views = tuple(ViewRow(**view) for view in row.views)
-    return CollectionRow(row.id, row.name, row.backend_url, row.version, views, row.created_at)
+    return CollectionRow(
+        row.id,
+        row.name,
+        row.backend_url,
+        row.version,
+        views,
+        row.created_at,
+        keywords=tuple(row.keywords or ()),
+        epoch=row.epoch,
+    )
+
+
+def _with_others(connection: sa.Connection, row: CollectionRow) -> CollectionRow:
+    rows = connection.execute(sa.select(_O).where(_O.c.collection_id == row.id).order_by(_O.c.version))
+    others = (
+        VersionRow(other.version, other.state, tuple(ViewRow(**view) for view in other.views), other.since)
+        for other in rows
+    )
+    return replace(row, others=tuple(others))
 
 
 class Collections(Session):
     """Collections; one is known by its name and its backend's place together."""
 
-    def create_collection(self, name: str, *, backend_url: str, views: Sequence[ViewRow]) -> CollectionRow:
+    def create_collection(
+        self, name: str, *, backend_url: str, views: Sequence[ViewRow], keywords: Sequence[str] = ()
+    ) -> CollectionRow:
         """Add a collection without products. Raises CollectionExists."""
         with self._write() as connection:
             if self._found(connection, name, backend_url):
@@ -39,6 +60,7 @@ class Collections(Session):
                     version=1,
                     views=[asdict(view) for view in views],
                     created_at=now(),
+                    keywords=list(keywords) or None,
                 )
             )
             made = self._found(connection, name, backend_url)
@@ -50,7 +72,7 @@ class Collections(Session):
         rows = connection.execute(sa.select(_T).where(_T.c.name == name).order_by(_T.c.id)).all()
         here = [row for row in rows if place_of(row.backend_url) == place_of(backend_url)]
         here.sort(key=lambda row: row.backend_url != backend_url)
-        return _row(here[0]) if here else None
+        return _with_others(connection, _row(here[0])) if here else None
 
     def find_collection(self, name: str, backend_url: str) -> CollectionRow | None:
         with self._read() as connection:
@@ -75,16 +97,77 @@ class Collections(Session):
     def collections(self, backend_url: str | None = None) -> tuple[CollectionRow, ...]:
         """All collections, or those of one backend, by name."""
         with self._read() as connection:
-            rows = tuple(_row(row) for row in connection.execute(sa.select(_T).order_by(_T.c.name, _T.c.id)))
+            found = connection.execute(sa.select(_T).order_by(_T.c.name, _T.c.id)).all()
+            rows = tuple(_with_others(connection, _row(row)) for row in found)
         if backend_url is None:
             return rows
         return tuple(row for row in rows if place_of(row.backend_url) == place_of(backend_url))
 
     def set_views(self, cid: int, views: Sequence[ViewRow], *, version: int) -> None:
-        """Replace the views in one step: the switch to another physical version."""
-        values = {"views": [asdict(view) for view in views], "version": version}
+        """Replace the views of the version that serves, if it is still the one that does."""
         with self._write() as connection:
-            connection.execute(sa.update(_T).where(_T.c.id == cid).values(values))
+            connection.execute(
+                sa.update(_T)
+                .where(_T.c.id == cid, _T.c.version == version)
+                .values(views=[asdict(view) for view in views])
+            )
+
+    # -- versions --------------------------------------------------------------------------------
+
+    def epoch(self, cid: int) -> int | None:
+        """How often the versions have changed; None of a collection that is gone."""
+        with self._read() as connection:
+            return connection.execute(sa.select(_T.c.epoch).where(_T.c.id == cid)).scalar_one_or_none()
+
+    def add_version(self, cid: int, version: int, views: Sequence[ViewRow]) -> None:
+        """Begin a version beside the one that serves; from now on it is written to."""
+        values = {
+            "collection_id": cid,
+            "version": version,
+            "state": "building",
+            "views": [asdict(view) for view in views],
+            "since": now(),
+        }
+        with self._write() as connection:
+            connection.execute(sa.insert(_O).values(values))
+            self._changed(connection, cid)
+
+    def set_version_views(self, cid: int, version: int, views: Sequence[ViewRow]) -> None:
+        """The same views, of which an encoder lies at another place now."""
+        here = (_O.c.collection_id == cid, _O.c.version == version)
+        with self._write() as connection:
+            connection.execute(sa.update(_O).where(*here).values(views=[asdict(view) for view in views]))
+
+    def set_version_state(self, cid: int, version: int, state: VersionState) -> None:
+        """One that is dropped is no longer written to; between the other states nothing changes for a writer."""
+        here = (_O.c.collection_id == cid, _O.c.version == version)
+        with self._write() as connection:
+            connection.execute(sa.update(_O).where(*here).values(state=state, since=now()))
+            if state == "dropped":
+                self._changed(connection, cid)
+
+    def forget_version(self, cid: int, version: int) -> None:
+        """The last step of dropping a version."""
+        with self._write() as connection:
+            connection.execute(sa.delete(_O).where(_O.c.collection_id == cid, _O.c.version == version))
+            self._changed(connection, cid)
+
+    def switch_version(self, cid: int, version: int) -> None:
+        """Let another version serve, in one transaction; the one that did is kept. Raises CollectionNotFound."""
+        with self._write() as connection:
+            old = connection.execute(sa.select(_T).where(_T.c.id == cid)).one_or_none()
+            here = (_O.c.collection_id == cid, _O.c.version == version)
+            new = connection.execute(sa.select(_O).where(*here)).one_or_none()
+            if old is None or new is None:
+                raise CollectionNotFound(f"There is no version {version} of the collection to switch to")
+            connection.execute(sa.delete(_O).where(*here))
+            kept = {"collection_id": cid, "version": old.version, "state": "kept", "views": old.views}
+            connection.execute(sa.insert(_O).values({**kept, "since": now()}))
+            connection.execute(sa.update(_T).where(_T.c.id == cid).values(version=version, views=new.views))
+            self._changed(connection, cid)
+
+    def _changed(self, connection: sa.Connection, cid: int) -> None:
+        connection.execute(sa.update(_T).where(_T.c.id == cid).values(epoch=_T.c.epoch + 1))
 
     def drop_collection(self, cid: int) -> None:
         """Remove a collection with all that belongs to it."""

@@ -31,6 +31,11 @@ def _translated(url: str, error: exc.SQLAlchemyError) -> EmbedkitError:
         return StoreBusy(f"The metadata store {url} is locked by another process; let it finish, or stop it.")
     if "disk is full" in lower or "no space left" in lower or "disk i/o error" in lower:
         return DiskFull(f"The disk of the metadata store {url} has no room left; free some and run the same again.")
+    if "no such module: fts5" in lower:
+        return StoreError(
+            f"The metadata store {url} has an index of keywords that the SQLite of this Python, built without FTS5, "
+            "cannot write; use a Python whose SQLite has it."
+        )
     if "not a database" in lower or "malformed" in lower:
         return DataCorrupt(f"The file of the metadata store {url} is not a readable database: {reason}.")
     if "unable to open" in lower or "readonly" in lower:

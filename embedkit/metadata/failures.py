@@ -15,18 +15,21 @@ __all__ = ["Failures", "forget", "remember"]
 _T = table_of(Failure)
 
 
-def remember(connection: sa.Connection, cid: int, failures: Sequence[FailureWrite]) -> None:
-    """Add failures, or count another attempt of those that are known."""
+def remember(connection: sa.Connection, cid: int, failures: Sequence[FailureWrite], *, only: str | None = None) -> None:
+    """Add failures, or count another attempt of those that are known; with `only`, of those known at that stage."""
     last = {failure.key: failure for failure in failures}
+    known: dict[str, int] = {}
+    for part in parts(list(last)):
+        rows = connection.execute(
+            sa.select(_T.c.key, _T.c.attempts, _T.c.stage).where(_T.c.collection_id == cid, _T.c.key.in_(part))
+        )
+        for row in rows:
+            if only is not None and row.stage != only:
+                del last[row.key]
+            else:
+                known[row.key] = row.attempts
     if not last:
         return
-    keys = list(last)
-    known: dict[str, int] = {}
-    for part in parts(keys):
-        rows = connection.execute(
-            sa.select(_T.c.key, _T.c.attempts).where(_T.c.collection_id == cid, _T.c.key.in_(part))
-        )
-        known.update((row.key, row.attempts) for row in rows)
     moment = now()
     values = [
         {
@@ -58,10 +61,11 @@ def remember(connection: sa.Connection, cid: int, failures: Sequence[FailureWrit
         )
 
 
-def forget(connection: sa.Connection, cid: int, keys: Sequence[str]) -> None:
-    """Remove the failures of products that went in."""
+def forget(connection: sa.Connection, cid: int, keys: Sequence[str], *, stage: str | None = None) -> None:
+    """Remove the failures of products that went in, all of them or those of one stage."""
+    of_stage = () if stage is None else (_T.c.stage == stage,)
     for part in parts(keys):
-        connection.execute(sa.delete(_T).where(_T.c.collection_id == cid, _T.c.key.in_(part)))
+        connection.execute(sa.delete(_T).where(_T.c.collection_id == cid, _T.c.key.in_(part), *of_stage))
 
 
 class Failures(Session):

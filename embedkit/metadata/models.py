@@ -8,7 +8,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["Base", "Collection", "Failure", "IngestRun", "Product", "UtcDateTime", "Vector", "table_of"]
+__all__ = [
+    "Base",
+    "Collection",
+    "CollectionVersion",
+    "Failure",
+    "IngestRun",
+    "Product",
+    "UtcDateTime",
+    "Vector",
+    "table_of",
+]
 
 # SQLite numbers rows by itself only in INTEGER columns; they hold 64 bits all the same.
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -53,7 +63,10 @@ class Base(DeclarativeBase):
 
 
 class Collection(Base):
-    """A collection; `views` is a list of ViewRow fields."""
+    """A collection; `views` is a list of ViewRow fields, `keywords` of attribute paths whose words are searched.
+
+    `epoch` goes up with every change of its versions.
+    """
 
     __tablename__ = "collection"
     __table_args__ = (sa.UniqueConstraint("name", "backend_url"), {"sqlite_autoincrement": True})
@@ -64,10 +77,26 @@ class Collection(Base):
     version: Mapped[int]
     views: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    keywords: Mapped[list[str] | None] = mapped_column(sa.JSON)
+    epoch: Mapped[int] = mapped_column(server_default="0")
+
+
+class CollectionVersion(Base):
+    """A version that does not serve: one built beside the other, or that has served. `since`: of its state."""
+
+    __tablename__ = "collection_version"
+
+    collection_id: Mapped[int] = mapped_column(
+        BigId, sa.ForeignKey("collection.id", ondelete="CASCADE"), primary_key=True
+    )
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[str] = mapped_column(sa.Text)
+    views: Mapped[list[dict[str, Any]]] = mapped_column(sa.JSON)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Product(Base):
-    """A product. `last_run`: the run that saw it last. `deleted`: on its way out."""
+    """A product. `last_run`: the run that saw it last. `deleted`: on its way out. `words`: see `full_text`."""
 
     __tablename__ = "product"
     __table_args__ = (
@@ -86,6 +115,7 @@ class Product(Base):
     validator: Mapped[str | None] = mapped_column(sa.Text)
     last_run: Mapped[int | None] = mapped_column(BigId)
     deleted: Mapped[bool]
+    words: Mapped[str | None] = mapped_column(sa.Text)
 
 
 class Vector(Base):

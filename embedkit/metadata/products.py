@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from embedkit.metadata.failures import forget, remember
+from embedkit.metadata.full_text import product_words
 from embedkit.metadata.models import Collection, IngestRun, table_of
 from embedkit.metadata.models import Product as ProductTable
 from embedkit.metadata.models import Vector as VectorTable
@@ -40,7 +41,7 @@ _SET_PRODUCT = (
     .values(
         {
             name: sa.bindparam(f"b_{name}", type_=_P.c[name].type)
-            for name in ("title", "uri", "attributes", "content_hash", "validator", "last_run")
+            for name in ("title", "uri", "attributes", "content_hash", "validator", "last_run", "words")
         }
     )
 )
@@ -61,6 +62,11 @@ def _product_ids(connection: sa.Connection, cid: int, keys: Sequence[str]) -> di
         rows = connection.execute(sa.select(_P.c.key, _P.c.id).where(_P.c.collection_id == cid, _P.c.key.in_(part)))
         found.update((row.key, row.id) for row in rows)
     return found
+
+
+def _version_of(slot: str) -> int:
+    """The number in the name of a slot (`ViewRow.slot`)."""
+    return int(slot.rpartition("@v")[2]) if "@v" in slot else 1
 
 
 def _blank(cid: int, key: str) -> dict[str, object]:
@@ -111,15 +117,12 @@ class Products(Session):
     ) -> dict[tuple[int, str], int]:
         if not pairs:
             return {}
-        version = connection.execute(
-            sa.select(table_of(Collection).c.version).where(table_of(Collection).c.id == cid)
-        ).scalar_one()
         values = [
             {
                 "collection_id": cid,
                 "product_id": product,
                 "view": view,
-                "version": version,
+                "version": _version_of(view),
                 "state": "pending",
                 "content_hash": "",
                 "fingerprint": "",
@@ -159,7 +162,24 @@ class Products(Session):
             remember(connection, cid, failures)
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(offset=offset, counts=asdict(counts)))
 
+    def commit_vectors(
+        self, cid: int, writes: Sequence[ProductWrite], failures: Sequence[FailureWrite], *, stage: str
+    ) -> None:
+        """Last step where only vectors were made: they are ``live``, their products as they were.
+
+        Failures of that `stage` are forgotten or remembered; those of other stages stay, with their record.
+        """
+        with self._write() as connection:
+            ids = _product_ids(connection, cid, [write.key for write in writes])
+            self._set_vectors(connection, writes, ids)
+            forget(connection, cid, list(ids), stage=stage)
+            remember(connection, cid, failures, only=stage)
+
     def _set_products(self, connection: sa.Connection, cid: int, run_id: int, writes: Sequence[ProductWrite]) -> None:
+        if not writes:
+            return
+        collection = table_of(Collection)
+        paths = connection.execute(sa.select(collection.c.keywords).where(collection.c.id == cid)).scalar() or ()
         values = [
             {
                 "b_cid": cid,
@@ -170,11 +190,11 @@ class Products(Session):
                 "b_content_hash": write.content_hash,
                 "b_validator": write.validator,
                 "b_last_run": run_id,
+                "b_words": product_words(write.title, write.attributes, paths),
             }
             for write in writes
         ]
-        if values:
-            connection.execute(_SET_PRODUCT, values)
+        connection.execute(_SET_PRODUCT, values)
 
     def _set_vectors(self, connection: sa.Connection, writes: Sequence[ProductWrite], ids: Mapping[str, int]) -> None:
         values = [

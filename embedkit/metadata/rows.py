@@ -20,11 +20,14 @@ __all__ = [
     "RunRow",
     "RunState",
     "VectorState",
+    "VersionRow",
+    "VersionState",
     "ViewRow",
 ]
 
 VectorState = Literal["pending", "live", "deleted"]
 RunState = Literal["running", "complete", "interrupted"]
+VersionState = Literal["building", "built", "kept", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class ViewRow:
 
     `physical`: the backend's collection name. `index`: the text form of an IndexSpec. `dim`: floats, or bits.
     `knobs`: what a search of it asks with if it is not told otherwise, by name (the fields of SearchParams).
+    `version`: the version of the collection that it came with.
     """
 
     name: str
@@ -45,11 +49,36 @@ class ViewRow:
     index: str = "flat"
     kind: VectorKind = "float"  # rows of before there were codes do not have it
     knobs: Mapping[str, int] = field(default_factory=dict)
+    version: int = 1  # nor this
+
+    @property
+    def slot(self) -> str:
+        """What the store calls its vectors, so that a product can have those of several versions: ``image@v2``."""
+        return self.name if self.version == 1 else f"{self.name}@v{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A version of a collection that does not serve.
+
+    ``building``: a reindex fills it. ``built``: it is whole, and waits for the switch. ``kept``: it has served.
+    ``dropped``: it is on its way out. Until then, whatever is written goes into it too.
+    `since`: of its state.
+    """
+
+    version: int
+    state: VersionState
+    views: tuple[ViewRow, ...]
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class CollectionRow:
-    """`version`: the live physical version. `backend_url` never holds a password."""
+    """`version`: the one that serves, by `views`. `others`: those that do not. `backend_url` never holds a password.
+
+    `keywords`: attributes, by dotted path, whose words are searched beside the title's. `epoch` counts what has
+    happened to the versions; a writer that knows an older one does not know all of them.
+    """
 
     id: int
     name: str
@@ -57,6 +86,24 @@ class CollectionRow:
     version: int
     views: tuple[ViewRow, ...]
     created_at: datetime
+    keywords: tuple[str, ...] = ()
+    others: tuple[VersionRow, ...] = ()
+    epoch: int = 0
+
+    @property
+    def slots(self) -> Mapping[str, ViewRow]:
+        """Every view that is written to, those that serve first."""
+        others = (view for other in self.others if other.state != "dropped" for view in other.views)
+        found: dict[str, ViewRow] = {}
+        for view in (*self.views, *others):
+            found.setdefault(view.slot, view)
+        return found
+
+    @property
+    def following(self) -> Mapping[str, ViewRow]:
+        """Views that are written to and not searched."""
+        serving = {view.slot for view in self.views}
+        return {slot: view for slot, view in self.slots.items() if slot not in serving}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from embedkit.metadata.collections import Collections
 from embedkit.metadata.engine import open_engine
 from embedkit.metadata.failures import Failures
+from embedkit.metadata.keywords import Keywords
+from embedkit.metadata.locks import Locks
 from embedkit.metadata.products import Products
 from embedkit.metadata.runs import Runs
 from embedkit.metadata.vectors import Vectors
@@ -13,7 +15,7 @@ from embedkit.urls import redact
 __all__ = ["MetadataStore", "open_store"]
 
 
-class MetadataStore(Collections, Runs, Products, Vectors, Failures):
+class MetadataStore(Collections, Locks, Runs, Products, Vectors, Failures, Keywords):
     """Everything that is known of collections, in one database. Thread-safe; made by `open_store`.
 
     Every method may raise StoreBusy (Transient), DiskFull, StoreError or DataCorrupt. The parts that it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,11 +131,11 @@ class Vectors(Session):
         connection.execute(sa.update(_V).where(*where).values(state="deleted"))
         return marked
 
-    def deleted_vectors(self, cid: int, *, limit: int = 10_000) -> dict[str, list[int]]:
-        """Vectors that are marked and not yet purged, by view; empty when there are none."""
+    def deleted_vectors(self, cid: int, views: Collection[str], *, limit: int = 10_000) -> dict[str, list[int]]:
+        """Vectors of these views that are marked and not yet purged, by view; empty when there are none."""
         query = (
             sa.select(_V.c.id, _V.c.view)
-            .where(_V.c.collection_id == cid, _V.c.state == "deleted")
+            .where(_V.c.collection_id == cid, _V.c.view.in_(list(views)), _V.c.state == "deleted")
             .order_by(_V.c.id)
             .limit(limit)
         )
@@ -150,6 +150,18 @@ class Vectors(Session):
                     sa.delete(_V).where(_V.c.collection_id == cid, _V.c.id.in_(part), _V.c.state == "deleted")
                 )
             self._drop_bare_products(connection, cid)
+
+    def forget_view(self, cid: int, view: str, *, batch: int = 10_000) -> int:
+        """Forget every vector of a view that has left the backend, in pieces; how many there were."""
+        chosen = sa.select(_V.c.id).where(_V.c.collection_id == cid, _V.c.view == view).limit(batch)
+        total = 0
+        while True:
+            with self._write() as connection:
+                count = connection.execute(sa.delete(_V).where(_V.c.id.in_(chosen.scalar_subquery()))).rowcount
+                if not count:
+                    self._drop_bare_products(connection, cid)
+                    return total
+            total += count
 
     def _drop_bare_products(self, connection: sa.Connection, cid: int) -> None:
         connection.execute(sa.delete(_P).where(_P.c.collection_id == cid, _P.c.deleted, ~_has_vectors()))

@@ -44,7 +44,7 @@ def some_ids(
     while page := store.keys(row.id, after=keys[-1] if keys else "", limit=_PAGE):
         keys += page
     picked = [keys[place] for place in rng.permutation(len(keys))[:count]]
-    ids, names = store.vector_ids_of(row.id, picked), [view.name for view in views]
+    ids, names = store.vector_ids_of(row.id, picked), [view.slot for view in views]
     whole = [by_view for key in picked if (by_view := ids.get(key, {})).keys() >= set(names)]
     return np.array([[by_view[name] for name in names] for by_view in whole], np.int64).reshape(-1, len(names))
 

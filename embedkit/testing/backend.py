@@ -353,6 +353,10 @@ class BackendContract(BinaryContract):
             hits = [len(set(a) & set(b)) for a, b in zip(found.ids.tolist(), right.ids.tolist(), strict=True)]
             assert np.mean(hits) >= 9.5
 
+    def small_index(self, shape: str, *, refine: bool) -> str:
+        """The text of an index for a few hundred rows; for a backend that takes other parameters."""
+        return small_index(shape, refine=refine)
+
     def test_every_shape_of_index_is_built_or_refused_with_the_nearest(
         self, backend: VectorBackend, oracle: VectorBackend, name: str, filled: Callable[..., None]
     ) -> None:
@@ -363,7 +367,7 @@ class BackendContract(BinaryContract):
         one_rotation = {shape for shape in able.index_families if "opq" in shape} - {"opq + ivf + pq4fs"}
         tried_elsewhere = {"flat", "hnsw", "ivf", "polysemous", *one_rotation}
         for shape in sorted({*able.index_families, *FAMILIES, *CODES} - tried_elsewhere):
-            spec = IndexSpec.parse(small_index(shape, refine="pq4fs" in shape and bool(able.refines)))
+            spec = IndexSpec.parse(self.small_index(shape, refine="pq4fs" in shape and bool(able.refines)))
             refusal = _refusal(backend, name, spec)
             if refusal:
                 assert shape not in able.index_families or shape in able.optional_families, refusal

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["MilvusProcess", "milvus_server", "postgres_server"]
+__all__ = ["MilvusProcess", "free_port", "milvus_server", "postgres_server"]
 
 _START = 240.0  # seconds; the first start unpacks the server
 _STOP = 5.0
@@ -30,7 +30,7 @@ class MilvusProcess:
 
     def __init__(self, folder: Path, arguments: Sequence[str] = (), client: Mapping[str, object] | None = None) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._arguments = arguments
         self._client = {"timeout": 5, **(client or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -66,7 +66,7 @@ class MilvusProcess:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                env={**os.environ, "METRICS_PORT": str(_free_port())},
+                env={**os.environ, "METRICS_PORT": str(free_port())},
             )
 
     def _answers(self) -> bool:
@@ -118,7 +118,7 @@ def _died(folder: Path) -> bool:
     return errors.is_file() and "panic" in errors.read_text(errors="replace")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port that no client is given for its own end: one that calls a server which is down would answer itself."""
     for port in random.sample(_PORTS, 100):
         with closing(socket.socket()) as probe, suppress(OSError):

@@ -55,11 +55,15 @@ class JointObjective(Objective):
     def __init__(self, model: JointModel, loss: JointLoss) -> None:
         super().__init__(model, loss)
 
-    def forward(self, pixels: Tensor, labels: Tensor, captions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def cost(self, given: Tensor, labels: Tensor, captions: Tensor | None = None) -> Tensor:
         assert captions is not None
         assert isinstance(self.model, JointModel)
+        found: Tensor = self.loss(given, self.model.texts(captions), labels)
+        return found
+
+    def forward(self, pixels: Tensor, labels: Tensor, captions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         given = self.embed(pixels)
-        return self.loss(given, self.model.texts(captions), labels), self.embeddings(given)
+        return self.cost(given, labels, captions), self.embeddings(given)
 
 
 class CaptionVectors:

@@ -323,8 +323,7 @@ class Trainer:
 
         def of_all(given: Tensor, labels: Tensor) -> Tensor:
             kept.append(self._objective.embeddings(given))
-            found: Tensor = self._objective.loss(given, labels)
-            return found
+            return self._objective.cost(given, labels, *more)
 
         cache = GradientCache(
             self._objective.embed, of_all, backward=self.accelerator.backward, precision=self.accelerator.autocast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from embedkit.training.losses.joint import JointLoss
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.samplers import BalancedSampler, ClassSampler, DomainSampler, PairSampler, Sampler, shared
 
-__all__ = ["Material", "build_sampler", "open_material", "sample_bytes"]
+if TYPE_CHECKING:
+    from embedkit.training.datasets.contract import BoolArray
+
+__all__ = ["Material", "build_sampler", "concepts_of_labels", "open_material", "sample_bytes"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +77,7 @@ def _check(train: Split, where: str, task: str) -> None:
     counts = np.unique(train.labels, return_counts=True)[1]
     if len(counts) < 2:
         raise BadSource(f"{where} has one class of {len(train):,} pictures; learning to tell apart needs two or more")
-    if task != "image-text" and counts.max() < 2:
+    if task != "image-text" and counts.max() < 2 and train.concepts is None:
         raise BadSource(
             f"{where} has one picture of each of its {len(counts):,} classes; learning what belongs together "
             "needs two or more of some"
@@ -87,6 +91,15 @@ def _dense(split: Split) -> Split:
     if captions is not None:
         captions = replace(captions, labels=np.searchsorted(known, captions.labels).astype(np.int64))
     return replace(split, labels=labels.astype(np.int64), names=names, captions=captions)
+
+
+def concepts_of_labels(split: Split) -> BoolArray | None:
+    """``(classes, c)``: the concepts of every label of a split; None where a picture is one thing."""
+    if split.concepts is None:
+        return None
+    found = np.zeros((int(split.labels.max()) + 1, split.concepts.shape[1]), np.bool_)
+    found[split.labels] = split.concepts
+    return found
 
 
 def sample_bytes(split: Split, *, seed: int) -> Iterator[bytes]:
@@ -103,9 +116,12 @@ def build_sampler(
 ) -> Sampler:
     """Batches as the recipe and the loss want them, of fewer classes where the data has no more.
 
-    Raises ConfigError when a batch is too small for the loss.
+    Pictures of several concepts are drawn as they are, one for one, unless the recipe says `per_class`: what a batch
+    has in common are their concepts. Raises ConfigError when a batch is too small for the loss.
     """
-    per_class = 2 if recipe.sampler == "pairs" else recipe.per_class or loss.per_class
+    labels, per_class = split.labels, 2 if recipe.sampler == "pairs" else recipe.per_class or loss.per_class
+    if split.concepts is not None and not recipe.per_class and recipe.sampler == "balanced":
+        labels, per_class = np.arange(len(split)), 1
     if recipe.sampler == "domains":
         return _domain_sampler(recipe, split, per_class + per_class % 2, shard, shards)
     if recipe.batch < 2 * per_class:
@@ -113,11 +129,11 @@ def build_sampler(
             f"The loss {recipe.loss!r} wants {per_class} pictures of a class and two classes or more, which a batch of "
             f"{recipe.batch} does not hold; set batch to at least {2 * per_class}, or per_class"
         )
-    classes = min(recipe.batch // per_class, len(np.unique(split.labels)))
+    classes = min(recipe.batch // per_class, len(np.unique(labels)))
     if recipe.sampler == "pairs":
         return PairSampler(split.labels, classes=classes, seed=recipe.seed, shard=shard, shards=shards)
     kind = ClassSampler if recipe.sampler == "class" else BalancedSampler
-    return kind(split.labels, classes=classes, per_class=per_class, seed=recipe.seed, shard=shard, shards=shards)
+    return kind(labels, classes=classes, per_class=per_class, seed=recipe.seed, shard=shard, shards=shards)
 
 
 def _domain_sampler(recipe: TrainingRecipe, split: Split, per_class: int, shard: int, shards: int) -> Sampler:

@@ -46,6 +46,9 @@ class CrossBatchMemory(Loss):
         held = min(int(self.seen), self.size)
         return Bank(self.embeddings[:held], self.labels[:held])
 
+    def relate(self, concepts: Tensor) -> None:
+        self.loss.relate(concepts)
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         self.loss.progress = self.progress
         embeddings = self.prepare(embeddings, labels)

@@ -19,6 +19,7 @@ from embedkit.encoders.model import JointEncoder
 from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder, state_fingerprint
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.specs import parse_spec
+from embedkit.training.adapters import adapter_parameters
 from embedkit.training.hash_heads import build_head, head_of
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import Loss, PairLoss
@@ -85,9 +86,14 @@ class Objective(nn.Module):
             made: Tensor = self.head(given) if self.loss.takes_features else given
             return made.detach().float()
 
+    def cost(self, given: Tensor, labels: Tensor) -> Tensor:
+        """The loss of what `embed` gave."""
+        found: Tensor = self.loss(given, labels)
+        return found
+
     def forward(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         given = self.embed(pixels)
-        return self.loss(given, labels), self.embeddings(given)
+        return self.cost(given, labels), self.embeddings(given)
 
 
 def _stages(model: PixelModel) -> nn.Sequential:
@@ -239,12 +245,17 @@ def build_objective(built: Built, recipe: TrainingRecipe, *, classes: int) -> Ob
 def set_modes(objective: Objective, recipe: TrainingRecipe) -> None:
     """Training mode, but for what stays as it is: frozen parameters, and batch normalisation if the recipe says so.
 
-    `recipe.frozen` counts the parameter tensors of the network from its input on.
+    `recipe.frozen` counts the parameter tensors of the network from its input on; with `recipe.lora` all but the
+    adapters stay.
     """
     objective.train()
     parameters = list(objective.model.network.parameters())
-    for parameter in parameters[: round(recipe.frozen * len(parameters))]:
+    learning = list(adapter_parameters(objective.model.network))
+    still = len(parameters) if learning else round(recipe.frozen * len(parameters))
+    for parameter in parameters[:still]:
         parameter.requires_grad_(False)
+    for parameter in learning:
+        parameter.requires_grad_(True)
     for module in objective.model.network.modules():
         if isinstance(module, _BatchNorm):
             still = module.weight is not None and not module.weight.requires_grad

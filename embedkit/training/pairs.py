@@ -47,7 +47,8 @@ class Triplets:
 class Batch:
     """`n` anchors and the `m` others they are compared with, the first `n` of which are the anchors themselves.
 
-    `positive` and `negative` are masks ``(n, m)``: same class but not the same row, and another class.
+    `positive` and `negative` are masks ``(n, m)``: alike but not the same row, and not alike. Alike is what is of one
+    class, or whose classes the mask `alike` ``(classes, classes)`` pairs.
     """
 
     anchors: Tensor
@@ -58,11 +59,11 @@ class Batch:
     negative: Tensor
 
     @classmethod
-    def of(cls, embeddings: Tensor, labels: Tensor, bank: Bank | None = None) -> Batch:
+    def of(cls, embeddings: Tensor, labels: Tensor, bank: Bank | None = None, alike: Tensor | None = None) -> Batch:
         """The batch alone, or together with a bank."""
         others = embeddings if bank is None else torch.cat([embeddings, bank.embeddings])
         other_labels = labels if bank is None else torch.cat([labels, bank.labels])
-        same = labels[:, None] == other_labels[None, :]
+        same = labels[:, None] == other_labels[None, :] if alike is None else alike[labels][:, other_labels]
         itself = torch.eye(len(labels), len(other_labels), dtype=torch.bool, device=labels.device)
         return cls(embeddings, labels, others, other_labels, same & ~itself, ~same)
 

@@ -53,6 +53,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "warmup": (0, 0.9),
     "clip": (0, 1e9),
     "frozen": (0, 1),
+    "lora": (0, 4096),
     "ema": (0, 0.999999),
     "memory": (0, _MOST),
     "memory_after": (0, _MOST),
@@ -106,7 +107,8 @@ class TrainingRecipe:
     the budget, at most one of them. `rate`: of the network; `head_rate`: of the embedding layer, which the loss's own
     numbers follow. `warmup`: share of the budget with a rising rate, cosine afterwards. `clip`: greatest norm of the
     gradient, 0 for none. `frozen`: share of the network's parameter tensors, from the input on, that stay as they
-    are. `freeze_norm`: batch normalisation keeps its statistics. `ema`: decay of the average of weights that is kept
+    are. `lora`: the rank of adapters (Hu 2021) that learn in their place, the network staying as it is; 0 for none.
+    `freeze_norm`: batch normalisation keeps its statistics. `ema`: decay of the average of weights that is kept
     as the model, 0 for none. `memory`: embeddings in a cross-batch memory; `memory_after`: batches before it is read.
     `pieces`: so many pieces of a batch go through the network one by one (gradient caching). `holdout`: share of the
     training classes kept for validation; `patience`: stop after so many validations without a better figure.
@@ -138,6 +140,7 @@ class TrainingRecipe:
     warmup: float = 0.05
     clip: float = 10.0
     frozen: float = 0.3
+    lora: int = 0
     freeze_norm: bool = True
     ema: float = 0.0
     precision: str = "fp32"
@@ -248,10 +251,10 @@ class TrainingRecipe:
             raise ConfigError(f"A batch of {self.batch} cannot be cut into pieces = {self.pieces}")
 
     def _check_image_text(self) -> None:
-        if self.miner or self.memory or self.pieces != 1 or self.sampler in ("domains", "pairs"):
+        if self.miner or self.memory or self.sampler in ("domains", "pairs"):
             raise ConfigError(
-                "task = 'image-text' compares within its batch: it takes no miner, no memory, pieces = 1, and the "
-                "sampler balanced or class"
+                "task = 'image-text' compares within its batch: it takes no miner, no memory, and the sampler balanced "
+                "or class"
             )
         if self.start:
             raise ConfigError(

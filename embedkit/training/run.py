@@ -19,12 +19,14 @@ from accelerate.state import AcceleratorState
 from embedkit.encoders.export import write_model
 from embedkit.encoders.folder import MANIFEST, write_folder
 from embedkit.errors import ConfigError, EmbedkitError, TrainingFailed
+from embedkit.training.adapters import add_adapters, merge_adapters
 from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.history import History, read_history
 from embedkit.training.joint import build_joint_objective, with_texts
 from embedkit.training.loop import Trainer
-from embedkit.training.material import Material, open_material, sample_bytes
+from embedkit.training.losses.contract import Loss
+from embedkit.training.material import Material, concepts_of_labels, open_material, sample_bytes
 from embedkit.training.network import Built, Objective, build_model, build_objective
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
@@ -85,10 +87,15 @@ def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective
     """The model and what it learns by; what is random follows torch's seed."""
     classes = int(material.train.labels.max()) + 1
     built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
+    if recipe.lora:
+        add_adapters(built.model.network, recipe.lora)
     if recipe.task == "image-text":
         joint = with_texts(built, recipe, material.train)
         return joint, build_joint_objective(joint, recipe, classes=classes)
-    return built, build_objective(built, recipe, classes=classes)
+    objective = build_objective(built, recipe, classes=classes)
+    if (concepts := concepts_of_labels(material.train)) is not None and isinstance(objective.loss, Loss):
+        objective.loss.relate(torch.from_numpy(concepts))
+    return built, objective
 
 
 def _cores() -> int:
@@ -212,6 +219,7 @@ def _write(trainer: Trainer, end: EvaluationReport | None) -> None:
     """The model's files into the run folder, its manifest last."""
     recipe, folder = trainer.recipe, trainer.folder
     model = trainer.model.cpu().float()
+    merge_adapters(model.network)
     encoder = trainer.built.encoder(model, recipe, name=folder.name)
     training = {
         "recipe": {**recipe.as_dict(), **trainer.built.layers},

@@ -36,6 +36,9 @@ backend = {backend}
 # image = "photo_url"
 # title = "name"
 
+# Attributes whose words are searched by --keywords, beside the title's
+# keywords = ["brand"]
+
 # [ingest]
 # batch_size = 32
 # decode_threads = 0

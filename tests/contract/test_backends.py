@@ -31,3 +31,13 @@ class TestMilvusServer(BackendContract):
     @pytest.fixture
     def url(self, milvus_server_url):
         return milvus_server_url
+
+
+class TestVearch(BackendContract):
+    @pytest.fixture
+    def url(self, vearch_url):
+        return vearch_url
+
+    def small_index(self, shape, *, refine):
+        """Its product quantiser has 8 bits, always."""
+        return super().small_index(shape, refine=refine).replace(", bits=5", "")

@@ -98,6 +98,15 @@ def test_a_metric_that_does_not_fit_the_encoder_is_refused(tmp_path, catalog, fa
         kit.collection("c").ingest(catalog, encoder={"image": encoder})
 
 
+@pytest.mark.parametrize(("metric", "of_titles"), [("ip", "ip"), ("hamming", "cosine")])
+def test_beside_codes_a_metric_stands_for_the_floats(tmp_path, catalog, faiss_url, monkeypatch, metric, of_titles):
+    monkeypatch.setenv("EMBEDKIT_METRIC", metric)
+    with embedkit.connect(backend=faiss_url, home=tmp_path / "h") as kit:
+        report = kit.collection("c").ingest(catalog, encoder={"image": "signs", "title": "minilm"}, limit=4)
+        assert kit.collection("c").status().metrics == {"image": "hamming", "title": of_titles}
+        assert not any("no effect" in warning for warning in report.warnings)
+
+
 def test_verify_finds_and_mends_a_lost_code(products, kit, catalog):
     products.ingest(catalog, encoder=CODED)
     lost = products.search(image=picture(5), view="image", k=1)[0].vector_id

@@ -287,15 +287,15 @@ def test_an_ingest_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp
 
 
 def test_a_collection_that_another_process_makes_meanwhile_is_used(products, catalog, tmp_path, faiss_url, monkeypatch):
-    made = embedkit.views._ensure_physical
+    made = embedkit.views.ensure_physical
 
     def late(resources, wanted, row):
-        monkeypatch.setattr(embedkit.views, "_ensure_physical", made)
+        monkeypatch.setattr(embedkit.views, "ensure_physical", made)
         with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as other:
             other.collection("products").ingest(catalog)
         made(resources, wanted, row)
 
-    monkeypatch.setattr(embedkit.views, "_ensure_physical", late)
+    monkeypatch.setattr(embedkit.views, "ensure_physical", late)
     report = products.ingest(catalog)
     assert (report.failed, report.encoded, report.skipped) == (0, 0, 24)
     assert products.verify().ok

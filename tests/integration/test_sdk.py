@@ -30,7 +30,10 @@ def filled(products, catalog):
         ({"image": 123}, "an image is a path.*, not int"),
         ({"image": np.zeros((8, 8, 3), np.uint8)}, "an image is a path.*, not ndarray"),
         ({"sketch": 123}, "an image is a path.*, not int"),
-        ({"text": "x", "weights": {"drawing": 1}}, "no weight 'drawing'; known: image, product, sketch, text, vector"),
+        (
+            {"text": "x", "weights": {"drawing": 1}},
+            "no weight 'drawing'; known: image, keywords, product, sketch, text, vector",
+        ),
         ({"vector": ["a", "b"]}, "a row of numbers, not list"),
         ({"vector": ["1", "2"]}, "a row of numbers, not list"),
         ({"vector": [True, False]}, "a row of numbers, not list"),

@@ -165,7 +165,7 @@ def test_daml_is_duan_2018(base):
     rng = np.random.default_rng(3)
     features = rng.normal(size=(4, 6))
     layer = nn.Linear(6, 4).double()
-    loss = build_loss(f"daml(base={base}, alpha=0.3, negatives=3)", dim=4).double().eval()
+    loss = build_loss(f"daml(base={base}, weight=1, alpha=0.3, negatives=3)", dim=4).double().eval()
     loss.attach(layer, 6)
     loss.double()
     torch.manual_seed(2)
@@ -225,6 +225,11 @@ def test_daml_moves_the_generator_by_its_own_loss_only_and_the_layer_by_the_metr
     layer.zero_grad()
     build_loss(base, dim=4)(layer(features), torch.tensor(LABELS)).backward()
     assert torch.allclose(alone, layer.weight.grad, atol=1e-6), "with weight=0 only the base loss reaches the layer"
+
+
+@pytest.mark.parametrize(("base", "weight"), [("npair", 1), ("lifted", 1), ("contrastive", 1), ("triplet", 0.1)])
+def test_daml_weighs_synthetic_triplets_less_since_every_one_of_them_always_costs(base, weight):
+    assert build_loss(f"daml(base={base})", dim=4).weight == weight
 
 
 def test_daml_waits_for_its_generator_before_it_uses_it():

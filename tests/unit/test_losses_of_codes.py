@@ -12,6 +12,7 @@ from scipy.linalg import hadamard
 from embedkit.errors import ConfigError
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.hash_centres import factored_codes, hadamard_codes
+from embedkit.training.memory import CrossBatchMemory
 
 RNG = np.random.default_rng(5)
 LABELS = np.array([0, 2, 0, 1, 2, 1])
@@ -62,6 +63,28 @@ def test_hashnet_is_cao_2017_eq_4_with_a_beta_that_follows_the_progress(progress
     weights = {True: len(PAIRS) / len(SAME), False: len(PAIRS) / len(OTHER)}
     expected = np.mean([weights[LABELS[i] == LABELS[j]] * cost(i, j) for i, j in PAIRS])
     close(value(loss), expected)
+
+
+CONCEPTS = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], bool)  # classes 0 and 1 share one, 2 stands alone
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_pictures_that_share_a_concept_are_similar_as_in_hashnet_on_nus_wide(memory):
+    loss = made("hashnet(sharp=10, boundary=0, share=0.5)")
+    loss = CrossBatchMemory(loss, size=8, dim=8) if memory else loss
+    loss.relate(torch.from_numpy(CONCEPTS))
+    h, alpha = np.tanh(SCALED), 10 / 8
+    of = CONCEPTS[LABELS]
+
+    def cost(i, j):
+        product = alpha * h[i] @ h[j]
+        return math.log1p(math.exp(product)) - (of[i] & of[j]).any() * product
+
+    shared = [pair for pair in PAIRS if (of[pair[0]] & of[pair[1]]).any()]
+    apart = [pair for pair in PAIRS if pair not in shared]
+    assert (len(shared), len(apart)) == (14, 16)
+    close(value(loss), np.mean([cost(*pair) for pair in shared]) + np.mean([cost(*pair) for pair in apart]))
+    assert "alike" not in "".join(loss.state_dict()), "a checkpoint finds it in the data again"
 
 
 def test_a_boundary_moves_what_counts_as_similar():

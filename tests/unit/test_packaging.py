@@ -15,6 +15,8 @@ HEAVY = (
     "torch",
     "faiss",
     "pymilvus",
+    "vearch",
+    "requests",
     "transformers",
     "sqlalchemy",
     "onnxruntime",

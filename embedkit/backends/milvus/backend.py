@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from pymilvus.exceptions import MilvusException
 
+from embedkit.backends.answers import columnar
 from embedkit.backends.contract import (
     Capabilities,
     CollectionSpec,
@@ -26,7 +27,6 @@ from embedkit.backends.contract import (
     SearchParams,
     SearchResult,
     VectorBackend,
-    scores_of,
 )
 from embedkit.backends.indexes import nearest_shapes
 from embedkit.backends.milvus.errors import not_found, translated
@@ -42,7 +42,6 @@ from embedkit.backends.validation import (
     checked_rows,
     checked_spec,
 )
-from embedkit.codes import nearest_first
 from embedkit.errors import BadInput, CollectionExists, Terminal, UnsupportedByBackend
 from embedkit.filters import Filter
 from embedkit.matching import matches
@@ -74,6 +73,11 @@ class MilvusBackend(VectorBackend):
         self._specs: dict[str, CollectionSpec] = {}
         self._written = -_SETTLED
         self._lock = threading.Lock()
+
+    @property
+    def client(self) -> Any:
+        """The driver's own, for what the contract does not know: collections that embedkit has not made."""
+        return self._client
 
     # -- collections ---------------------------------------------------------------------------
 
@@ -191,7 +195,7 @@ class MilvusBackend(VectorBackend):
         k = checked_k(k, self.capabilities)
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
-            return _columnar([[] for _ in asked], spec, layout)
+            return columnar([[] for _ in asked], spec, layout.distances)
         with translated(self.url, name):
             answer = self._client.search(
                 name,
@@ -205,7 +209,7 @@ class MilvusBackend(VectorBackend):
                 timeout=self._timeout,
             )
             found = [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
-        return _columnar(found, spec, layout)
+        return columnar(found, spec, layout.distances)
 
     def _level(self, name: str, spec: CollectionSpec) -> str:
         """Session sees one's own writes without waiting; but pymilvus knows them by name only, not by alias."""
@@ -328,17 +332,3 @@ class MilvusBackend(VectorBackend):
                 client.close()
                 if self._at_close is not None:
                     self._at_close()
-
-
-def _columnar(found: Sequence[Sequence[tuple[int, float]]], spec: CollectionSpec, layout: Layout) -> SearchResult:
-    width = max((len(row) for row in found), default=0)
-    ids = np.full((len(found), width), -1, np.int64)
-    distances = np.full((len(found), width), np.nan, np.float32)
-    for row, pairs in enumerate(found):
-        if pairs:
-            ids[row, : len(pairs)], distances[row, : len(pairs)] = zip(*pairs, strict=True)
-    distances = layout.distances(distances, spec)
-    if spec.kind == "binary":
-        order = nearest_first(distances, ids)
-        ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
-    return SearchResult(ids, distances, scores_of(spec.metric, distances))

@@ -23,11 +23,12 @@ class Loss(nn.Module, ABC):
     in; where it is False the lengths carry meaning, and the trainer must not scale before.
     `needs_classes`: it has numbers for every class, and labels lie within 0 to classes - 1.
     `rate`: the learning rate of its own parameters, as a multiple of the rate of the embedding layer.
-    `per_class`: how many images of a class its sampler should put into a batch.
+    `per_class`: how many images of a class its sampler should put into a batch, of pictures of one class each.
     `takes_features`: see `losses/daml.py`.
     `makes_codes`: it is for hash encoders, whose bits are the signs of the embeddings; `head`: the layer in
     `training/hash_heads.py` that such an encoder gets where the recipe names none.
     `progress`: the share of the budget that is used up, 0 to 1, which the trainer sets before every step.
+    `alike`: (classes, classes) bool, which classes belong together, where that is more than each with itself.
     """
 
     normalise: bool = True
@@ -38,6 +39,20 @@ class Loss(nn.Module, ABC):
     makes_codes: bool = False
     head: str = "linear"
     progress: float = 0.0
+    alike: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("alike", None, persistent=False)
+
+    def relate(self, concepts: Tensor) -> None:
+        """Pictures have several concepts, and belong together if they share one.
+
+        `concepts`: (classes, c) bool, those of every label. Losses over pairs follow it; those that learn or choose
+        something for every class keep to the classes, which are the sets of concepts that occur.
+        """
+        flags = concepts.float()
+        self.alike = flags @ flags.T > 0
 
     @abstractmethod
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
@@ -76,7 +91,7 @@ class PairLoss(Loss):
     def forward(self, embeddings: Tensor, labels: Tensor, bank: Bank | None = None) -> Tensor:
         """The embeddings of a bank are as `prepare` makes them."""
         embeddings = self.prepare(embeddings, labels)
-        return self.of_batch(Batch.of(embeddings, labels, bank)) + nothing(embeddings)
+        return self.of_batch(Batch.of(embeddings, labels, bank, self.alike)) + nothing(embeddings)
 
     @abstractmethod
     def of_batch(self, batch: Batch) -> Tensor:

@@ -64,7 +64,7 @@ class DeepID2(ClassLoss):
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         embeddings = self.prepare(embeddings, labels)
-        batch = Batch.of(embeddings, labels)
+        batch = Batch.of(embeddings, labels, alike=self.alike)
         distance = batch.distances()
         if self.training and not self.fixed:
             self._follow(distance.detach(), batch)

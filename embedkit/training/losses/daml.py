@@ -50,6 +50,9 @@ class DAML(Loss):
     `attach(layer, features)` once and then hands in features; without it features and embeddings are one. The paper
     first trains the metric, then the generator, then both; here the base loss on real negatives goes on all the
     while, and J_m joins after `warmup` steps. Every positive pair has `negatives` synthetic ones.
+
+    On triplets `daml` takes λ = 0.1: J_adv is content once x̃ lies within the margin, so every synthetic triplet costs
+    something for ever, and with λ = 1 what they all pull together, the positives, outweighs the real negatives.
     """
 
     takes_features = True
@@ -75,6 +78,10 @@ class DAML(Loss):
         self.register_buffer("steps", torch.tensor(0))
         self._layer: tuple[nn.Module, ...] = ()  # in a tuple, so that its parameters do not become ours
 
+    def relate(self, concepts: Tensor) -> None:
+        super().relate(concepts)
+        self.base.relate(concepts)
+
     def attach(self, layer: nn.Module, features: int) -> None:
         """Work on `features` numbers that `layer` turns into embeddings."""
         self._layer = (layer,)
@@ -87,7 +94,7 @@ class DAML(Loss):
         features = self.prepare(embeddings, labels) if not self._layer else embeddings
         embedded = self.prepare(self._embed(features), labels)
         real: Tensor = self.base(embedded, labels)
-        anchor, positive, negative = self._tuples(Batch.of(embedded, labels))
+        anchor, positive, negative = self._tuples(Batch.of(embedded, labels, alike=self.alike))
         if not len(anchor):
             return real + nothing(embedded)
         if self.training:
@@ -152,13 +159,14 @@ class DAML(Loss):
 def daml(spec: SpecText, *, dim: int, classes: int) -> DAML:
     """``daml(base=npair, weight=1, regular=1, adversarial=50, alpha=0.2, negatives=2, warmup=100, margin=…)``.
 
-    `base` is contrastive, triplet, lifted or npair; `margin` is that of the first three.
+    `base` is contrastive, triplet, lifted or npair; `margin` that of the first three; `weight` is λ, 0.1 on triplets.
     """
     spec.only("base", "weight", "regular", "adversarial", "alpha", "negatives", "warmup", "margin")
+    base = _base(spec)
     return DAML(
         dim,
-        _base(spec),
-        weight=spec.number("weight", 1.0, 0.0, 1e6),
+        base,
+        weight=spec.number("weight", 0.1 if isinstance(base, Triplet) else 1.0, 0.0, 1e6),
         regular=spec.number("regular", 1.0, 0.0, 1e6),
         adversarial=spec.number("adversarial", 50.0, 0.0, 1e6),
         alpha=spec.number("alpha", 0.2, 0.0, 1e6),

@@ -19,9 +19,12 @@ from embedkit.encoders.probe import probe_pixels
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.testing.encoder import EncoderContract
 from embedkit.training.hash_heads import BlockCode, DivideAndEncode, build_head, head_of, start_codes
+from embedkit.training.material import build_sampler, concepts_of_labels, open_material
+from embedkit.training.network import build_model, build_objective
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.train import train_encoder
 from tests.conftest import picture
+from tests.unit.training import trees
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,20 @@ def test_fewer_pictures_than_bits_are_no_trouble():
     start_codes(head, torch.randn(5, 40), None, seed=0)
     assert head.weight.isfinite().all()
     assert head(torch.randn(2, 40)).abs().sum() > 0
+
+
+def test_pictures_of_several_concepts_are_drawn_once_an_epoch_and_are_alike_where_they_share_one(tmp_path):
+    recipe = small(trees.nuswide(tmp_path / "nuswide"), "hashnet", data_name="nuswide21")
+    train_split = open_material(recipe).train
+    assert train_split.labels.max() > 20, "a picture of two concepts has a label of its own"
+    concepts = concepts_of_labels(train_split)
+    assert (concepts[train_split.labels] == train_split.concepts).all()
+    built = build_model(recipe, lambda: iter(()))
+    sampler = build_sampler(recipe, build_objective(built, recipe, classes=len(concepts)).loss, train_split)
+    rows = [row for batch in sampler for row in batch]
+    assert set(rows) == set(range(len(train_split)))
+    assert len(rows) < len(train_split) + recipe.batch, "the last batch alone is filled up"
+    assert train(recipe, tmp_path / "run").steps == 2
 
 
 class TestHashEncoder(EncoderContract):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import embedkit
@@ -131,7 +132,7 @@ def test_the_fingerprint_covers_the_layer_of_texts(shop, tmp_path):
 def test_a_ready_made_pair_is_trained_on_against_its_own_texts(shop, tmp_path):
     """With ``dim = 0`` nothing is put on top, and training that does not move leaves its vectors as they were."""
     name = "hf:" + tiny_models.clip(tmp_path / "clip")
-    recipe = small(shop, encoder=name, texts=name, dim=0, steps=1, rate=0.0)
+    recipe = small(shop, encoder=name, texts=name, dim=0, steps=1, rate=0.0, lora=2)
     train(recipe, tmp_path / "run")
     before, after = load_encoder(name), load_encoder(str(tmp_path / "run"))
     pixels = np.stack([before.prepare((shop.parent / f"{place:02}.png").read_bytes()) for place in range(3)])
@@ -140,6 +141,15 @@ def test_a_ready_made_pair_is_trained_on_against_its_own_texts(shop, tmp_path):
     np.testing.assert_allclose(before.encode(texts), after.encode(texts), atol=1e-4)
     before.close()
     after.close()
+
+
+def test_pieces_of_a_batch_of_pictures_and_texts_give_the_gradient_of_the_whole(shop, tmp_path):
+    train(small(shop, steps=2, batch=16), tmp_path / "whole")
+    train(small(shop, steps=2, batch=16, pieces=4), tmp_path / "pieces")
+    whole, pieces = weights(tmp_path / "whole"), weights(tmp_path / "pieces")
+    assert losses(tmp_path / "pieces") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+    for name in ("pooling.embedding.weight", "texts.weight"):
+        assert torch.allclose(whole[name], pieces[name], atol=2e-4), name
 
 
 def test_what_does_not_go_together_is_refused_in_a_sentence(shop, tmp_path):

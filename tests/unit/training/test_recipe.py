@@ -35,6 +35,7 @@ NAMES = (
     "inshop-proxyanchor",
     "lfw-arcface",
     "market1501-batchhard",
+    "openmoji-codes",
     "openmoji-sketch",
     "sop-npair",
     "street2shop",

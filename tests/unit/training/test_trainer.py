@@ -223,11 +223,16 @@ def test_a_run_does_not_go_on_with_more_processes_than_it_was_begun_by(broken_of
     "changes",
     [
         {},
-        {"loss": "margin", "memory": 64, "ema": 0.9},
+        {"loss": "margin", "memory": 64, "ema": 0.9, "lora": 4},
         {"sampler": "pairs", "loss": "npair", "freeze_norm": False},
         {"loss": "proxy-anchor", "augment": Augment(crop=0.5, colour=0.3, rotate=10, erase=0.5)},
     ],
-    ids=["plain", "memory and average", "hard classes and batch statistics", "class vectors and augmentation"],
+    ids=[
+        "plain",
+        "memory, average and adapters",
+        "hard classes and batch statistics",
+        "class vectors and augmentation",
+    ],
 )
 def test_a_run_that_is_killed_in_an_epoch_ends_bit_equal_to_one_that_is_not(changes, shop, tmp_path):
     recipe = small(shop, steps=12, **changes)

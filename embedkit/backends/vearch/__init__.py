@@ -1,0 +1,1 @@
+"""Vearch: a cluster, by its router."""

@@ -1,0 +1,103 @@
+"""The store's part that finds products by words: full text in the database itself."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from embedkit.errors import StoreError
+from embedkit.metadata.full_text import has_fts5, has_index, make_index, product_words
+from embedkit.metadata.models import Collection, table_of
+from embedkit.metadata.models import Product as ProductTable
+from embedkit.metadata.session import Session
+from embedkit.types import Product
+
+__all__ = ["Keywords"]
+
+_C = table_of(Collection)
+_P = table_of(ProductTable)
+_PAGE = 5_000
+
+_SQLITE = """
+SELECT p.key, p.title, p.uri, CAST(p.attributes AS TEXT), p.content_hash, -bm25(product_words) AS score
+FROM product_words JOIN product AS p ON p.id = product_words.rowid
+WHERE product_words MATCH ? AND p.collection_id = ? AND NOT p.deleted {among}
+ORDER BY score DESC, p.key LIMIT ? OFFSET ?
+"""
+_POSTGRES = """
+SELECT p.key, p.title, p.uri, CAST(p.attributes AS TEXT), p.content_hash, ts_rank(p.product_words, asked, 1) AS score
+FROM product AS p, to_tsquery('simple', %s) AS asked
+WHERE p.product_words @@ asked AND p.collection_id = %s AND NOT p.deleted {among}
+ORDER BY score DESC, p.key LIMIT %s OFFSET %s
+"""
+_AMONG = {
+    "sqlite": "AND p.key IN (SELECT value FROM json_each(?))",
+    "postgresql": "AND p.key IN (SELECT json_array_elements_text(%s::json))",
+}
+
+
+class Keywords(Session):
+    """Products by the words of their titles, and of the attributes that a collection names."""
+
+    _indexed = False  # seen once, it stays
+
+    def keyword_ranking(
+        self, cid: int, words: Sequence[str], *, limit: int, offset: int = 0, among: Sequence[str] | None = None
+    ) -> list[tuple[Product, float]]:
+        """Products with any of the words, and their scores, best first; equal ones by key.
+
+        SQLite scores by BM25 as FTS5 computes it (k1 = 1.2, b = 0.75), PostgreSQL by ``ts_rank`` over the logarithm
+        of the length. `words` as `words_in` gives them; `among`: only products with these keys.
+        Raises StoreError where SQLite lacks FTS5.
+        """
+        dialect = self._engine.dialect.name
+        statement = (_SQLITE if dialect == "sqlite" else _POSTGRES).format(
+            among="" if among is None else _AMONG[dialect]
+        )
+        asked = (" OR " if dialect == "sqlite" else " | ").join(
+            f'"{word}"' if dialect == "sqlite" else f"'{word}'" for word in words
+        )
+        values = (asked, cid, *([] if among is None else [json.dumps(list(among))]), limit, offset)
+        self._with_index()
+        return [
+            (Product(key, title, uri, json.loads(attributes), content_hash), float(score))
+            for key, title, uri, attributes, content_hash, score in self._rows(statement, values)
+        ]
+
+    def _with_index(self) -> None:
+        """Make the index if a SQLite that could not opened the store first. Raises StoreError if this one cannot."""
+        if self._indexed:
+            return
+        with self._read() as connection:
+            self._indexed = has_index(connection)
+            able = self._indexed or has_fts5(connection)
+        if not able:
+            raise StoreError(
+                f"The SQLite of this Python ({sqlite3.sqlite_version}) was built without FTS5, which a search by "
+                "keywords needs; use a Python whose SQLite has it, or a metadata store in PostgreSQL"
+            )
+        if not self._indexed:
+            with self._write() as connection:
+                if not has_index(connection):
+                    make_index(connection)
+            self._indexed = True
+
+    def set_keywords(self, cid: int, paths: Sequence[str]) -> None:
+        """Choose the attributes, by dotted path, whose words count beside the title's; every product follows."""
+        after = 0
+        with self._write() as connection:
+            connection.execute(sa.update(_C).where(_C.c.id == cid).values(keywords=list(paths)))
+            page = (
+                sa.select(_P.c.id, _P.c.title, _P.c.attributes)
+                .where(_P.c.collection_id == cid)
+                .order_by(_P.c.id)
+                .limit(_PAGE)
+            )
+            change = sa.update(_P).where(_P.c.id == sa.bindparam("b_id")).values(words=sa.bindparam("b_words"))
+            while rows := connection.execute(page.where(_P.c.id > after)).all():
+                values = [{"b_id": row.id, "b_words": product_words(row.title, row.attributes, paths)} for row in rows]
+                connection.execute(change, values)
+                after = rows[-1].id
