@@ -96,9 +96,7 @@ def _destination(away: Resources, row: CollectionRow, index: str | None) -> Coll
     if found is None:
         views = new_views(row.name, row.views, index)
         ensure_physical(away, views, None)
-        return away.store.create_collection(
-            row.name, backend_url=away.backend_url, views=views, keywords=row.keywords
-        )
+        return away.store.create_collection(row.name, backend_url=away.backend_url, views=views, keywords=row.keywords)
     last = away.store.last_run(found.id)
     here = [(view.name, view.fingerprint, view.dim, view.kind, view.metric) for view in row.views]
     same = here == [(view.name, view.fingerprint, view.dim, view.kind, view.metric) for view in found.views]
