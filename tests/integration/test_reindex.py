@@ -12,8 +12,17 @@ import pytest
 
 import embedkit
 from embedkit import plugins
-from embedkit.errors import BadInput, CollectionExists, DiskFull, StoreBusy, UnsupportedByBackend
+from embedkit.errors import (
+    BadInput,
+    CollectionExists,
+    ConfigError,
+    DiskFull,
+    EncoderMismatch,
+    StoreBusy,
+    UnsupportedByBackend,
+)
 from embedkit.living import versions
+from tests import plain_encoder
 from tests.conftest import picture, read_table, write_table
 from tests.killed import run
 from tests.plain_encoder import install
@@ -122,16 +131,19 @@ def test_overlap_is_the_share_of_the_neighbours_by_both_encoders(on_faiss, tmp_p
     assert report.comparison[0].overlap == pytest.approx(np.mean(shares))
 
 
-def test_where_only_the_index_changes_vectors_are_copied_bit_by_bit(on_faiss, monkeypatch):
+def test_where_only_the_index_changes_vectors_are_copied_bit_by_bit(on_faiss, catalog, monkeypatch):
     before = vectors_of(on_faiss)
-    monkeypatch.setattr("embedkit.ingest.fetch.Fetcher.read_local", lambda *_: pytest.fail("a picture was read"))
-    report = on_faiss.reindex(index="hnsw(m=8)")
+    with monkeypatch.context() as patch:
+        patch.setattr("embedkit.ingest.fetch.Fetcher.read_local", lambda *_: pytest.fail("a picture was read"))
+        report = on_faiss.reindex(index="hnsw(m=8)")
     assert (report.encoded, report.copied) == (0, 24)
     after = vectors_of(on_faiss)
     assert before.keys() == after.keys()
     assert all((before[place] == after[place]).all() for place in before)
     assert report.comparison[0].overlap == 1.0
     assert on_faiss._resources.backend.describe("products_v2_image").index.family == "hnsw"
+    later = on_faiss.ingest(catalog)
+    assert (later.skipped, later.warnings) == (24, ()), "no setting says otherwise"
 
 
 def test_codes_take_the_place_of_floats(on_faiss):
@@ -217,6 +229,28 @@ def test_an_ingest_under_way_when_a_version_is_begun_or_switched_goes_on_with_it
     assert on_faiss.status().version == 2
     assert same(vectors_of(on_faiss), freshly_made(tmp_path, catalog, VIEWS))
     assert on_faiss.verify().ok
+
+
+def test_an_old_encoder_that_is_gone_stops_no_ingest(on_faiss, catalog, tmp_path, faiss_url, monkeypatch, caplog):
+    on_faiss.reindex(encoder={"image": OTHER})
+    real = plain_encoder.build
+
+    def build(spec, **options):
+        if not spec.options:
+            raise ConfigError("its file is gone")
+        return real(spec, **options)
+
+    monkeypatch.setattr(plain_encoder, "build", build)
+    rows = read_table(catalog)
+    write_table(catalog, [*rows, {**rows[0], "key": "new", "price": 7}])
+    with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as kit:
+        there = kit.collection("products")
+        assert there.ingest(catalog).encoded == 1
+        assert "Version 1 of 'products' gets no new vectors" in caplog.text
+        assert there.search(product="new", view="image", k=1)[0].key == "p00"
+        with pytest.raises(EncoderMismatch, match="its file is gone"):
+            there.rollback()
+        assert there.status().version == 2
 
 
 def test_one_reindex_at_a_time(on_faiss, tmp_path, faiss_url):
