@@ -14,6 +14,7 @@ from embedkit.errors import EmbedkitError, Terminal, Transient
 
 if TYPE_CHECKING:
     from embedkit.asynchronous import AsyncCollection
+    from embedkit.backends.indexes import IndexSpec, SearchParams
     from embedkit.clusters import Cluster, ClusterReport
     from embedkit.collection import Collection, Status
     from embedkit.filters import F, parse_filter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from embedkit.ingest.verify import VerifyReport
     from embedkit.kit import (
         Kit,
+        advise_indexes,
         check_dataset,
         connect,
         describe_encoder,
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
     from embedkit.search.duplicates import DuplicateGroup, DuplicateReport
+    from embedkit.search.measure import Tuning
+    from embedkit.search.rules import IndexAdvice, Point, SpecAdvice
     from embedkit.search.shadow import ViewComparison
+    from embedkit.search.state import IndexState
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
@@ -67,20 +72,28 @@ _LAZY = {
     "GcReport": "living.versions",
     "Hit": "types",
     "ImportReport": "living.imports",
+    "IndexAdvice": "search.rules",
+    "IndexSpec": "backends.indexes",
+    "IndexState": "search.state",
     "IngestReport": "ingest.report",
     "Kit": "kit",
+    "Point": "search.rules",
     "Product": "types",
     "Progress": "ingest.report",
     "Question": "types",
     "ReindexReport": "living.reindex",
     "RestoreReport": "living.backup",
+    "SearchParams": "backends.indexes",
+    "SpecAdvice": "search.rules",
     "Status": "collection",
     "Switched": "living.versions",
     "TrainingProgress": "training.report",
     "TrainingRecipe": "training.recipe",
     "TrainingReport": "training.report",
+    "Tuning": "search.measure",
     "VerifyReport": "ingest.verify",
     "ViewComparison": "search.shadow",
+    "advise_indexes": "kit",
     "check_dataset": "kit",
     "connect": "kit",
     "describe_encoder": "kit",
@@ -116,13 +129,19 @@ __all__ = [
     "GcReport",
     "Hit",
     "ImportReport",
+    "IndexAdvice",
+    "IndexSpec",
+    "IndexState",
     "IngestReport",
     "Kit",
+    "Point",
     "Product",
     "Progress",
     "Question",
     "ReindexReport",
     "RestoreReport",
+    "SearchParams",
+    "SpecAdvice",
     "Status",
     "Switched",
     "Terminal",
@@ -130,9 +149,11 @@ __all__ = [
     "TrainingRecipe",
     "TrainingReport",
     "Transient",
+    "Tuning",
     "VerifyReport",
     "ViewComparison",
     "__version__",
+    "advise_indexes",
     "check_dataset",
     "connect",
     "describe_encoder",

@@ -19,7 +19,7 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from embedkit.filters import F, Filter, as_filter
-from embedkit.living.face import Living
+from embedkit.indexed import Indexed
 from embedkit.types import Hit, Metric, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
 
+    from embedkit.backends.contract import SearchParams
     from embedkit.clusters import ClusterReport
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
     from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts, RunRow
     from embedkit.resources import Resources
-    from embedkit.search.advise import Advice
     from embedkit.search.duplicates import Comparing, DuplicateReport
     from embedkit.search.query import Asked
     from embedkit.search.wanted import Fusion
@@ -79,7 +79,7 @@ class Status:
         return values
 
 
-class Collection(Living):
+class Collection(Indexed):
     """Made by `Kit.collection`. It comes into being with its first `ingest`."""
 
     def __init__(self, name: str, resources: Resources) -> None:
@@ -204,6 +204,7 @@ class Collection(Living):
         diversity: float | None = None,
         min_score: float | None = None,
         max_distance: float | None = None,
+        params: SearchParams | Mapping[str, int] | None = None,
     ) -> list[Hit]:
         """The k most similar products, best first.
 
@@ -226,9 +227,13 @@ class Collection(Living):
         itself. `diversity`: from 0, the nearest alone, to 1: maximal marginal relevance (Carbonell 1998) on the stored
         vectors. `min_score`, `max_distance` (squared for ``l2``, bits for codes): what is farther is left out.
 
+        `params`: how far the index looks, such as ``{"ef": 128}`` or ``{"nprobe": 32}``, over what `tune` has found;
+        one that means nothing to the indexes that are searched is an error.
+
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound, StoreError (keywords, on a SQLite without FTS5), UnknownName.
         """
+        from embedkit.search.knobs import checked_params
         from embedkit.search.query import search
         from embedkit.search.wanted import wanted
 
@@ -240,7 +245,9 @@ class Collection(Living):
 
         def ask(row: CollectionRow) -> list[Hit]:
             asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)
-            return search(self._resources.store, self._resources.backend, row, asked[0], wish)
+            backend = self._resources.backend
+            knobs = checked_params(params, asked, backend.capabilities)
+            return search(self._resources.store, backend, row, asked[0], wish, knobs)
 
         return self._of_serving(ask)
 
@@ -260,6 +267,7 @@ class Collection(Living):
         diversity: float | None = None,
         min_score: float | None = None,
         max_distance: float | None = None,
+        params: SearchParams | Mapping[str, int] | None = None,
     ) -> list[list[Hit]]:
         """The answers to many questions, in their order, each as `search` gives it.
 
@@ -267,6 +275,7 @@ class Collection(Living):
         those of several parts, of keywords, or that are reranked or spread out, one after another. One question that
         cannot be asked fails the call. Raises as `search` does.
         """
+        from embedkit.search.knobs import checked_params
         from embedkit.search.query import search_many
         from embedkit.search.wanted import wanted
 
@@ -280,7 +289,9 @@ class Collection(Living):
 
         def ask(row: CollectionRow) -> list[list[Hit]]:
             asked = self._asked(row, questions, view=view, rerank=rerank, weights=weights)
-            return search_many(self._resources.store, self._resources.backend, row, asked, wish)
+            backend = self._resources.backend
+            knobs = checked_params(params, asked, backend.capabilities)
+            return search_many(self._resources.store, backend, row, asked, wish, knobs)
 
         return self._of_serving(ask)
 
@@ -333,36 +344,6 @@ class Collection(Living):
 
         self._existing()
         return self._steadily(lambda target: verify(target, repair=repair))
-
-    def advise(
-        self,
-        *,
-        view: str | None = None,
-        recall: float = 0.95,
-        k: int = 10,
-        sample: int = 20_000,
-        queries: int = 500,
-    ) -> Advice:
-        """Which codes would do in the place of the floats of `view`, and how many candidates to rerank.
-
-        Measured on the vectors of `sample` products, of which `queries` ask for their `k` nearest; `recall`: the share
-        of these that is wanted. `view`: the first of floats, if unset. Raises BadInput, CollectionNotFound.
-        """
-        from embedkit.search.advise import advise_codes
-
-        check_kind(recall, Real, "recall is a share")
-        if not 0 < recall <= 1:
-            raise BadInput(f"recall={recall} is not a share; give more than 0 and at most 1")
-        for name, value in (("k", k), ("sample", sample), ("queries", queries)):
-            check_kind(value, Integral, f"{name} is a whole number")
-            if value < 1:
-                raise BadInput(f"{name}={value} is not a number of vectors; give 1 or more")
-        row = self._existing()
-        chosen = named_view(row, view) if view else next((v for v in row.views if v.kind == "float"), row.views[0])
-        resources = self._resources
-        return advise_codes(
-            resources.store, resources.backend, row, chosen, k=k, recall=recall, sample=sample, queries=queries
-        )
 
     def dedup(
         self,

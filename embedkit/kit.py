@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from embedkit.ingest.report import ProgressCallback
     from embedkit.living.backup import RestoreReport
     from embedkit.living.imports import ImportReport
+    from embedkit.search.rules import IndexAdvice
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.types import Metric
@@ -32,6 +33,7 @@ __all__ = [
     "CollectionInfo",
     "EncoderInfo",
     "Kit",
+    "advise_indexes",
     "check_dataset",
     "connect",
     "describe_encoder",
@@ -186,6 +188,27 @@ def connect(config: str | Path | None = None, *, backend: str | None = None, hom
     settings = load_settings(config, backend=backend, home=home)
     plugins.find("backends", parse_url(settings.backend).scheme)
     return Kit(settings)
+
+
+def advise_indexes(
+    n: int,
+    dim: int,
+    *,
+    recall: float = 0.95,
+    memory: int | str | None = None,
+    latency: float | None = None,
+    backend: str = "faiss:///",
+) -> IndexAdvice:
+    """Which indexes would do for `n` vectors of `dim` floats, by rule, the quickest that fits first.
+
+    `memory`: bytes, or text such as ``2GB``. `latency`: milliseconds of a query. `backend`: the URL of the one that
+    shall build it. `Collection.advise` measures instead. Raises BadInput, UnknownName.
+    """
+    from embedkit.backends.open import capabilities
+    from embedkit.search.rules import by_rule, parse_bytes
+
+    room = None if memory is None else parse_bytes(memory)
+    return by_rule(n, dim, capabilities(backend), recall=recall, memory=room, latency=latency)
 
 
 def list_backends() -> tuple[BackendInfo, ...]:

@@ -135,8 +135,14 @@ def ignored_settings(resources: Resources, row: CollectionRow) -> list[str]:
     return [
         f"The setting {name}={value!r} has no effect: {row.name!r} has {getattr(row.views[0], name)!r}. {mended[name]}"
         for name, value in asked.items()
-        if value is not None and not any(getattr(view, name) == value for view in row.views)
+        if value is not None and not any(_has(view, name, value) for view in row.views)
     ]
+
+
+def _has(view: ViewRow, name: str, value: str) -> bool:
+    from embedkit.backends.indexes import IndexSpec
+
+    return IndexSpec.parse(view.index) == IndexSpec.parse(value) if name == "index" else view.metric == value
 
 
 def ensure_physical(resources: Resources, views: Sequence[ViewRow], row: CollectionRow | None) -> None:

@@ -9,6 +9,7 @@ from embedkit_cli.commands import (
     catalog,
     demo,
     groups,
+    index,
     judge,
     models,
     moves,
@@ -46,5 +47,5 @@ def _options(
     """Turn a product catalog into a visual search engine."""
 
 
-for _module in (demo, setup, catalog, search, products, groups, models, train, judge, advise, versions, moves):
+for _module in (demo, setup, catalog, search, products, groups, models, train, judge, index, advise, versions, moves):
     _module.register(app)

@@ -55,6 +55,51 @@ def _row(parameter: Any) -> str:
     return f"| {names} | {text}{shown} |\n"
 
 
+_INDEXES = """
+## Indexes
+
+An index is written as text, in `embedkit.toml` (`index = "hnsw(m=32)"`), in `embedkit index build COLLECTION SPEC` and in
+`Collection.build_index`: `[opq +] family [+ codes] [+ refine(flat)]`. Every parameter may be left out; `auto` is its default.
+
+    hnsw(m=32, ef_construction=200)
+    ivf(nlist=auto) + pq(m=16) + refine(flat)
+    opq(m=16) + ivf(nlist=auto, coarse=hnsw) + pq(m=16, bits=4)
+
+| part | what it is | parameters |
+|---|---|---|
+| `flat` | a scan of all rows, exact | |
+| `hnsw` | a graph in layers (Malkov & Yashunin 2018) | `m` links, `ef_construction` |
+| `nsg` | a sparse graph with one entry (Fu 2019); takes no rows once it is built | `m` links |
+| `ivf` | lists around centroids, of which the nearest are looked through | `nlist` (auto: four times the root of the rows), `coarse` flat or hnsw (Baranchuk 2018) |
+| `imi` | inverted multi-index: lists by pairs of half vectors (Babenko & Lempitsky 2012) | `bits` of each half |
+| `diskann`, `cagra` | Milvus's graphs on disk and on a GPU | of `cagra` `m`, `ef_construction` |
+| `multihash` | of codes: exact multi-index hashing (Norouzi 2012) | `tables` |
+| `opq` | a learned rotation before `pq` (Ge 2013) | `m`, `dim` to reduce to |
+| `sq8`, `fp16` | a byte, or two, a dimension | |
+| `pq` | product codes (Jégou 2011) | `m` pieces, which divide the dimensions, `bits` of each |
+| `pq4fs` | product codes of 4 bits, compared 32 at a time; also written `pq(bits=4)` | `m` |
+| `polysemous` | product codes that are first compared as bits (Douze 2016) | `m` |
+| `rabitq` | a bit a dimension after a random rotation (Gao & Long 2024) | `bits` a dimension |
+| `rq`, `lsq`, `prq` | residual, local search and product residual quantisers | `m` codes, `bits` of each, `splits` of `prq` |
+| `refine(flat)` | the vectors themselves put more hits in order than are asked for | |
+
+A search takes parameters for one call, `search(params={"nprobe": 32})` or `embedkit search --set nprobe=32`; `embedkit index
+tune` finds the cheapest that reach a recall, and searches ask with them from then on.
+
+| parameter | what it is | heeded by | default |
+|---|---|---|---|
+| `ef` | rows that a walk through a graph keeps in view | `hnsw`, `nsg`, `diskann`, `cagra` | 64 (`diskann` 100, `cagra` 128) |
+| `nprobe` | lists that are looked through | `ivf`, `imi` | FAISS: the root of their number, Milvus: 32 |
+| `k_factor` | times as many hits as are asked for that the vectors put in order | FAISS: any codes; Milvus: `refine` | 4 with `refine(flat)`, else 1 |
+| `ht` | bits in which codes may differ to be looked at | `polysemous` | 4 for each piece |
+
+FAISS keeps the vectors in mapped files whatever the index, so `refine(flat)` costs no memory there, and scores are exact even
+where an index keeps codes alone. An index learns from a sample of at most a million rows. Rows that come later are scanned
+exactly beside it; when they are a tenth they are added, until there are four times the rows it was built over: then it is
+built anew. What cannot be says so: more lists than rows, pieces that do not divide the dimensions, too few rows to learn
+from, an index or a metric that a backend lacks (with the nearest it has). `embedkit advise` says which index to choose.
+"""
+
 _RUN_AGAINST = """
 ## What was run against which
 
@@ -88,6 +133,9 @@ def backends_page() -> str:
         "vectors": [", ".join(one.capabilities.vector_kinds) if one.capabilities else "" for one in every],
         "indexes": [", ".join(one.capabilities.index_families) if one.capabilities else "" for one in every],
         "indexes of codes": [", ".join(one.capabilities.binary_families) if one.capabilities else "" for one in every],
+        "only on some servers": [
+            ", ".join(one.capabilities.optional_families) if one.capabilities else "" for one in every
+        ],
         "codes as near as the last hit": [
             "those with the lowest ids" if one.capabilities and one.capabilities.ties_by_id else "any" for one in every
         ],
@@ -104,7 +152,7 @@ def backends_page() -> str:
     for one in every:
         for what, how in (one.capabilities.emulated if one.capabilities else {}).items():
             lines.append(f"- **{one.name}**, {what}: {how}.\n")
-    return "".join([*lines, _RUN_AGAINST])
+    return "".join([*lines, _INDEXES, _RUN_AGAINST])
 
 
 def _yes(value: object) -> str:

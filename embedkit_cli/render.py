@@ -31,6 +31,7 @@ __all__ = [
     "hits_table",
     "note",
     "progress_bar",
+    "size",
     "table",
 ]
 
@@ -82,6 +83,18 @@ def csv_file(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]
 
 def _plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def size(count: int) -> str:
+    """An amount of memory in three figures.
+
+    >>> size(1_234_000_000)
+    '1.23 GB'
+    """
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} B"
 
 
 def error_line(message: str, *, hint: str = "") -> None:

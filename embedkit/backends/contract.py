@@ -27,6 +27,7 @@ __all__ = [
     "CollectionSpec",
     "Fetched",
     "IndexSpec",
+    "IndexUse",
     "SearchParams",
     "SearchResult",
     "VectorBackend",
@@ -127,6 +128,18 @@ class Fetched:
     columns: tuple[Attributes, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class IndexUse:
+    """Rows that a search could return, and how many of them the index covers; the others are scanned exactly.
+
+    `bytes`: what the index takes in memory beside the vectors, None where the store does not tell.
+    """
+
+    rows: int
+    covered: int
+    bytes: int | None = None
+
+
 class VectorBackend(ABC):
     """A connection to one vector store. Safe to use from several threads.
 
@@ -206,6 +219,11 @@ class VectorBackend(ABC):
     @abstractmethod
     def build_index(self, name: str, spec: IndexSpec) -> None:
         """Build or replace the index; returns when searches use it. Raises UnsupportedByBackend, ConfigError."""
+
+    def index_use(self, name: str) -> IndexUse:
+        """How far the index has come."""
+        rows = self.count(name)
+        return IndexUse(rows, rows)
 
     @abstractmethod
     def switch_alias(self, alias: str, name: str) -> None:

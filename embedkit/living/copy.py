@@ -114,7 +114,14 @@ def new_views(name: str, views: tuple[ViewRow, ...], index: str | None) -> tuple
     """The views of a collection that starts anew, with the first version."""
     text = str(IndexSpec.parse(index)) if index is not None else None
     return tuple(
-        replace(view, version=1, physical=f"{name}_v1_{view.name}", index=text or view.index) for view in views
+        replace(
+            view,
+            version=1,
+            physical=f"{name}_v1_{view.name}",
+            index=text or view.index,
+            knobs={} if text else view.knobs,
+        )
+        for view in views
     )
 
 

@@ -113,6 +113,8 @@ def _wanted(
     for old in row.views:
         spec = encoder.get(old.name)
         new = replace(old, version=number, physical=f"{row.name}_v{number}_{old.name}", index=text or old.index)
+        if text:  # what the old index was tuned to says nothing of another
+            new = replace(new, knobs={})
         if spec is not None:
             made = view_made(resources, row.name, old.name, spec, metric=None, index=text or old.index, version=number)
             new = replace(made, metric=old.metric if made.kind == old.kind else made.metric)

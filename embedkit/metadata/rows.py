@@ -35,6 +35,7 @@ class ViewRow:
     """One vector per product: which encoder makes it, and where it lives.
 
     `physical`: the backend's collection name. `index`: the text form of an IndexSpec. `dim`: floats, or bits.
+    `knobs`: what a search of it asks with if it is not told otherwise, by name (the fields of SearchParams).
     `version`: the version of the collection that it came with.
     """
 
@@ -47,6 +48,7 @@ class ViewRow:
     physical: str
     index: str = "flat"
     kind: VectorKind = "float"  # rows of before there were codes do not have it
+    knobs: Mapping[str, int] = field(default_factory=dict)
     version: int = 1  # nor this
 
     @property

@@ -12,19 +12,19 @@ import numpy as np
 from embedkit.codes import hamming, packed
 from embedkit.encoders.projections import directions
 from embedkit.errors import BadInput, ConfigError
+from embedkit.search.samples import neighbours, sampled
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.metadata.store import MetadataStore
-    from embedkit.types import ByteArray, FloatArray, IdArray, Metric, VectorArray
+    from embedkit.types import ByteArray, FloatArray, IdArray
 
 __all__ = ["Advice", "CodeAdvice", "advise_codes"]
 
 OVER_FETCH = (1, 2, 5, 10, 20, 50, 100)
 _BITS = (32, 64, 128, 256, 512)
 _LEAST = 200  # vectors of which something can be said
-_PAGE = 10_000
 _FITTED = 10_000  # vectors that ITQ sees
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def advise_codes(
     if view.kind != "float":
         raise BadInput(f"The view {view.name!r} of {row.name!r} holds codes; name one that holds floats")
     coded = [other for other in row.views if other.kind == "binary" and other.modality == view.modality]
-    vectors, *stored = _sampled(store, backend, row, [view, *coded], sample, np.random.default_rng(seed))
+    vectors, *stored = sampled(store, backend, row, [view, *coded], sample, np.random.default_rng(seed))
     floats: FloatArray = vectors.astype(np.float32, copy=False)
     if len(floats) < max(_LEAST, k + 1):
         raise BadInput(
@@ -97,7 +97,7 @@ def advise_codes(
             f"to advise takes {max(_LEAST, k + 1)} or more"
         )
     asked = np.random.default_rng(seed).permutation(len(floats))[:queries]
-    near = _neighbours(floats, asked, k, metric=view.metric)
+    near = neighbours(floats, asked, k, metric=view.metric)
     found = []
     for name, codes in zip(_names(coded), stored, strict=True):
         found.append(_measured(codes.view(np.uint8), asked, near, recall, view=name))
@@ -115,40 +115,6 @@ def advise_codes(
 
 def _names(views: Sequence[ViewRow]) -> list[str]:
     return [view.name for view in views]
-
-
-def _sampled(
-    store: MetadataStore,
-    backend: VectorBackend,
-    row: CollectionRow,
-    views: Sequence[ViewRow],
-    count: int,
-    rng: np.random.Generator,
-) -> list[VectorArray]:
-    """Vectors of products by chance that have one in every view: an array for each view, in the same order."""
-    keys: list[str] = []
-    while page := store.keys(row.id, after=keys[-1] if keys else "", limit=_PAGE):
-        keys += page
-    picked = [keys[place] for place in rng.permutation(len(keys))[:count]]
-    ids = store.vector_ids_of(row.id, picked)
-    whole = [by_view for key in picked if (by_view := ids.get(key, {})).keys() >= {view.slot for view in views}]
-    return [_fetched(backend, view, np.array([by_view[view.slot] for by_view in whole], np.int64)) for view in views]
-
-
-def _fetched(backend: VectorBackend, view: ViewRow, ids: IdArray) -> VectorArray:
-    vectors = backend.fetch(view.physical, ids).vectors
-    if len(vectors) != len(ids):
-        raise BadInput(f"The view {view.name!r} lacks vectors that the store knows; run: embedkit verify --repair")
-    return vectors
-
-
-def _neighbours(vectors: FloatArray, asked: IdArray, k: int, *, metric: Metric) -> IdArray:
-    """The rows ``(queries, k)`` that are nearest to some rows, without themselves."""
-    scores = vectors[asked] @ vectors.T
-    if metric == "l2":
-        scores = 2 * scores - np.square(vectors).sum(axis=1)
-    scores[np.arange(len(asked)), asked] = -np.inf
-    return np.argpartition(-scores, k - 1, axis=1)[:, :k]
 
 
 def _measured(codes: ByteArray, asked: IdArray, near: IdArray, recall: float, *, view: str = "") -> CodeAdvice:

@@ -14,6 +14,7 @@ from embedkit.filters import Filter
 from embedkit.metadata.rows import CollectionRow, ViewRow
 from embedkit.metadata.store import MetadataStore
 from embedkit.search.exact import Query, exactly_scored, spread_out
+from embedkit.search.knobs import over_tuned
 from embedkit.search.ranks import firsts_of_groups, reciprocal_ranks
 from embedkit.search.wanted import Wanted
 from embedkit.search.words import VIEW, Keywords, keyword_scores, ranked_by_keywords
@@ -87,7 +88,8 @@ def search_many(
         for start in range(0, len(places), step):
             some = places[start : start + step]
             vectors = np.stack([asked[place].queries[0].vector for place in some])
-            result = backend.search(view.physical, cast("VectorArray", vectors), ask, wanted.where, params)
+            knobs = over_tuned(view, params)
+            result = backend.search(view.physical, cast("VectorArray", vectors), ask, wanted.where, knobs)
             given = np.count_nonzero(result.ids >= 0, axis=1).tolist()
             for place, count, found in zip(some, given, _hits(store, row, view, result), strict=True):
                 hits = _kept(_by_id(found), asked[place], wanted)
@@ -217,7 +219,7 @@ def nearest(
 ) -> list[Hit]:
     """The k best live products of one view; asks for more when some rows turn out not to be live."""
     limit = backend.capabilities.max_k
-    ask = k
+    ask, params = k, over_tuned(query.view, params)
     while True:
         result = backend.search(query.view.physical, query.vector[None, :], ask, where, params)
         found = _hits(store, row, query.view, result)[0]

@@ -78,7 +78,7 @@ def dedup(
         render.as_json({**found.as_dict(), "deleted": deleted})
     elif delete:
         render.note(f"Deleted {deleted:,} products.")
-    _written(csv, html, quiet=json_only)
+    _written(csv, html, len(found.groups), quiet=json_only)
 
 
 def _rows_of_groups(found: DuplicateReport) -> list[list[object]]:
@@ -137,7 +137,7 @@ def cluster(
             )
         if html is not None:
             answers = [
-                (f"{one.number}: {len(one.members):,} products", None, list(one.members[:_OF_CLUSTER]))
+                (_headline(one.number, len(one.members)), None, list(one.members[:_OF_CLUSTER]))
                 for one in found.clusters[:_ON_PAGE]
             ]
             write_sheet(html, there, answers)
@@ -145,7 +145,12 @@ def cluster(
         render.as_json(found.as_dict())
     else:
         _tell_clusters(found)
-    _written(csv, html, quiet=json_only)
+    _written(csv, html, len(found.clusters), quiet=json_only)
+
+
+def _headline(number: int, size: int) -> str:
+    nearest = f", the {_OF_CLUSTER} nearest to the mean" if size > _OF_CLUSTER else ""
+    return f"{number}: {size:,} products{nearest}"
 
 
 def _tell_clusters(found: ClusterReport) -> None:
@@ -158,7 +163,8 @@ def _tell_clusters(found: ClusterReport) -> None:
         render.note(f"NMI {found.nmi:.3f} with {found.labels!r}, which {found.labelled:,} products have.")
 
 
-def _written(csv: Path | None, html: Path | None, *, quiet: bool) -> None:
-    for label, path in (("Table", csv), ("Pictures", html)):
+def _written(csv: Path | None, html: Path | None, count: int, *, quiet: bool) -> None:
+    pictures = f"Pictures of the first {_ON_PAGE}" if count > _ON_PAGE else "Pictures"
+    for label, path in (("Table", csv), (pictures, html)):
         if path is not None and not quiet:
             render.note(f"{label}: {path}")

@@ -70,6 +70,10 @@ def search(
     max_distance: Annotated[
         float | None, typer.Option("--max-distance", help="Leave out what is farther (l2, codes).", show_default=False)
     ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="How far the index looks, such as ef=128, nprobe=32, k_factor=4.", metavar="NAME=N"),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page with the pictures of the hits.", show_default=False)
     ] = None,
@@ -88,7 +92,7 @@ def search(
     wanted: dict[str, Any] = {
         "where": where, "k": k, "offset": offset, "view": view, "weights": _weights(weight), "fusion": fusion,
         "rerank": rerank, "candidates": candidates, "group_by": group_by, "diversity": diversity,
-        "min_score": min_score, "max_distance": max_distance,
+        "min_score": min_score, "max_distance": max_distance, "params": pairs(setting, "--set") or None,
     }  # fmt: skip
     with collection_of(config, backend, collection) as there:
         hits = there.search(**asked, **wanted)

@@ -32,7 +32,7 @@ def filled(products, tmp_path):
 
 
 def test_the_shares_are_those_of_searching_in_two_stages(filled):
-    advice = filled.advise(k=5, queries=COUNT)
+    advice = filled.advise_codes(k=5, queries=COUNT)
     assert (advice.view, advice.vectors, advice.queries) == ("image", COUNT, COUNT)
     assert [(one.bits, one.view) for one in advice.codes] == [(32, ""), (64, "code"), (64, "")]
     kept = []
@@ -45,14 +45,14 @@ def test_the_shares_are_those_of_searching_in_two_stages(filled):
 
 
 def test_longer_codes_and_more_candidates_keep_more(filled):
-    short, _, long = filled.advise(k=5).codes
+    short, _, long = filled.advise_codes(k=5).codes
     for one in (short, long):
         assert list(one.recalls.values()) == sorted(one.recalls.values())
     assert all(long.recalls[factor] >= short.recalls[factor] - 0.02 for factor in short.recalls)
 
 
 def test_the_shortest_codes_that_reach_the_recall_are_chosen(filled):
-    reached = filled.advise(k=5, recall=0.5)
+    reached = filled.advise_codes(k=5, recall=0.5)
     chosen = reached.chosen
     assert chosen is not None
     assert chosen.recalls[chosen.candidates // 5] >= 0.5
@@ -70,12 +70,12 @@ def test_what_cannot_be_measured_is_said(filled):
         ({"sample": 50}, "has 50 products with a vector in image and code; to advise takes 200 or more"),
     ):
         with pytest.raises(BadInput, match=message):
-            filled.advise(**arguments)
+            filled.advise_codes(**arguments)
 
 
 def test_the_command_line_tells_what_to_do(filled, faiss_url, tmp_path, monkeypatch):
     monkeypatch.setenv("EMBEDKIT_HOME", str(tmp_path / "home"))
-    asked = ["advise", "--backend", faiss_url, "-k", "5", "--recall", "0.5"]
+    asked = ["advise", "--codes", "--backend", faiss_url, "-k", "5", "--recall", "0.5"]
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
     assert "bytes a product in place of 5,120" in shown.output

@@ -16,6 +16,7 @@ from embedkit.errors import BadInput
 from embedkit.search import duplicates
 from embedkit.search.duplicates import components
 from embedkit_cli.app import app
+from embedkit_cli.commands import groups
 from tests.made import fill, product, unit
 
 SLOWLY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -206,6 +207,10 @@ def test_the_command_line_tells_keeps_and_deletes_only_when_told(tmp_path, monke
     told = called("cluster", "things", "-k", 3, "--labels", "kind", "--csv", "c.csv", "--html", "c.html")
     assert "with 'kind', which 30 products have" in told.output
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 31
-    assert "1: " in (tmp_path / "c.html").read_text()
+    assert (tmp_path / "c.html").read_text().count("<figure>") == 30
+    monkeypatch.setattr(groups, "_ON_PAGE", 2)
+    monkeypatch.setattr(groups, "_OF_CLUSTER", 3)
+    assert "Pictures of the first 2: c.html" in called("cluster", "things", "-k", 3, "--html", "c.html").output
+    assert "products, the 3 nearest to the mean" in (tmp_path / "c.html").read_text()
     clusters = json.loads(called("cluster", "things", "-k", 3, "--json").stdout)["clusters"]
     assert sum(one["size"] for one in clusters) == 30

@@ -66,7 +66,7 @@ def equal(one, other):
     return True
 
 
-def test_from_faiss_to_milvus_and_back_key_by_key_vector_by_vector(filled, lite_url, tmp_path, faiss_url):
+def test_from_faiss_to_milvus_to_vearch_and_back_key_by_key_vector_by_vector(filled, lite_url, vearch_url, tmp_path):
     report = filled.copy_to(lite_url)
     assert (report.products, report.copied, report.skipped) == (24, 24, 0)
     assert {one.view: one.vectors for one in report.views} == {"image": 23, "title": 24, "code": 23}
@@ -77,7 +77,13 @@ def test_from_faiss_to_milvus_and_back_key_by_key_vector_by_vector(filled, lite_
         assert equal(everything(there), before)
         assert there.search(product="p05", view="image", where="price < 50", k=1)
         assert by_brand(there) == by_brand(filled)
+        assert there.copy_to(vearch_url).copied == 24
+    with embedkit.connect(backend=vearch_url, home=tmp_path / "home") as kit:
+        there = kit.collection("products")
+        assert equal(everything(there), before)
+        assert there.search(product="p05", view="image", where="price < 50", k=1)
         assert there.copy_to(f"faiss:///{tmp_path}/third", index="hnsw(m=8)").copied == 24
+        there.drop()
     with embedkit.connect(backend=f"faiss:///{tmp_path}/third", home=tmp_path / "home") as kit:
         assert equal(everything(kit.collection("products")), before)
         assert kit.collection("products").verify().ok

@@ -15,6 +15,7 @@ from embedkit.backends.contract import (
     CollectionSpec,
     Fetched,
     IndexSpec,
+    IndexUse,
     SearchParams,
     SearchResult,
     VectorBackend,
@@ -180,6 +181,9 @@ class FaissBackend(VectorBackend):
         there = self._get(name)
         checked_spec(replace(there.spec, index=spec), CAPABILITIES)
         there.build_index(spec)
+
+    def index_use(self, name: str) -> IndexUse:
+        return self._get(name).index_use()
 
     def switch_alias(self, alias: str, name: str) -> None:
         with self._lock:

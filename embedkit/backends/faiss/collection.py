@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedkit.backends.contract import CollectionSpec, Fetched, IndexSpec, SearchParams, SearchResult, scores_of
+from embedkit.backends.contract import (
+    CollectionSpec,
+    Fetched,
+    IndexSpec,
+    IndexUse,
+    SearchParams,
+    SearchResult,
+    scores_of,
+)
 from embedkit.backends.faiss import kernel
 from embedkit.backends.faiss.bits import BitKernel
 from embedkit.backends.faiss.errors import broken, not_found, translated
@@ -341,6 +349,14 @@ class FaissCollection:
         self.check_index(spec)
         with self._alone(wait=True):
             self._build(spec)
+
+    def index_use(self) -> IndexUse:
+        """Dead rows within the index count as covered until they are swept out."""
+        with self._look() as state, translated(self.folder):
+            if state.made_of == IndexSpec():
+                return IndexUse(state.live, state.live, 0)
+            size = (self.folder / state.index_file).stat().st_size if state.index_file else 0
+            return IndexUse(state.live, min(state.live, state.covered), size)
 
     def _build(self, spec: IndexSpec) -> None:
         """Called when `_alone`. Dead rows are left behind on the way."""

@@ -1,0 +1,257 @@
+"""Indexes measured: how much of the exact answer each finds, how fast, and the cheapest setting for a wanted recall."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
+from embedkit.backends.indexes import lists_of
+from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
+from embedkit.search.rules import IndexAdvice, Point, SpecAdvice, by_rule, bytes_of, seconds_of
+from embedkit.search.samples import exact_neighbours, sampled, scores, some_ids
+
+if TYPE_CHECKING:
+    from embedkit.backends.contract import VectorBackend
+    from embedkit.metadata.rows import CollectionRow, ViewRow
+    from embedkit.metadata.store import MetadataStore
+    from embedkit.types import FloatArray, IdArray
+
+__all__ = ["Tuning", "measured_advice", "tuned"]
+
+LEAST = 200  # vectors of which something can be said
+_EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024)
+_PROBES = tuple(2**n for n in range(17))
+_FACTORS = (1, 2, 4, 8, 16, 32)
+_ENOUGH = 0.999  # recall from which more of a knob is not tried
+_ROUNDS = 3
+_CHUNK = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What settings of an index gave. `chosen`: the cheapest that reaches the recall, None if none of them does."""
+
+    view: str
+    index: str
+    recall: float
+    k: int
+    queries: int
+    points: tuple[Point, ...]
+    chosen: Point | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def tuned(
+    store: MetadataStore,
+    backend: VectorBackend,
+    row: CollectionRow,
+    view: ViewRow,
+    *,
+    recall: float,
+    k: int,
+    queries: int,
+    seed: int = 0,
+) -> Tuning:
+    """Try the knobs of a view's index by queries out of its own vectors, against their exact neighbours in all of it.
+
+    Raises BadInput where there is nothing to tune.
+    """
+    spec = IndexSpec.parse(view.index)
+    if view.kind != "float":
+        raise BadInput(f"The view {view.name!r} of {row.name!r} holds codes; only indexes of floats are tuned")
+    heeded = spec.knobs(rescores=backend.capabilities.rescores)
+    if not heeded:
+        raise BadInput(
+            f"The view {view.name!r} of {row.name!r} is searched exactly and has nothing to tune; "
+            f"build an index first: embedkit index build {row.name} 'hnsw(m=32)'"
+        )
+    asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
+    if len(asked) < min(LEAST, queries) or backend.count(view.physical) <= k:
+        raise BadInput(f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}")
+    vectors, right = exact_neighbours(backend, view, asked, k)
+    points = tuple(_points(backend, view.physical, spec, vectors, right, asked))
+    return Tuning(view.name, view.index, recall, k, len(asked), points, _cheapest(points, recall))
+
+
+def measured_advice(
+    store: MetadataStore,
+    backend: VectorBackend,
+    row: CollectionRow,
+    view: ViewRow,
+    *,
+    recall: float,
+    memory: int | None,
+    latency: float | None,
+    k: int,
+    sample: int,
+    queries: int,
+    seed: int = 0,
+) -> IndexAdvice:
+    """Build every index that the rule thinks of over `sample` vectors of a view, and ask each by `queries` others.
+
+    They are built in a collection of their own in the same backend, which is dropped at the end. `bytes` are those of
+    all vectors of the view. Raises BadInput.
+    """
+    if view.kind != "float":
+        raise BadInput(f"The view {view.name!r} of {row.name!r} holds codes; name one that holds floats")
+    rng = np.random.default_rng(seed)
+    vectors = sampled(store, backend, row, [view], sample + queries, rng)[0].astype(np.float32, copy=False)
+    if len(vectors) < LEAST + k:
+        raise BadInput(f"{row.name!r} has {len(vectors)} products with a vector; to advise takes {LEAST + k} or more")
+    asking = min(queries, len(vectors) // 5)
+    asked, held = vectors[:asking], vectors[asking:]
+    right = np.argpartition(-scores(asked, held, view.metric), k - 1, axis=1)[:, :k]
+    total = backend.count(view.physical)
+    rule = by_rule(len(held), view.dim, backend.capabilities)
+    found, missing = [], []
+    with _scratch(backend, view, held) as name:
+        for one in rule.specs:
+            spec = IndexSpec.parse(one.spec)
+            try:
+                begun = time.perf_counter()
+                backend.build_index(name, spec)
+            except (ConfigError, UnsupportedByBackend) as error:
+                missing.append(f"{one.spec}: {error}")
+                continue
+            built = time.perf_counter() - begun
+            points = list(_points(backend, name, spec, asked, right, None))
+            size = bytes_of(spec, total, view.dim)
+            found.append(
+                _judged(
+                    replace(one, bytes=size, build_seconds=built),
+                    points,
+                    recall,
+                    memory,
+                    latency,
+                    (len(held), total, view.dim),
+                )
+            )
+    found.sort(key=lambda one: (bool(one.misses), -(one.qps_at_n or 0.0)))
+    return IndexAdvice(
+        rule.backend, total, view.dim, recall, memory, latency, k, found, len(held), len(asked), tuple(missing)
+    )
+
+
+@contextmanager
+def _scratch(backend: VectorBackend, view: ViewRow, vectors: FloatArray) -> Iterator[str]:
+    """A collection of some vectors, whose ids are their places."""
+    name = f"advice_{uuid.uuid4().hex[:12]}"
+    backend.create(CollectionSpec(name, view.dim, view.metric))
+    try:
+        for start in range(0, len(vectors), _CHUNK):
+            part = vectors[start : start + _CHUNK]
+            backend.upsert(name, np.arange(start, start + len(part)), part)
+        yield name
+    finally:
+        backend.drop(name)
+
+
+def _judged(
+    one: SpecAdvice,
+    points: list[Point],
+    recall: float,
+    memory: int | None,
+    latency: float | None,
+    sizes: tuple[int, int, int],
+) -> SpecAdvice:
+    """What the points say of one index. `sizes`: rows measured, rows that there are, dimensions."""
+    rows, total, dim = sizes
+    spec = IndexSpec.parse(one.spec)
+
+    def at_n(point: Point) -> float:
+        return point.qps * seconds_of(spec, rows, dim, point.params) / seconds_of(spec, total, dim, point.params)
+
+    best = _cheapest(points, recall)
+    shown = best or max(points, key=lambda point: point.recall)
+    misses, milliseconds = "", 1_000 / at_n(shown)
+    if memory is not None and one.bytes > memory:
+        misses = f"takes {one.bytes / 1e9:.2f} GB of the {memory / 1e9:.2f} GB"
+    elif best is None:
+        misses = f"reaches {shown.recall:.3f}"
+    elif latency is not None and milliseconds > latency:
+        misses = f"takes {milliseconds:.2g} ms of the {latency:g} ms"
+    return replace(
+        one,
+        params=shown.params,
+        misses=misses,
+        milliseconds=milliseconds,
+        recall=shown.recall,
+        qps=shown.qps,
+        qps_at_n=at_n(shown),
+        points=tuple(points),
+    )
+
+
+def _cheapest(points: tuple[Point, ...] | list[Point], recall: float) -> Point | None:
+    reaching = [point for point in points if point.recall >= recall]
+    return max(reaching, key=lambda point: point.qps, default=None)
+
+
+def _points(
+    backend: VectorBackend,
+    name: str,
+    spec: IndexSpec,
+    queries: FloatArray,
+    right: IdArray,
+    own: IdArray | None,
+) -> Iterator[Point]:
+    """Every setting that is worth trying, measured. `own`: ids of the queries, which do not count as found."""
+    rows = backend.count(name)
+    for path in _paths(spec, rows, spec.knobs(rescores=backend.capabilities.rescores)):
+        for params in path:
+            point = _point(backend, name, queries, right, own, params)
+            yield point
+            if point.recall >= _ENOUGH:
+                break
+
+
+def _paths(spec: IndexSpec, rows: int, heeded: tuple[str, ...]) -> Iterator[list[Mapping[str, int]]]:
+    """Settings in the order of what they cost; a path ends early where everything is found."""
+    first = next((knob for knob in heeded if knob != "k_factor"), None)
+    lists = lists_of(spec.main, rows) if spec.family == "ivf" else rows
+    steps = [n for n in (_EF if first == "ef" else _PROBES) if n <= max(1, lists)] if first else [0]
+    if first == "nprobe" and steps[-1] < lists and spec.family == "ivf":
+        steps.append(lists)
+    for factor in _FACTORS if "k_factor" in heeded else (0,):
+        pairs = [{first or "": step, "k_factor": factor} for step in steps]
+        yield [{name: value for name, value in pair.items() if name and value} for pair in pairs]
+
+
+def _point(
+    backend: VectorBackend,
+    name: str,
+    queries: FloatArray,
+    right: IdArray,
+    own: IdArray | None,
+    params: Mapping[str, int],
+) -> Point:
+    k = right.shape[1]
+    ask, given = k if own is None else k + 1, SearchParams(**params)
+    times = []
+    for _ in range(_ROUNDS):
+        begun = time.perf_counter()
+        found = backend.search(name, queries, ask, None, given).ids
+        times.append(time.perf_counter() - begun)
+        if times[0] > 1:
+            break
+    if own is not None:
+        found = _without(found, own, k)
+    same = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), right.tolist(), strict=True))
+    return Point(dict(params), same / right.size, len(queries) / min(times))
+
+
+def _without(found: IdArray, own: IdArray, k: int) -> IdArray:
+    """The first k of each row that are not its own id."""
+    kept = [list(itertools.islice((i for i in row if i != me), k)) for row, me in zip(found.tolist(), own, strict=True)]
+    return np.array([row + [-1] * (k - len(row)) for row in kept], np.int64)

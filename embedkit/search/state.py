@@ -1,0 +1,77 @@
+"""The index of a view: what it is, how far it has come, what a search of it asks with; and how it is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from embedkit.backends.contract import IndexSpec
+from embedkit.errors import BadInput
+
+if TYPE_CHECKING:
+    from embedkit.backends.contract import VectorBackend
+    from embedkit.metadata.rows import CollectionRow, ViewRow
+    from embedkit.metadata.store import MetadataStore
+    from embedkit.types import VectorKind
+
+__all__ = ["IndexState", "index_state", "keep_knobs", "rebuilt"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """`covered` of `vectors` are in the index, the others are scanned exactly until they are added.
+
+    `bytes`: of the index in memory, None where the store does not tell. `heeds`: the parameters that a search of it
+    takes. `asks_with`: those that it was tuned to.
+    """
+
+    view: str
+    spec: str
+    kind: VectorKind
+    dim: int
+    vectors: int
+    covered: int
+    bytes: int | None
+    heeds: Sequence[str]
+    asks_with: Mapping[str, int]
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def index_state(backend: VectorBackend, view: ViewRow) -> IndexState:
+    """What the backend and the store know."""
+    use = backend.index_use(view.physical)
+    heeds = IndexSpec.parse(view.index).knobs(rescores=backend.capabilities.rescores)
+    return IndexState(
+        view.name, view.index, view.kind, view.dim, use.rows, use.covered, use.bytes, heeds, dict(view.knobs)
+    )
+
+
+def rebuilt(
+    store: MetadataStore, backend: VectorBackend, row: CollectionRow, views: Sequence[ViewRow], spec: IndexSpec
+) -> None:
+    """Build an index over each of some views and remember it. What another kind of index was tuned to is forgotten.
+
+    Raises BadInput where there are no views to build it over, ConfigError, UnsupportedByBackend.
+    """
+    if not views:
+        raise BadInput(f"No view of {row.name!r} can hold the index {str(spec)!r}")
+    for view in views:
+        backend.build_index(view.physical, spec)
+        now = IndexSpec.parse(view.index)
+        knobs = view.knobs if (now.shape, now.refine) == (spec.shape, spec.refine) else {}
+        row = _with(store, row, replace(view, index=str(spec), knobs=knobs))
+
+
+def keep_knobs(store: MetadataStore, row: CollectionRow, view: ViewRow, knobs: Mapping[str, int]) -> None:
+    """From now on searches of a view ask with these, unless they are told otherwise."""
+    _with(store, row, replace(view, knobs=dict(knobs)))
+
+
+def _with(store: MetadataStore, row: CollectionRow, view: ViewRow) -> CollectionRow:
+    views = tuple(view if one.name == view.name else one for one in row.views)
+    store.set_views(row.id, views, version=row.version)
+    return replace(row, views=views)

@@ -1,0 +1,236 @@
+"""The index of a collection: built, shown, tuned, advised on; parameters of a search, and their command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import embedkit
+from embedkit import IndexSpec, SearchParams
+from embedkit.backends.open import capabilities
+from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
+from embedkit.search import measure
+from embedkit.search.rules import by_rule, bytes_of, parse_bytes
+from embedkit_cli.app import app
+from tests.vectors import clustered, filled
+
+COUNT = 1_500
+FAISS = capabilities("faiss:///x")
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return clustered(COUNT)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("indexes")
+
+
+@pytest.fixture(scope="module")
+def url(home):
+    return f"faiss:///{home}/faiss"
+
+
+@pytest.fixture(scope="module")
+def kit(home, url):
+    with embedkit.connect(backend=url, home=home / "home") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def filled_once(kit, vectors):
+    return filled(kit, vectors)
+
+
+@pytest.fixture
+def products(filled_once):
+    """The same vectors for every test, with a flat index at first."""
+    filled_once.build_index("flat")
+    return filled_once
+
+
+@pytest.fixture
+def run(products, url, home, monkeypatch):
+    monkeypatch.setenv("EMBEDKIT_HOME", str(home / "home"))
+
+    def call(*arguments, code=0):
+        done = CliRunner().invoke(app, [*map(str, arguments), "--backend", url])
+        assert done.exit_code == code, done.output
+        return done
+
+    return call
+
+
+def recall_of(products, vectors, **params):
+    """Share of the ten nearest that searches by fifty of the vectors find."""
+    right = np.argsort(-(vectors[:50] @ vectors.T), axis=1)[:, :10]
+    found = [[int(hit.key[1:]) for hit in products.search(vector=v, k=10, **params)] for v in vectors[:50]]
+    return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, right.tolist(), strict=True)])
+
+
+def test_an_index_is_built_shown_and_searched_with_parameters_of_the_call(products, vectors):
+    assert products.index().heeds == ()
+    state = products.build_index("ivf(nlist=32) + pq(m=8, bits=5) + refine(flat)")
+    assert (state.spec, state.vectors, state.covered) == (
+        "ivf(nlist=32) + pq(m=8, bits=5) + refine(flat)",
+        COUNT,
+        COUNT,
+    )
+    assert state.heeds == ("nprobe", "k_factor")
+    assert state.bytes
+    few = recall_of(products, vectors, params={"nprobe": 1, "k_factor": 1})
+    many = recall_of(products, vectors, params=SearchParams(nprobe=32, k_factor=50))
+    assert few < 0.8
+    assert many > 0.99
+    again = embedkit.connect(backend=products._resources.backend_url, home=products._resources.settings.home)
+    assert again.collection("products").index() == state
+    again.close()
+
+
+def test_a_parameter_that_means_nothing_to_the_index_is_an_error(products, vectors):
+    with pytest.raises(BadInput, match=r"nprobe means nothing to the index 'flat'; it is searched exactly"):
+        products.search(vector=vectors[0], params={"nprobe": 3})
+    products.build_index(IndexSpec("hnsw"))
+    for params, message in (
+        ({"nprobe": 3}, "nprobe means nothing to the index 'hnsw'; it heeds ef"),
+        ({"eff": 3}, "no parameter 'eff'; did you mean ef"),
+        (SearchParams(ef=-1), "ef=-1 .* is not a whole number"),
+        ("ef=3", "a mapping such as"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            products.search(vector=vectors[0], params=params)
+
+
+def test_an_index_that_cannot_be_leaves_the_one_there_is(products):
+    products.build_index("hnsw(m=8)")
+    for spec, error in (
+        ("hsnw", UnsupportedByBackend),
+        ("diskann", UnsupportedByBackend),
+        ("ivf(nlist=9000)", ConfigError),
+        ("ivf + pq(m=7)", ConfigError),
+        ("pq(m=8, bits=11)", ConfigError),
+    ):
+        with pytest.raises(error):
+            products.build_index(spec)
+        assert products.index().spec == "hnsw(m=8)"
+
+
+def test_tuning_finds_the_cheapest_parameters_and_searches_ask_with_them(products, vectors):
+    products.build_index("ivf(nlist=64)")
+    tried = products.tune(recall=0.9, queries=200, keep=False)
+    assert products.index().asks_with == {}
+    assert [point.recall for point in tried.points] == sorted(point.recall for point in tried.points)
+    found = products.tune(recall=0.9, queries=200)
+    assert found.chosen is not None
+    assert found.chosen.recall >= 0.9
+    assert all(point.qps <= found.chosen.qps for point in found.points if point.recall >= 0.9)
+    assert products.index().asks_with == found.chosen.params
+    assert recall_of(products, vectors) == pytest.approx(recall_of(products, vectors, params=found.chosen.params))
+    assert recall_of(products, vectors, params={"nprobe": 1}) < recall_of(products, vectors)
+    products.build_index("hnsw(m=8)")  # to which nprobe means nothing
+    assert products.index().asks_with == {}
+
+
+def test_what_cannot_be_tuned_is_said(products):
+    with pytest.raises(BadInput, match=r"searched exactly .* embedkit index build products"):
+        products.tune()
+    with pytest.raises(BadInput, match=r"recall=2 is not a share"):
+        products.tune(recall=2)
+
+
+def test_measured_advice_agrees_with_trying_every_setting(products, vectors, monkeypatch):
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    advice = products.advise(recall=0.9, sample=1_200, queries=100)
+    assert advice.measured + advice.queries == 1_300
+    assert not advice.missing
+    fitting = [one for one in advice.specs if not one.misses]
+    assert advice.chosen is fitting[0]
+    assert all(one.recall >= 0.9 for one in fitting)
+    assert [one.qps_at_n for one in fitting] == sorted((one.qps_at_n for one in fitting), reverse=True)
+    flat = next(one for one in advice.specs if one.spec == "flat")
+    assert flat.recall == 1
+    assert flat.bytes == COUNT * 4 * vectors.shape[1]
+    assert not [name for name in products._resources.backend.list() if name.startswith("advice_")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hnsw(m=16)",
+        "hnsw(m=32) + sq8",
+        "ivf(nlist=32)",
+        "ivf(nlist=32) + sq8",
+        "ivf(nlist=32) + pq4fs(m=16)",
+        "ivf + pq(m=8, bits=5)",
+    ],
+)
+def test_the_estimate_of_memory_is_that_of_the_index(products, kit, text):
+    backend = kit._resources.backend
+    backend.build_index("products_v1_image", IndexSpec.parse(text))
+    estimated = bytes_of(IndexSpec.parse(text.replace(", bits=5", "")), COUNT, 32)
+    assert backend.index_use("products_v1_image").bytes == pytest.approx(estimated, rel=0.25)
+
+
+def test_the_rule_puts_what_fits_first():
+    free = by_rule(1_000_000, 128, FAISS)
+    assert free.chosen.spec == "hnsw(m=16)"
+    tight = by_rule(1_000_000, 128, FAISS, memory=parse_bytes("64MB"))
+    assert "opq" in tight.chosen.spec or "rabitq" in tight.chosen.spec
+    assert tight.chosen.bytes <= 64_000_000
+    assert next(one for one in tight.specs if one.spec == "hnsw(m=16)").misses == "takes 0.66 GB of the 0.06 GB"
+    assert by_rule(500, 128, FAISS, recall=1).chosen.spec == "flat"
+    assert by_rule(10**9, 96, FAISS, memory=parse_bytes("60GB"), recall=0.9).chosen.spec.startswith("opq(m=24) + imi")
+    assert by_rule(1_000_000, 128, FAISS, memory=1_000).chosen is None
+    slow = by_rule(1_000_000, 128, FAISS, latency=1.0)
+    assert next(one for one in slow.specs if one.spec == "flat").misses.endswith("of the 1 ms")
+    assert {IndexSpec.parse(one.spec).shape for one in by_rule(10**6, 64, capabilities("milvus:///x.db")).specs} == {
+        "flat",
+        "hnsw",
+        "hnsw + sq8",
+        "ivf",
+        "ivf + sq8",
+    }
+
+
+@pytest.mark.parametrize(("text", "count"), [("2GB", 2 * 10**9), ("512 MiB", 512 * 2**20), ("1.5k", 1_500), (7, 7)])
+def test_amounts_of_memory_are_read(text, count):
+    assert parse_bytes(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "much", "2XB", "-1GB", "0"])
+def test_what_is_no_amount_of_memory_is_said(text):
+    with pytest.raises(BadInput, match="no amount of memory; write for example 2GB"):
+        parse_bytes(text)
+
+
+def test_the_command_line_builds_shows_tunes_and_searches(run):
+    built = json.loads(run("index", "build", "products", "ivf(nlist=16)", "--json").stdout)
+    assert built["covered"] == COUNT
+    assert "ivf(nlist=16)" in run("index", "show", "products").stdout
+    tuned = json.loads(run("index", "tune", "products", "--recall", "0.8", "--queries", "50", "--json").stdout)
+    shown = json.loads(run("index", "show", "products", "--json").stdout)
+    assert shown["asks_with"] == tuned["chosen"]["params"]
+    hits = json.loads(run("search", "--product", "p3", "--set", "nprobe=16", "-k", "3", "--json").stdout)["hits"]
+    assert len(hits) == 3
+    assert "chosen" in run("index", "tune", "products", "--recall", "0.5", "--queries", "50", "--dry-run").stdout
+    for arguments in (("search", "--product", "p3", "--set", "ef=16"), ("index", "build", "products", "ivff")):
+        assert run(*arguments, code=1).exception.__class__.__module__ == "embedkit.errors"
+    run("search", "--product", "p3", "--set", "ef", code=2)
+
+
+def test_the_command_line_advises_by_rule_and_by_measuring(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    ruled = run("advise", "--n", "1000000", "--dim", "128", "--recall", "0.95", "--memory", "2GB").output
+    assert 'index = "hnsw(m=16)" in embedkit.toml' in ruled
+    page = tmp_path / "out" / "chart.html"
+    shown = run("advise", "--recall", "0.8", "--sample", "600", "--queries", "50", "--html", page).output
+    assert "Build it with: embedkit index build products" in shown
+    assert page.read_text().count("<polyline") == shown.count(" MB") + shown.count(" kB")
+    run("advise", "--n", "5", code=2)
+    run("advise", "--n", "5", "--dim", "8", "--codes", code=2)
+    run("advise", "--codes", "--memory", "2GB", code=2)
