@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -82,8 +82,9 @@ def new_version(resources: Resources, row: CollectionRow, encoder: Mapping[str, 
             f"Version {unfinished[-1].version} of {row.name!r} is begun and not serving ({made}), and is another one; "
             f"go on with it: embedkit reindex {row.name}, or drop it first: embedkit gc -c {row.name} --unfinished"
         )
-    _check_free(resources, row, views)
-    resources.store.add_version(row.id, number, views)
+    _make_physical(resources, [view for view in views if view not in row.views])
+    with resources.store.writing(row.id, exclusive=True):
+        resources.store.add_version(row.id, number, views)
     return _fresh_version(resources, row, number)
 
 
@@ -131,27 +132,33 @@ def _identity(views: tuple[ViewRow, ...]) -> list[tuple[str, str, str, str]]:
     return [(view.name, view.fingerprint, view.index, view.metric) for view in views]
 
 
-def _check_free(resources: Resources, row: CollectionRow, views: tuple[ViewRow, ...]) -> None:
-    """Raise CollectionExists if the backend has anything under a name that the new version is to have."""
-    there = set(resources.backend.list())
+def _make_physical(resources: Resources, views: Sequence[ViewRow]) -> None:
+    """Make the backend's collections, all of them or none; the store learns of them afterwards, and ingests with it.
+
+    One that is there and empty was left by a reindex that was killed in between. Raises CollectionExists,
+    ConfigError, UnsupportedByBackend.
+    """
+    backend = resources.backend
+    there = set(backend.list())
     for view in views:
-        if view not in row.views and view.physical in there and resources.backend.count(view.physical):
+        if view.physical in there and backend.count(view.physical):
             raise CollectionExists(
                 f"{resources.backend_url} already holds a collection {view.physical!r} that this store "
                 f"({resources.store.url}) does not know, and the new version needs its name; drop it there first"
             )
+    for view in views:
+        backend.drop(view.physical)
+    try:
+        ensure_physical(resources, views, None)
+    except Terminal:
+        for view in views:
+            backend.drop(view.physical)
+        raise
 
 
 def _fresh_version(resources: Resources, row: CollectionRow, number: int) -> VersionRow:
-    """As the store has it now; its collections are made in the backend, or nothing is left of it."""
     fresh = resources.store.collection(row.name, resources.backend_url)
-    version = next(other for other in fresh.others if other.version == number)
-    try:
-        ensure_physical(resources, [view for view in version.views if view not in fresh.views], fresh)
-    except Terminal:
-        _drop(resources, fresh, version)
-        raise
-    return version
+    return next(other for other in fresh.others if other.version == number)
 
 
 def switch(resources: Resources, row: CollectionRow, version: VersionRow) -> Switched:

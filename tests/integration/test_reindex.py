@@ -309,7 +309,7 @@ def test_the_disk_fills_and_the_old_version_serves(on_faiss, monkeypatch):
 
 
 POINTS = (  # of a reindex, one after the other: what it was about to do when it was killed
-    ("embedkit.living.versions:ensure_physical", 1),  # the store knows of the version, the backend does not
+    ("embedkit.metadata.store:MetadataStore.add_version", 1),  # the backend has the collections, the store does not
     ("embedkit.metadata.store:MetadataStore.begin", 3),  # the pictures of a third batch are encoded
     ("embedkit.metadata.store:MetadataStore.commit_vectors", 2),  # vectors are written, and not live
     ("embedkit.backends.faiss.backend:FaissBackend.build_index", 1),  # all are there
@@ -338,6 +338,7 @@ def test_killed_at_every_point_it_ends_like_one_that_was_not(on_faiss, catalog, 
         for point, calls in POINTS:
             assert not run(faiss_url, tmp_path / "home", "reindex", new, point=point, calls=calls), point
             assert on_faiss.status().version == 1
+            assert on_faiss.ingest(catalog).skipped == 24
         assert run(faiss_url, tmp_path / "home", "reindex", new)
         assert on_faiss.status().version == 2
         for point, calls in GC_POINTS:
