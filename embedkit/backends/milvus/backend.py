@@ -56,6 +56,7 @@ _Page: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `li
 
 _CHUNK = 2_000  # rows of one request; a message holds 64 MiB, and a row up to 200 kB
 _PAGE = 10_000
+_STUCK = 600.0  # seconds without progress after which a server is taken not to have an index
 _SETTLED = 10.0  # seconds after which a server surely shows what was written
 
 
@@ -300,18 +301,31 @@ class MilvusBackend(VectorBackend):
             self._client.release_collection(name, timeout=self._timeout)
             self._client.drop_index(name, arguments["field_name"], timeout=self._timeout)
             try:
-                self._put_index(name, arguments)
-            except MilvusException:  # a server that does not build it keeps the one it had
+                self._put_index(name, arguments, sure=spec.shape not in self.capabilities.optional_families)
+            except (MilvusException, Terminal):  # a server that does not build it keeps the one it had
+                self._client.drop_index(name, arguments["field_name"], timeout=self._timeout)
                 self._put_index(name, index_arguments(now, layout, 0))
                 raise
             finally:
                 self._client.load_collection(name)
         self._specs.pop(name, None)
 
-    def _put_index(self, name: str, arguments: dict[str, Any]) -> None:
+    def _put_index(self, name: str, arguments: dict[str, Any], *, sure: bool = True) -> None:
+        """Returns when it is built. `sure`: every server builds it, and it is waited for as long as that takes."""
         params = self._client.prepare_index_params()
         params.add_index(**arguments)
-        self._client.create_index(name, params)  # waits for as long as it takes
+        if sure:
+            self._client.create_index(name, params)
+            return
+        self._client.create_index(name, params, sync=False)
+        done, since = -1, time.monotonic()
+        while (told := self._client.describe_index(name, arguments["field_name"])) and told.get("pending_index_rows"):
+            if told.get("state") == "Failed" or time.monotonic() - since > _STUCK:
+                reason = told.get("index_state_fail_reason") or f"it has not come on for {_STUCK:.0f} seconds"
+                raise Terminal(f"Milvus at {self.url} does not build it: {reason}")
+            if told.get("indexed_rows", 0) > done:
+                done, since = told.get("indexed_rows", 0), time.monotonic()
+            time.sleep(0.2)
 
     def switch_alias(self, alias: str, name: str) -> None:
         self._spec(name)

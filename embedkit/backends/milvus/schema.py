@@ -29,7 +29,7 @@ def index_arguments(spec: CollectionSpec, layout: Layout, rows: int) -> dict[str
     Raises ConfigError for a bad parameter, UnsupportedByBackend where Milvus keeps no vectors to refine by.
     """
     index = spec.index
-    params: dict[str, int | str | bool] = {}
+    params: dict[str, int | str] = {}
     for part in index.parts:
         known = _NATIVE.get(part.name, {})
         part.only(*known)
@@ -46,9 +46,9 @@ def index_arguments(spec: CollectionSpec, layout: Layout, rows: int) -> dict[str
             f"refine {index.shape!r}, beside which it keeps no vectors (it does by {', '.join(_KEEPS_VECTORS)})",
         )
     if index.shape == "ivf + pq4fs":
-        params["with_raw_data"] = bool(index.refine)
+        params["with_raw_data"] = "true" if index.refine else "false"  # at Python's True it builds for ever
     elif index.refine:
-        params |= {"refine": True, "refine_type": "FP32"}
+        params |= {"refine": "true", "refine_type": "FP32"}
     if index.shape == "hnsw + sq8":
         params["sq_type"] = "SQ8"
     made = {"index_type": layout.indexes[index.shape], "metric_type": layout.metrics[spec.metric], "params": params}
