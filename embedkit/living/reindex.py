@@ -118,7 +118,7 @@ def _filled(resources: Resources, row: CollectionRow, version: VersionRow, progr
     for view in new:
         if version.state != "built" or filled.encoded or filled.copied:
             backend.flush(view.physical)
-            if IndexSpec.parse(view.index).family != "flat":
+            if IndexSpec.parse(view.index).shape != "flat":
                 backend.build_index(view.physical, IndexSpec.parse(view.index))
     with target.writing(exclusive=True):
         for view in new:

@@ -136,7 +136,7 @@ def put(
         tell()
     for view in target.row.views:
         target.backend.flush(view.physical)
-        if IndexSpec.parse(view.index).family != "flat":
+        if IndexSpec.parse(view.index).shape != "flat":
             target.backend.build_index(view.physical, IndexSpec.parse(view.index))
     return counts
 

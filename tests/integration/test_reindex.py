@@ -146,6 +146,12 @@ def test_where_only_the_index_changes_vectors_are_copied_bit_by_bit(on_faiss, ca
     assert (later.skipped, later.warnings) == (24, ()), "no setting says otherwise"
 
 
+def test_codes_of_a_scan_are_built_as_graphs_are(on_faiss):
+    assert on_faiss.reindex(index="sq8 + refine(flat)").switched
+    shown = on_faiss.index(view="image")
+    assert (shown.spec, shown.covered) == ("sq8 + refine(flat)", 24)
+
+
 def test_codes_take_the_place_of_floats(on_faiss):
     report = on_faiss.reindex(encoder={"image": "signs"})
     assert report.switched is not None
