@@ -26,7 +26,7 @@ SERVER = Capabilities(
         "update_columns": "the vectors are fetched and written again with the new columns",
         "filter": "compared on a copy of the columns whose names carry their type, so that every backend agrees",
         "newer indexes": "hnsw + sq8, hnsw + pq and ivf + rabitq ask for a server of 2.6, diskann for one that has it, "
-        "cagra for one with a GPU; another refuses, or builds nothing for ten minutes, and the index that was there stays",
+        "cagra for one with a GPU; another refuses, or builds nothing for ten minutes, and the index there was stays",
         "like": "other patterns than 'text%': the rows are read, and the search gets the ids that match",
     },
 )
