@@ -213,9 +213,10 @@ def asked(index: Any, spec: IndexSpec, queries: FloatArray, k: int, params: Sear
     """What an index finds among its own rows. `chosen`: FAISS's selector, None for all rows."""
     inner = _inner(index)
     if isinstance(inner, faiss.IndexNSG):
+        most = max(1, inner.ntotal)  # FAISS fills its pool with rows by chance, for ever if it is larger than there are
         with _SEARCHING_NSG:
-            inner.nsg.search_L = max(params.ef or _EF, k)
-            return Found(*index.search(queries, k))
+            inner.nsg.search_L = min(max(params.ef or _EF, k), most)
+            return Found(*index.search(queries, min(k, most)))
     native = _native(inner, spec, k, params)
     if native is None:
         return Found(*index.search(queries, k))
