@@ -32,6 +32,11 @@ class TestMilvusServer(BackendContract):
     def url(self, milvus_server_url):
         return milvus_server_url
 
+    @pytest.fixture(autouse=True)
+    def _impatient(self, monkeypatch):
+        """The server of the tests accepts DISKANN and never builds it; ten minutes are waited for one that may."""
+        monkeypatch.setattr("embedkit.backends.milvus.backend._STUCK", 10.0)
+
 
 class TestVearch(BackendContract):
     @pytest.fixture
