@@ -5,23 +5,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test others trainings gamma lint types check bench docs clean
+.PHONY: demo test served trainings units gamma lint types check bench docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/embedkit demo
 
 # Trainings have a process of their own: beside every other native library in one process they crashed. They run while
-# the other tests wait for servers, and give way to them.
+# the tests that need servers wait for those, and give way to them; then come the tests of single parts.
 TRAININGS := tests/unit/training/test_trainer.py tests/unit/training/test_joint_training.py
 
 test: lint
-	$(MAKE) --no-print-directory --jobs=2 others trainings
+	$(MAKE) --no-print-directory --jobs=2 served trainings units
 
-others: $(VENV)/dev gamma
-	$(BIN)/python -m pytest $(addprefix --ignore=,$(TRAININGS))
+served: $(VENV)/dev gamma
+	$(BIN)/python -m pytest tests --ignore=tests/unit
 
 trainings: $(VENV)/dev
 	nice $(BIN)/python -m pytest --quiet $(TRAININGS)
+
+units: $(VENV)/dev
+	nice $(BIN)/python -m pytest --quiet tests/unit embedkit $(addprefix --ignore=,$(TRAININGS))
 
 # The Python of Vearch's engine, whose package has the import name of the client that embedkit uses.
 gamma: $(VENV)/dev
