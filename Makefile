@@ -14,10 +14,10 @@ demo: $(VENV)/demo
 # the tests that need servers wait for those, and give way to them; then come the tests of single parts.
 TRAININGS := tests/unit/training/test_trainer.py tests/unit/training/test_joint_training.py
 
-test: lint
+test: lint gamma
 	$(MAKE) --no-print-directory --jobs=2 served trainings units
 
-served: $(VENV)/dev gamma
+served: $(VENV)/dev
 	$(BIN)/python -m pytest tests --ignore=tests/unit
 
 trainings: $(VENV)/dev

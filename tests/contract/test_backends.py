@@ -35,7 +35,7 @@ class TestMilvusServer(BackendContract):
     @pytest.fixture(autouse=True)
     def _impatient(self, monkeypatch):
         """The server of the tests accepts DISKANN and never builds it; ten minutes are waited for one that may."""
-        monkeypatch.setattr("embedkit.backends.milvus.backend._STUCK", 10.0)
+        monkeypatch.setattr("embedkit.backends.milvus.backend._STUCK", 4.0)
 
     def small_index(self, shape, *, refine):
         """SCANN cuts vectors as it likes."""
