@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.store import MetadataStore
     from embedkit.types import FloatArray, IdArray, Metric, VectorArray
 
-__all__ = ["exact_neighbours", "neighbours", "sampled", "scores", "some_ids"]
+__all__ = ["exact_neighbours", "nearest_of", "neighbours", "sampled", "scores", "some_ids"]
 
 _PAGE = 10_000
 
@@ -74,16 +74,29 @@ def neighbours(vectors: FloatArray, asked: IdArray, k: int, *, metric: Metric) -
 def exact_neighbours(backend: VectorBackend, view: ViewRow, asked: IdArray, k: int) -> tuple[FloatArray, IdArray]:
     """Vectors of some rows of a view of floats, and the ids ``(queries, k)`` of the nearest others in all of it."""
     queries = _fetched(backend, view, asked).astype(np.float32, copy=False)
-    best = np.full((len(asked), k), -np.inf, np.float32)
-    ids = np.full((len(asked), k), -1, np.int64)
-    for page, vectors in _every(backend, view):
-        found = scores(queries, vectors, view.metric)
-        found[asked[:, None] == page[None, :]] = -np.inf
+    return queries, nearest_of(queries, _every(backend, view), k, metric=view.metric, own=asked)
+
+
+def nearest_of(
+    queries: FloatArray,
+    pages: Iterable[tuple[IdArray, FloatArray]],
+    k: int,
+    *,
+    metric: Metric,
+    own: IdArray | None = None,
+) -> IdArray:
+    """The ids ``(queries, k)`` of the nearest rows of all pages, in no order. `own`: ids of the queries, left out."""
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    ids = np.full((len(queries), k), -1, np.int64)
+    for page, vectors in pages:
+        found = scores(queries, vectors, metric)
+        if own is not None:
+            found[own[:, None] == page[None, :]] = -np.inf
         joined = np.concatenate([best, found], axis=1)
         named = np.concatenate([ids, np.broadcast_to(page, found.shape)], axis=1)
         first = np.argpartition(-joined, k - 1, axis=1)[:, :k]
         best, ids = np.take_along_axis(joined, first, 1), np.take_along_axis(named, first, 1)
-    return queries, ids
+    return ids
 
 
 def _every(backend: VectorBackend, view: ViewRow) -> Iterator[tuple[IdArray, FloatArray]]:
