@@ -84,7 +84,8 @@ An index is written as text, in `embedkit.toml` (`index = "hnsw(m=32)"`), in `em
 | `refine(flat)` | the vectors themselves put more hits in order than are asked for | |
 
 A search takes parameters for one call, `search(params={"nprobe": 32})` or `embedkit search --set nprobe=32`; `embedkit index
-tune` finds the cheapest that reach a recall, and searches ask with them from then on.
+tune` finds the cheapest that reach a recall, and searches ask with them from then on. Recall is counted by distances: a hit
+counts if it is no farther than the k-th nearest, whichever of several equal vectors it is.
 
 | parameter | what it is | heeded by | default |
 |---|---|---|---|

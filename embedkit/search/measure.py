@@ -16,13 +16,14 @@ from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.indexes import lists_of
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search.rules import IndexAdvice, Point, SpecAdvice, by_rule, bytes_of, seconds_of
-from embedkit.search.samples import exact_neighbours, sampled, scores, some_ids
+from embedkit.search.samples import fetched, sampled, some_ids
+from embedkit.search.truth import Truth
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.metadata.store import MetadataStore
-    from embedkit.types import FloatArray, IdArray
+    from embedkit.types import FloatArray, IdArray, VectorArray
 
 __all__ = ["Tuning", "measured_advice", "tuned"]
 
@@ -79,8 +80,15 @@ def tuned(
     asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
     if len(asked) < min(LEAST, queries) or backend.count(view.physical) <= k:
         raise BadInput(f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}")
-    vectors, right = exact_neighbours(backend, view, asked, k)
-    points = tuple(_points(backend, view.physical, spec, vectors, right, asked))
+    vectors = fetched(backend, view, asked)
+
+    def rows(ids: IdArray) -> tuple[IdArray, FloatArray]:
+        there = backend.fetch(view.physical, ids)
+        return there.ids, there.vectors.astype(np.float32, copy=False)
+
+    pages = backend.scan_ids(view.physical, _CHUNK)
+    truth = Truth(vectors.astype(np.float32, copy=False), view.metric, k, rows, pages, asked)
+    points = tuple(_points(backend, view.physical, spec, vectors, truth, asked))
     return Tuning(view.name, view.index, recall, k, len(asked), points, _cheapest(points, recall))
 
 
@@ -111,7 +119,7 @@ def measured_advice(
         raise BadInput(f"{row.name!r} has {len(vectors)} products with a vector; to advise takes {LEAST + k} or more")
     asking = min(queries, len(vectors) // 5)
     asked, held = vectors[:asking], vectors[asking:]
-    right = np.argpartition(-scores(asked, held, view.metric), k - 1, axis=1)[:, :k]
+    truth = Truth(asked, view.metric, k, lambda ids: (ids, held[ids]), [np.arange(len(held))])
     total = backend.count(view.physical)
     rule = by_rule(len(held), view.dim, backend.capabilities)
     found, missing = [], []
@@ -125,7 +133,7 @@ def measured_advice(
                 missing.append(f"{one.spec}: {error}")
                 continue
             built = time.perf_counter() - begun
-            points = list(_points(backend, name, spec, asked, right, None))
+            points = list(_points(backend, name, spec, asked, truth, None))
             size = bytes_of(spec, total, view.dim)
             found.append(
                 _judged(
@@ -202,15 +210,15 @@ def _points(
     backend: VectorBackend,
     name: str,
     spec: IndexSpec,
-    queries: FloatArray,
-    right: IdArray,
+    queries: VectorArray,
+    truth: Truth,
     own: IdArray | None,
 ) -> Iterator[Point]:
     """Every setting that is worth trying, measured. `own`: ids of the queries, which do not count as found."""
     rows = backend.count(name)
     for path in _paths(spec, rows, spec.knobs(rescores=backend.capabilities.rescores)):
         for params in path:
-            point = _point(backend, name, queries, right, own, params)
+            point = _point(backend, name, queries, truth, own, params)
             yield point
             if point.recall >= _ENOUGH:
                 break
@@ -231,12 +239,12 @@ def _paths(spec: IndexSpec, rows: int, heeded: tuple[str, ...]) -> Iterator[list
 def _point(
     backend: VectorBackend,
     name: str,
-    queries: FloatArray,
-    right: IdArray,
+    queries: VectorArray,
+    truth: Truth,
     own: IdArray | None,
     params: Mapping[str, int],
 ) -> Point:
-    k = right.shape[1]
+    k = truth.k
     ask, given = k if own is None else k + 1, SearchParams(**params)
     times = []
     for _ in range(_ROUNDS):
@@ -247,8 +255,7 @@ def _point(
             break
     if own is not None:
         found = _without(found, own, k)
-    same = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), right.tolist(), strict=True))
-    return Point(dict(params), same / right.size, len(queries) / min(times))
+    return Point(dict(params), truth.share(found), len(queries) / min(times))
 
 
 def _without(found: IdArray, own: IdArray, k: int) -> IdArray:

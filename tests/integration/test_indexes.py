@@ -136,6 +136,39 @@ def test_tuning_finds_the_cheapest_parameters_and_searches_ask_with_them(product
     assert products.index().asks_with == {}
 
 
+@pytest.fixture(scope="module")
+def twins(kit):
+    """Every vector four times: most k-th places are tied."""
+    return filled(kit, np.tile(clustered(75, seed=3), (4, 1)), name="twins")
+
+
+def test_of_equal_vectors_any_will_do_so_who_compares_all_finds_all(twins, monkeypatch):
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    advice = twins.advise(queries=60)
+    assert next(one for one in advice.specs if one.spec == "flat").recall == 1
+    twins.build_index("ivf(nlist=8)")
+    points = {point.params["nprobe"]: point.recall for point in twins.tune(recall=1, queries=300, keep=False).points}
+    assert points[1] < 0.999
+    assert points[max(points)] == 1
+
+
+def test_codes_that_find_others_are_not_flattered(twins, kit, monkeypatch):
+    """Every product asks, and what is found is measured by hand."""
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    twins.build_index("pq(m=4, bits=2) + refine(flat)")
+    backend, vectors = kit._resources.backend, np.tile(clustered(75, seed=3), (4, 1))
+    ids = np.sort(np.concatenate(list(backend.scan_ids("twins_v1_image"))))
+    scores = vectors.astype(np.float64) @ vectors.T
+    tenth = np.sort(np.where(np.eye(300, dtype=bool), -1, scores), axis=1)[:, -10]
+    points = twins.tune(queries=300, keep=False).points
+    for factor, told in ((point.params["k_factor"], point.recall) for point in points[:3]):
+        found = backend.search("twins_v1_image", vectors, 11, None, SearchParams(k_factor=factor)).ids
+        hits = [[place for place in row if place != me][:10] for me, row in enumerate(np.searchsorted(ids, found))]
+        right = [(scores[me, row] > tenth[me] - 1e-6).sum() for me, row in enumerate(hits)]
+        assert told == pytest.approx(np.sum(right) / 3_000)
+        assert 0.3 < told < 1
+
+
 def test_what_cannot_be_tuned_is_said(products):
     with pytest.raises(BadInput, match=r"searched exactly .* embedkit index build products"):
         products.tune()
