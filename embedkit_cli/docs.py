@@ -85,7 +85,7 @@ An index is written as text, in `embedkit.toml` (`index = "hnsw(m=32)"`), in `em
 
 A search takes parameters for one call, `search(params={"nprobe": 32})` or `embedkit search --set nprobe=32`; `embedkit index
 tune` finds the cheapest that reach a recall, and searches ask with them from then on. Recall is counted by distances: a hit
-counts if it is no farther than the k-th nearest, whichever of several equal vectors it is.
+counts if it is no farther than the k-th nearest, whichever of several equal vectors it is. Indexes over codes are tuned too.
 
 | parameter | what it is | heeded by | default |
 |---|---|---|---|

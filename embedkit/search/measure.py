@@ -14,6 +14,7 @@ import numpy as np
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.indexes import lists_of
+from embedkit.codes import signs
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search.rules import IndexAdvice, Point, SpecAdvice, by_rule, bytes_of, seconds_of
 from embedkit.search.samples import fetched, sampled, some_ids
@@ -69,14 +70,8 @@ def tuned(
     Raises BadInput where there is nothing to tune.
     """
     spec = IndexSpec.parse(view.index)
-    if view.kind != "float":
-        raise BadInput(f"The view {view.name!r} of {row.name!r} holds codes; only indexes of floats are tuned")
-    heeded = spec.knobs(rescores=backend.capabilities.rescores)
-    if not heeded:
-        raise BadInput(
-            f"The view {view.name!r} of {row.name!r} is searched exactly and has nothing to tune; "
-            f"build an index first: embedkit index build {row.name} 'hnsw(m=32)'"
-        )
+    if not spec.knobs(rescores=backend.capabilities.rescores):
+        raise BadInput(_nothing_to_tune(backend, row, view))
     asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
     if len(asked) < min(LEAST, queries) or backend.count(view.physical) <= k:
         raise BadInput(f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}")
@@ -84,12 +79,31 @@ def tuned(
 
     def rows(ids: IdArray) -> tuple[IdArray, FloatArray]:
         there = backend.fetch(view.physical, ids)
-        return there.ids, there.vectors.astype(np.float32, copy=False)
+        return there.ids, _floats(view, there.vectors)
 
     pages = backend.scan_ids(view.physical, _CHUNK)
-    truth = Truth(vectors.astype(np.float32, copy=False), view.metric, k, rows, pages, asked)
+    truth = Truth(_floats(view, vectors), view.metric, k, rows, pages, asked)
     points = tuple(_points(backend, view.physical, spec, vectors, truth, asked))
     return Tuning(view.name, view.index, recall, k, len(asked), points, _cheapest(points, recall))
+
+
+def _floats(view: ViewRow, vectors: VectorArray) -> FloatArray:
+    """What is compared: codes by their signs."""
+    if view.kind == "binary":
+        return signs(vectors.view(np.uint8), view.dim)
+    return vectors.astype(np.float32, copy=False)
+
+
+def _nothing_to_tune(backend: VectorBackend, row: CollectionRow, view: ViewRow) -> str:
+    """Why, and which index of that backend has something."""
+    able = backend.capabilities
+    told = f"The view {view.name!r} of {row.name!r} is searched exactly and has nothing to tune"
+    shapes = map(IndexSpec.parse, able.families(view.kind))
+    other = next((spec for spec in shapes if spec.knobs()), None)
+    if other is None:
+        return f"{told}; {able.name!r} has no other index over {view.kind} vectors"
+    which = "" if view == row.views[0] else f" --view {view.name}"
+    return f"{told}; build an index first: embedkit index build {row.name} {str(other)!r}{which}"
 
 
 def measured_advice(

@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 import embedkit
 from embedkit import IndexSpec, SearchParams
 from embedkit.backends.open import capabilities
+from embedkit.codes import hamming
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search import measure
 from embedkit.search.rules import by_rule, bytes_of, parse_bytes
 from embedkit_cli.app import app
-from tests.vectors import clustered, filled
+from tests.vectors import clustered, clustered_codes, filled
 
 COUNT = 1_500
 FAISS = capabilities("faiss:///x")
@@ -152,21 +153,57 @@ def test_of_equal_vectors_any_will_do_so_who_compares_all_finds_all(twins, monke
     assert points[max(points)] == 1
 
 
+def by_hand(kit, name, vectors, scores, params):
+    """Every row asks the backend: the share of its ten nearest, by the `scores` of each pair, that it finds."""
+    backend, count = kit._resources.backend, len(vectors)
+    ids = np.sort(np.concatenate(list(backend.scan_ids(name))))
+    tenth = np.sort(np.where(np.eye(count, dtype=bool), -np.inf, scores), axis=1)[:, -10]
+    found = np.searchsorted(ids, backend.search(name, vectors, 11, None, SearchParams(**params)).ids)
+    hits = [[place for place in row if place != me][:10] for me, row in enumerate(found)]
+    return sum((scores[me, row] > tenth[me] - 1e-6).sum() for me, row in enumerate(hits)) / (10 * count)
+
+
 def test_codes_that_find_others_are_not_flattered(twins, kit, monkeypatch):
-    """Every product asks, and what is found is measured by hand."""
     monkeypatch.setattr(measure, "_ROUNDS", 1)
     twins.build_index("pq(m=4, bits=2) + refine(flat)")
-    backend, vectors = kit._resources.backend, np.tile(clustered(75, seed=3), (4, 1))
-    ids = np.sort(np.concatenate(list(backend.scan_ids("twins_v1_image"))))
+    vectors = np.tile(clustered(75, seed=3), (4, 1))
     scores = vectors.astype(np.float64) @ vectors.T
-    tenth = np.sort(np.where(np.eye(300, dtype=bool), -1, scores), axis=1)[:, -10]
-    points = twins.tune(queries=300, keep=False).points
-    for factor, told in ((point.params["k_factor"], point.recall) for point in points[:3]):
-        found = backend.search("twins_v1_image", vectors, 11, None, SearchParams(k_factor=factor)).ids
-        hits = [[place for place in row if place != me][:10] for me, row in enumerate(np.searchsorted(ids, found))]
-        right = [(scores[me, row] > tenth[me] - 1e-6).sum() for me, row in enumerate(hits)]
-        assert told == pytest.approx(np.sum(right) / 3_000)
-        assert 0.3 < told < 1
+    for point in twins.tune(queries=300, keep=False).points[:3]:
+        assert point.recall == pytest.approx(by_hand(kit, "twins_v1_image", vectors, scores, point.params))
+        assert 0.3 < point.recall < 1
+
+
+@pytest.fixture(scope="module")
+def coded(kit):
+    return filled(kit, clustered_codes(600), name="coded")
+
+
+@pytest.mark.parametrize(("spec", "knob"), [("ivf(nlist=32)", "nprobe"), ("hnsw(m=4, ef_construction=8)", "ef")])
+def test_indexes_of_codes_are_tuned_by_bits(coded, kit, spec, knob, monkeypatch):
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    coded.build_index(spec)
+    tuning = coded.tune(recall=0.99, queries=600)
+    codes = clustered_codes(600)
+    scores = -hamming(codes, codes)
+    for point in tuning.points:
+        assert list(point.params) == [knob]
+        assert point.recall == pytest.approx(by_hand(kit, "coded_v1_image", codes, scores, point.params))
+    assert tuning.points[0].recall < 0.99 <= tuning.chosen.recall
+    assert coded.index().asks_with == tuning.chosen.params
+
+
+def test_a_search_of_all_codes_finds_all_though_most_last_places_are_tied(coded):
+    coded.build_index("ivf(nlist=4)")
+    assert max(point.recall for point in coded.tune(recall=1, queries=200, keep=False).points) == 1
+
+
+def test_codes_without_anything_to_tune_say_so(coded):
+    for spec in ("flat", "multihash(tables=4)"):
+        coded.build_index(spec)
+        with pytest.raises(
+            BadInput, match=r"'image' of 'coded' is searched exactly .*: embedkit index build coded 'hnsw'"
+        ):
+            coded.tune()
 
 
 def test_what_cannot_be_tuned_is_said(products):
