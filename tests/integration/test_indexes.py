@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import embedkit
-from embedkit import IndexSpec, SearchParams
+from embedkit import IndexSpec, Question, SearchParams
 from embedkit.backends.open import capabilities
 from embedkit.codes import hamming
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search import measure
 from embedkit.search.rules import by_rule, bytes_of, parse_bytes
+from embedkit.search.state import keep_knobs
 from embedkit_cli.app import app
 from tests.vectors import clustered, clustered_codes, filled
 
@@ -211,6 +213,40 @@ def test_what_cannot_be_tuned_is_said(products):
         products.tune()
     with pytest.raises(BadInput, match=r"recall=2 is not a share"):
         products.tune(recall=2)
+
+
+@pytest.mark.parametrize("place", ["faiss:///{}/f", "milvus:///{}/lite.db"])
+def test_what_another_process_builds_and_tunes_is_asked_for_within_a_second(tmp_path, place):
+    """Two kits share nothing but the store and the vectors, as two processes do."""
+    url, vectors = place.format(tmp_path), clustered(600)
+    with embedkit.connect(backend=url, home=tmp_path) as kit, embedkit.connect(backend=url, home=tmp_path) as other:
+        here, there = filled(kit, vectors), other.collection("products")
+
+        def asked(products, params=None):
+            found = products.search_many([Question(vector=vector) for vector in vectors[:30]], params=params)
+            return [[hit.key for hit in hits] for hits in found]
+
+        whole = asked(here)
+        there.build_index("ivf(nlist=64)")
+        row = there._fresh()
+        keep_knobs(other._resources.store, row, row.views[0], {"nprobe": 1})
+        there._row = None
+        few = asked(there)
+        assert few == asked(there, {"nprobe": 1}) != whole
+        time.sleep(1.01)
+        assert asked(here) == few
+        assert here.index().asks_with == {"nprobe": 1}
+
+
+def test_what_was_tuned_for_an_index_that_is_gone_is_not_kept(products):
+    products.build_index("ivf(nlist=16)")
+    row = products._fresh()
+    products.build_index("hnsw(m=8)")
+    with pytest.raises(
+        BadInput, match=r"no longer has the index 'ivf\(nlist=16\)' that was tuned; .* index tune products"
+    ):
+        keep_knobs(products._resources.store, row, row.views[0], {"nprobe": 4})
+    assert (products.index().spec, products.index().asks_with) == ("hnsw(m=8)", {})
 
 
 def test_measured_advice_agrees_with_trying_every_setting(products, vectors, monkeypatch):
