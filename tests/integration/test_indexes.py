@@ -160,8 +160,9 @@ def by_hand(kit, name, vectors, scores, params):
     backend, count = kit._resources.backend, len(vectors)
     ids = np.sort(np.concatenate(list(backend.scan_ids(name))))
     tenth = np.sort(np.where(np.eye(count, dtype=bool), -np.inf, scores), axis=1)[:, -10]
-    found = np.searchsorted(ids, backend.search(name, vectors, 11, None, SearchParams(**params)).ids)
-    hits = [[place for place in row if place != me][:10] for me, row in enumerate(found)]
+    found = backend.search(name, vectors, 11, None, SearchParams(**params)).ids
+    found = np.where(found < 0, -1, np.searchsorted(ids, found))
+    hits = [[place for place in row if place not in (me, -1)][:10] for me, row in enumerate(found)]
     return sum((scores[me, row] > tenth[me] - 1e-6).sum() for me, row in enumerate(hits)) / (10 * count)
 
 
@@ -177,15 +178,15 @@ def test_codes_that_find_others_are_not_flattered(twins, kit, monkeypatch):
 
 @pytest.fixture(scope="module")
 def coded(kit):
-    return filled(kit, clustered_codes(600), name="coded")
+    return filled(kit, clustered_codes(300), name="coded")
 
 
 @pytest.mark.parametrize(("spec", "knob"), [("ivf(nlist=32)", "nprobe"), ("hnsw(m=4, ef_construction=8)", "ef")])
 def test_indexes_of_codes_are_tuned_by_bits(coded, kit, spec, knob, monkeypatch):
     monkeypatch.setattr(measure, "_ROUNDS", 1)
     coded.build_index(spec)
-    tuning = coded.tune(recall=0.99, queries=600)
-    codes = clustered_codes(600)
+    tuning = coded.tune(recall=0.99, queries=300)
+    codes = clustered_codes(300)
     scores = -hamming(codes, codes)
     for point in tuning.points:
         assert list(point.params) == [knob]
@@ -218,7 +219,7 @@ def test_what_cannot_be_tuned_is_said(products):
 @pytest.mark.parametrize("place", ["faiss:///{}/f", "milvus:///{}/lite.db"])
 def test_what_another_process_builds_and_tunes_is_asked_for_within_a_second(tmp_path, place):
     """Two kits share nothing but the store and the vectors, as two processes do."""
-    url, vectors = place.format(tmp_path), clustered(600)
+    url, vectors = place.format(tmp_path), clustered(300)
     with embedkit.connect(backend=url, home=tmp_path) as kit, embedkit.connect(backend=url, home=tmp_path) as other:
         here, there = filled(kit, vectors), other.collection("products")
 
