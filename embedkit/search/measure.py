@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from embedkit.metadata.store import MetadataStore
     from embedkit.types import FloatArray, IdArray, VectorArray
 
-__all__ = ["Tuning", "measured_advice", "tuned"]
+__all__ = ["Tuning", "measured_advice", "settings_of", "tuned"]
 
 LEAST = 200  # vectors of which something can be said
 _EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024)
 _PROBES = tuple(2**n for n in range(17))
 _FACTORS = (1, 2, 4, 8, 16, 32)
+_MOST_BITS = 512  # of codes, in which they may differ
 _ENOUGH = 0.999  # recall from which more of a knob is not tried
 _ROUNDS = 3
 _CHUNK = 10_000
@@ -230,7 +231,7 @@ def _points(
 ) -> Iterator[Point]:
     """Every setting that is worth trying, measured. `own`: ids of the queries, which do not count as found."""
     rows = backend.count(name)
-    for path in _paths(spec, rows, spec.knobs(rescores=backend.capabilities.rescores)):
+    for path in settings_of(spec, rows, spec.knobs(rescores=backend.capabilities.rescores)):
         for params in path:
             point = _point(backend, name, queries, truth, own, params)
             yield point
@@ -238,14 +239,19 @@ def _points(
                 break
 
 
-def _paths(spec: IndexSpec, rows: int, heeded: tuple[str, ...]) -> Iterator[list[Mapping[str, int]]]:
-    """Settings in the order of what they cost; a path ends early where everything is found."""
+def settings_of(
+    spec: IndexSpec, rows: int, heeded: tuple[str, ...], *, every: int = 1
+) -> Iterator[list[Mapping[str, int]]]:
+    """Settings of the knobs that a search heeds, as paths in the order of what they cost, cheap ones first.
+
+    A path may end early where everything is found. `every`: 2 for every other step of a knob, and so on.
+    """
     first = next((knob for knob in heeded if knob != "k_factor"), None)
-    lists = lists_of(spec.main, rows) if spec.family == "ivf" else rows
-    steps = [n for n in (_EF if first == "ef" else _PROBES) if n <= max(1, lists)] if first else [0]
+    lists = lists_of(spec.main, rows) if spec.family == "ivf" else _MOST_BITS if first == "ht" else rows
+    steps = [n for n in (_EF if first == "ef" else _PROBES)[::every] if n <= max(1, lists)] if first else [0]
     if first == "nprobe" and steps[-1] < lists and spec.family == "ivf":
         steps.append(lists)
-    for factor in _FACTORS if "k_factor" in heeded else (0,):
+    for factor in _FACTORS[::every] if "k_factor" in heeded else (0,):
         pairs = [{first or "": step, "k_factor": factor} for step in steps]
         yield [{name: value for name, value in pair.items() if name and value} for pair in pairs]
 

@@ -14,12 +14,10 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray, Metric
 
-__all__ = ["Rows", "Truth", "neighbours"]
+__all__ = ["Rows", "Truth", "nearest_of", "neighbours"]
 
 Rows: TypeAlias = "Callable[[IdArray], tuple[IdArray, FloatArray]]"
 """Of some ids those that exist, in the order given, and their vectors ``(m, dim)``; of codes the signs."""
-
-_Scores: TypeAlias = npt.NDArray[np.floating]
 
 _ROUNDING = float(np.finfo(np.float32).eps)  # of a number; a sum of d products is off by the root of d times that
 _PAIRS = 10_000  # whose vectors are held at a time
@@ -43,7 +41,7 @@ class Truth:
         """`pages`: the ids of every row, k others at least. `own`: the row of each query, not an answer to it."""
         self.k = k
         self._queries, self._metric, self._rows = queries, metric, rows
-        ids = _nearest(queries, metric, k, rows, pages, own)
+        ids = nearest_of(queries, map(rows, pages), k, metric=metric, own=own)
         there, last = rows(np.unique(ids[:, -1]))
         kth = last[np.searchsorted(there, ids[:, -1])]
         self._least = _exactly(queries, kth, metric)
@@ -87,30 +85,38 @@ def neighbours(vectors: FloatArray, asked: IdArray, k: int, *, metric: Metric) -
     return [np.flatnonzero(row) for row in found >= least[:, None]]
 
 
-def _nearest(
-    queries: FloatArray, metric: Metric, k: int, rows: Rows, pages: Iterable[IdArray], own: IdArray | None
+def nearest_of(
+    queries: FloatArray,
+    pages: Iterable[tuple[IdArray, FloatArray]],
+    k: int,
+    *,
+    metric: Metric,
+    own: IdArray | None = None,
 ) -> IdArray:
-    """The ids ``(queries, k)`` of the nearest of all rows, the farthest of them last."""
-    best: _Scores = np.full((len(queries), k), -np.inf, np.float32)
+    """The ids ``(queries, k)`` of the nearest rows of all pages, the farthest of them last, the others in no order.
+
+    `own`: ids of the queries, left out.
+    """
+    best = np.full((len(queries), k), -np.inf, np.float32)
     ids = np.full((len(queries), k), -1, np.int64)
-    for page in pages:
-        there, vectors = rows(page)
+    for page, vectors in pages:
         found = _scores(queries, vectors, metric)
         if own is not None:
-            found[own[:, None] == there[None, :]] = -np.inf
+            found[own[:, None] == page[None, :]] = -np.inf
         joined = np.concatenate([best, found], axis=1)
-        named = np.concatenate([ids, np.broadcast_to(there, found.shape)], axis=1)
+        named = np.concatenate([ids, np.broadcast_to(page, found.shape)], axis=1)
         first = np.argpartition(-joined, k - 1, axis=1)[:, :k]  # the k-th stands at its place
         best, ids = np.take_along_axis(joined, first, 1), np.take_along_axis(named, first, 1)
     return ids
 
 
-def _scores(queries: FloatArray, vectors: FloatArray, metric: Metric) -> _Scores:
+def _scores(queries: FloatArray, vectors: FloatArray, metric: Metric) -> FloatArray:
     """Higher is nearer, ``(queries, vectors)``; in the order of the metric, not its values."""
     if metric != "l2":
-        return queries @ vectors.T
-    wide = vectors.astype(np.float64)  # far from the origin a difference of squares has few digits left
-    found: _Scores = 2 * (queries.astype(np.float64) @ wide.T) - np.square(wide).sum(axis=1)
+        return np.asarray(queries @ vectors.T)
+    middle = queries.mean(axis=0)  # far from the origin a difference of squares has few digits left
+    moved = vectors - middle
+    found: FloatArray = 2 * ((queries - middle) @ moved.T) - np.square(moved).sum(axis=1)
     return found
 
 
