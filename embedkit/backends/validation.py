@@ -66,7 +66,11 @@ def _check_index(index: IndexSpec, kind: VectorKind, able: Capabilities) -> None
     if index.refine and index.codes is None:
         raise ConfigError(f"The index {str(index)!r} keeps the vectors themselves, so there is nothing to refine")
     if index.refine and index.refine not in able.refines:
-        has = f"it has {', '.join(able.refines)}" if able.refines else "leave refine out"
+        has = f"it has {' and '.join(f'refine({by})' for by in able.refines)}" if able.refines else "leave refine out"
+        if able.rescores:
+            has += (
+                ", for the vectors themselves put hits in order; they are kept anyway, and a copy would save no memory"
+            )
         raise UnsupportedByBackend(able.name, f"refine by {index.refine!r} ({has})")
 
 

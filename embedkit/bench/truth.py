@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedkit.search.samples import nearest_of
+from embedkit.search.truth import nearest_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,15 +14,17 @@ import numpy as np
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.indexes import lists_of
+from embedkit.codes import signs
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search.rules import IndexAdvice, Point, SpecAdvice, by_rule, bytes_of, seconds_of
-from embedkit.search.samples import exact_neighbours, sampled, scores, some_ids
+from embedkit.search.samples import fetched, sampled, some_ids
+from embedkit.search.truth import Truth
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.metadata.store import MetadataStore
-    from embedkit.types import FloatArray, IdArray
+    from embedkit.types import FloatArray, IdArray, VectorArray
 
 __all__ = ["Tuning", "measured_advice", "settings_of", "tuned"]
 
@@ -69,20 +71,40 @@ def tuned(
     Raises BadInput where there is nothing to tune.
     """
     spec = IndexSpec.parse(view.index)
-    if view.kind != "float":
-        raise BadInput(f"The view {view.name!r} of {row.name!r} holds codes; only indexes of floats are tuned")
-    heeded = spec.knobs(rescores=backend.capabilities.rescores)
-    if not heeded:
-        raise BadInput(
-            f"The view {view.name!r} of {row.name!r} is searched exactly and has nothing to tune; "
-            f"build an index first: embedkit index build {row.name} 'hnsw(m=32)'"
-        )
+    if not spec.knobs(rescores=backend.capabilities.rescores):
+        raise BadInput(_nothing_to_tune(backend, row, view))
     asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
     if len(asked) < min(LEAST, queries) or backend.count(view.physical) <= k:
         raise BadInput(f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}")
-    vectors, right = exact_neighbours(backend, view, asked, k)
-    points = tuple(_points(backend, view.physical, spec, vectors, right, asked))
+    vectors = fetched(backend, view, asked)
+
+    def rows(ids: IdArray) -> tuple[IdArray, FloatArray]:
+        there = backend.fetch(view.physical, ids)
+        return there.ids, _floats(view, there.vectors)
+
+    pages = backend.scan_ids(view.physical, _CHUNK)
+    truth = Truth(_floats(view, vectors), view.metric, k, rows, pages, asked)
+    points = tuple(_points(backend, view.physical, spec, vectors, truth, asked))
     return Tuning(view.name, view.index, recall, k, len(asked), points, _cheapest(points, recall))
+
+
+def _floats(view: ViewRow, vectors: VectorArray) -> FloatArray:
+    """What is compared: codes by their signs."""
+    if view.kind == "binary":
+        return signs(vectors.view(np.uint8), view.dim)
+    return vectors.astype(np.float32, copy=False)
+
+
+def _nothing_to_tune(backend: VectorBackend, row: CollectionRow, view: ViewRow) -> str:
+    """Why, and which index of that backend has something."""
+    able = backend.capabilities
+    told = f"The view {view.name!r} of {row.name!r} is searched exactly and has nothing to tune"
+    shapes = map(IndexSpec.parse, able.families(view.kind))
+    other = next((spec for spec in shapes if spec.knobs()), None)
+    if other is None:
+        return f"{told}; {able.name!r} has no other index over {view.kind} vectors"
+    which = "" if view == row.views[0] else f" --view {view.name}"
+    return f"{told}; build an index first: embedkit index build {row.name} {str(other)!r}{which}"
 
 
 def measured_advice(
@@ -112,7 +134,7 @@ def measured_advice(
         raise BadInput(f"{row.name!r} has {len(vectors)} products with a vector; to advise takes {LEAST + k} or more")
     asking = min(queries, len(vectors) // 5)
     asked, held = vectors[:asking], vectors[asking:]
-    right = np.argpartition(-scores(asked, held, view.metric), k - 1, axis=1)[:, :k]
+    truth = Truth(asked, view.metric, k, lambda ids: (ids, held[ids]), [np.arange(len(held))])
     total = backend.count(view.physical)
     rule = by_rule(len(held), view.dim, backend.capabilities)
     found, missing = [], []
@@ -126,7 +148,7 @@ def measured_advice(
                 missing.append(f"{one.spec}: {error}")
                 continue
             built = time.perf_counter() - begun
-            points = list(_points(backend, name, spec, asked, right, None))
+            points = list(_points(backend, name, spec, asked, truth, None))
             size = bytes_of(spec, total, view.dim)
             found.append(
                 _judged(
@@ -203,15 +225,15 @@ def _points(
     backend: VectorBackend,
     name: str,
     spec: IndexSpec,
-    queries: FloatArray,
-    right: IdArray,
+    queries: VectorArray,
+    truth: Truth,
     own: IdArray | None,
 ) -> Iterator[Point]:
     """Every setting that is worth trying, measured. `own`: ids of the queries, which do not count as found."""
     rows = backend.count(name)
     for path in settings_of(spec, rows, spec.knobs(rescores=backend.capabilities.rescores)):
         for params in path:
-            point = _point(backend, name, queries, right, own, params)
+            point = _point(backend, name, queries, truth, own, params)
             yield point
             if point.recall >= _ENOUGH:
                 break
@@ -237,12 +259,12 @@ def settings_of(
 def _point(
     backend: VectorBackend,
     name: str,
-    queries: FloatArray,
-    right: IdArray,
+    queries: VectorArray,
+    truth: Truth,
     own: IdArray | None,
     params: Mapping[str, int],
 ) -> Point:
-    k = right.shape[1]
+    k = truth.k
     ask, given = k if own is None else k + 1, SearchParams(**params)
     times = []
     for _ in range(_ROUNDS):
@@ -253,8 +275,7 @@ def _point(
             break
     if own is not None:
         found = _without(found, own, k)
-    same = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), right.tolist(), strict=True))
-    return Point(dict(params), same / right.size, len(queries) / min(times))
+    return Point(dict(params), truth.share(found), len(queries) / min(times))
 
 
 def _without(found: IdArray, own: IdArray, k: int) -> IdArray:
