@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
+SOME_FAILED = 3
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -72,7 +74,8 @@ def ann(
 ) -> None:
     """Measure recall, queries a second, build time and memory of indexes, and write a page with charts.
 
-    Every index is kept as it comes; the same command goes on after a kill. Nothing is downloaded.
+    Every index is kept as it comes; the same command goes on after a kill. Nothing is downloaded. Exit code 3 if some
+    of the indexes could not be built, 1 if none could.
     """
     from embedkit_cli.chart import write_bench
 
@@ -97,9 +100,11 @@ def ann(
     write_bench(page, found)
     if json_only:
         render.as_json(found.as_dict())
-        return
-    _show(found)
-    render.note(f"Page: {page}")
+    else:
+        _show(found)
+        render.note(f"Page: {page}")
+    if refused := [row for row in found.rows if row.refused]:
+        raise typer.Exit(1 if len(refused) == len(found.rows) else SOME_FAILED)
 
 
 def _show(found: AnnReport) -> None:
