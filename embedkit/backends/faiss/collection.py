@@ -40,7 +40,7 @@ from embedkit.backends.faiss.files import Generation
 from embedkit.backends.faiss.filters import ColumnCache
 from embedkit.backends.faiss.floats import FloatKernel
 from embedkit.backends.faiss.rows import Meta, RowFile
-from embedkit.errors import EmbedkitError
+from embedkit.errors import BackendUnavailable, EmbedkitError
 from embedkit.filters import Filter
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class FaissCollection:
             self._kernel = BitKernel() if self.spec.kind == "binary" else FloatKernel(self.spec.metric)
             self._room = np.empty(0, np.int64)
             self._made: tuple[str, Any] = ("", None)
-            self._version = -1
+            self._version = (0, -1)
             self._state: _State | None = None
         self.count()
 
@@ -154,10 +154,13 @@ class FaissCollection:
                 self._reader.begin()
                 try:
                     state = self._now()
-                    break
+                    if self._reader.is_current():
+                        break
+                    raise BackendUnavailable(f"{self.folder}: another process is writing to it; try again")
                 except BaseException as error:
+                    again = isinstance(error, FileNotFoundError) or not self._reader.is_current()
                     self._reader.end()
-                    if not isinstance(error, FileNotFoundError) or trial == _TRIES - 1:
+                    if not again or trial == _TRIES - 1:
                         raise
             try:
                 yield state
