@@ -65,7 +65,7 @@ def translated(place: Path) -> Iterator[None]:
 
 
 def _closed_to_writes(place: Path) -> ConfigError:
-    return ConfigError(f"{place} can be read here and not written; check who may write there")
+    return ConfigError(f"{place} may not be written here; check who may write there")
 
 
 def _full(place: Path, error: Exception) -> DiskFull:
