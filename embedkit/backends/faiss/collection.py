@@ -93,10 +93,9 @@ class _State:
         return self.index.ntotal if self.index is not None else 0
 
     @cached_property
-    def ids_out_of_order(self) -> IdArray | None:
-        """The ids, if those of the living rows do not ascend with their positions."""
-        living = self.ids if self.alive is None else self.ids[self.alive]
-        return None if bool((living[1:] > living[:-1]).all()) else self.ids
+    def order(self) -> kernel.Order | None:
+        """None if the ids of the living rows ascend with their positions."""
+        return kernel.Order.of(self.ids)
 
 
 class FaissCollection:
@@ -279,7 +278,7 @@ class FaissCollection:
             state.index,
             state.made_of,
             params,
-            lambda: state.ids_out_of_order,
+            lambda: state.order,
         )
         return _answer(found, state.ids, self.spec.metric, min(k, admitted.count if admitted else state.size))
 
