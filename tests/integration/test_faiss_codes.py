@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -192,6 +193,27 @@ def test_a_multihash_is_asked_by_several_threads_at_once(backend, eager):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_searches_of_a_multihash_run_side_by_side_and_none_is_looked_up_less_than_it_asks():
+    index, probing = SimpleNamespace(nflip=0), faiss_bits._Probing()
+    together = threading.Barrier(3)
+    seen = {}
+
+    def probe(flips):
+        with probing.up_to(index, flips):
+            together.wait(10)  # passed by all three at once, or by none
+            seen[flips] = index.nflip
+            together.wait(10)
+
+    threads = [threading.Thread(target=probe, args=(flips,)) for flips in (2, 0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {0: 2, 1: 2, 2: 2}
+    with probing.up_to(index, 1):
+        assert index.nflip == 1
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,35 @@ _STRAYS = 16  # share of the rows, as a divisor, up to which those with ids out 
 _WIDE = 16  # share of the rows, as a divisor, up to which asking for more rows beats testing each one
 
 
+class _Probing:
+    """How many flips FAISS tries of a substring, which is a field of the index that all searches of it read.
+
+    One that tries more than it asked for finds the same rows within its radius. So the field is set to the most that
+    any search under way has asked for, and they run side by side.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: list[int] = []
+
+    @contextmanager
+    def up_to(self, index: Any, flips: int) -> Iterator[None]:
+        """Within it the index tries so many flips at least."""
+        with self._lock:
+            self._asked.append(flips)
+            index.nflip = max(self._asked)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asked.remove(flips)
+
+
 class BitKernel(Kernel):
     """By Hamming distance."""
 
     def __init__(self) -> None:
-        self._probing = threading.Lock()  # how far FAISS probes a multi-hash is a field of the index
+        self._probing = _Probing()
 
     def search(
         self,
@@ -104,8 +129,7 @@ class BitKernel(Kernel):
         return found
 
     def _within(self, index: Any, queries: VectorArray, flips: int, mask: Mask | None) -> Iterator[tuple[Any, IdArray]]:
-        with self._probing:
-            index.nflip = flips
+        with self._probing.up_to(index, flips):
             limits, values, positions = index.range_search(_padded(queries), index.nhash * (flips + 1))
         return _pieces(limits, values, positions, mask)
 
