@@ -15,6 +15,8 @@ from embedkit.errors import EmbedkitError, Terminal, Transient
 if TYPE_CHECKING:
     from embedkit.asynchronous import AsyncCollection
     from embedkit.backends.indexes import IndexSpec, SearchParams
+    from embedkit.bench.ann import BenchProgress
+    from embedkit.bench.report import AnnPoint, AnnReport, AnnRow
     from embedkit.clusters import Cluster, ClusterReport
     from embedkit.collection import Collection, Status
     from embedkit.filters import F, parse_filter
@@ -54,9 +56,13 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Advice": "search.advise",
+    "AnnPoint": "bench.report",
+    "AnnReport": "bench.report",
+    "AnnRow": "bench.report",
     "AsyncCollection": "asynchronous",
     "Augment": "training.recipe",
     "BackupReport": "living.backup",
+    "BenchProgress": "bench.ann",
     "Cluster": "clusters",
     "ClusterReport": "clusters",
     "CodeAdvice": "search.advise",
@@ -110,9 +116,13 @@ _LAZY = {
 
 __all__ = [
     "Advice",
+    "AnnPoint",
+    "AnnReport",
+    "AnnRow",
     "AsyncCollection",
     "Augment",
     "BackupReport",
+    "BenchProgress",
     "Cluster",
     "ClusterReport",
     "CodeAdvice",

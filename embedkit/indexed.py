@@ -61,8 +61,10 @@ class Indexed(Living):
     ) -> Tuning:
         """Find the cheapest parameters by which the index finds a share of the k nearest; searches then ask with them.
 
-        Measured by `queries` of the collection's own vectors against an exact scan of all of them. `keep` false leaves
-        searches as they are. Raises BadInput.
+        Measured by `queries` of the collection's own vectors, or codes, against an exact scan of all of them; of
+        several at the distance of the k-th any will do. `keep` false leaves searches as they are; else those of other
+        processes ask with them within a second, too. Raises BadInput, also where the index has no parameters, or has
+        become another one meanwhile.
         """
         from embedkit.search.measure import tuned
         from embedkit.search.state import keep_knobs

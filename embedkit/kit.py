@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from embedkit.resources import Resources
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
+    from embedkit.bench.ann import BenchProgress
+    from embedkit.bench.report import AnnReport
     from embedkit.encoders.contract import EncoderSpec
     from embedkit.ingest.report import ProgressCallback
     from embedkit.living.backup import RestoreReport
@@ -164,6 +166,57 @@ class Kit:
         )
         return import_given(
             self._resources, name, given, view=view, encoder=encoder, metric=metric, index=index, progress=progress
+        )
+
+    def bench_ann(
+        self,
+        dataset: str | Path,
+        *,
+        out: str | Path | None = None,
+        backends: Sequence[str] = (),
+        specs: Sequence[str] = (),
+        queries: str | Path | None = None,
+        truth: str | Path | None = None,
+        metric: Metric | None = None,
+        size: int | None = None,
+        most_queries: int = 1_000,
+        ks: Sequence[int] = (1, 10, 100),
+        recall: float = 0.95,
+        progress: Callable[[BenchProgress], None] | None = None,
+    ) -> AnnReport:
+        """Measure indexes on a data set of nearest neighbours: recall, queries a second, build time, memory.
+
+        `dataset`: an ann-benchmarks HDF5 file, a folder with base, queries and true neighbours as TEXMEX (.fvecs,
+        .bvecs, .ivecs) or big-ann (.fbin, .u8bin, .ibin) lay it out, or a file of vectors; `queries` and `truth` name
+        files of their own, and what nobody tells is held out and computed. `metric`: that of the HDF5 file, else l2.
+        `size`: only so many of the first vectors. `backends`: URLs; FAISS in a folder of `out` if none. `specs`: one of
+        every family if none. `out`, ``bench/NAME`` if unset, keeps every row as it comes: the same call goes on after a
+        kill.
+
+        Raises BackendUnavailable, BadInput, BadSource, ConfigError, DiskFull, MissingExtra.
+        """
+        from embedkit.bench.ann import bench_ann
+        from embedkit.bench.sets import open_ann_set
+
+        check_kind(dataset, str | Path, "A data set is a path")
+        found = open_ann_set(
+            Path(dataset),
+            queries=Path(queries) if queries is not None else None,
+            truth=Path(truth) if truth is not None else None,
+            metric=metric,
+            size=size,
+            most_queries=most_queries,
+        )
+        folder = Path("bench") / found.name if out is None else Path(out)
+        return bench_ann(
+            found,
+            folder,
+            backends=backends or [f"faiss:///{(folder / 'faiss').resolve()}"],
+            options=self._resources.backend_options,
+            specs=specs,
+            ks=ks,
+            recall=recall,
+            progress=progress,
         )
 
     def close(self) -> None:

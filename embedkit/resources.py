@@ -6,12 +6,13 @@ import threading
 from typing import TYPE_CHECKING, cast
 
 from embedkit.config import Settings
-from embedkit.errors import ConfigError
+from embedkit.errors import ConfigError, EmbedkitError
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import BackendOptions, VectorBackend
     from embedkit.encoders.contract import Encoder, RuntimeName
+    from embedkit.metadata.rows import CollectionRow
     from embedkit.metadata.store import MetadataStore
 
 __all__ = ["Resources"]
@@ -28,6 +29,7 @@ class Resources:
         self._backend: VectorBackend | None = None
         self._encoders: dict[str, Encoder] = {}
         self.sketched: set[str] = set()  # encoders that sketches were asked of
+        self._indexes: dict[str, str] = {}  # of physical collections, as the store named them last
         self._closed = False
 
     def check_open(self) -> None:
@@ -54,6 +56,20 @@ class Resources:
 
                 self._backend = open_backend(self.settings.backend, self.backend_options)
             return self._backend
+
+    def notice(self, row: CollectionRow) -> None:
+        """Let an open backend read an index anew that has become another one, as when another process built it.
+
+        A backend that knows a collection's index puts search parameters into its words.
+        """
+        with self._lock:
+            for view in row.views:
+                if self._backend is not None and self._indexes.get(view.physical, view.index) != view.index:
+                    try:
+                        self._backend.describe(view.physical)
+                    except EmbedkitError:  # which whatever asks the backend next will tell
+                        continue
+                self._indexes[view.physical] = view.index
 
     @property
     def backend_options(self) -> BackendOptions:

@@ -6,6 +6,7 @@ import typer
 
 from embedkit_cli.commands import (
     advise,
+    bench,
     catalog,
     demo,
     groups,
@@ -47,5 +48,20 @@ def _options(
     """Turn a product catalog into a visual search engine."""
 
 
-for _module in (demo, setup, catalog, search, products, groups, models, train, judge, index, advise, versions, moves):
+for _module in (
+    demo,
+    setup,
+    catalog,
+    search,
+    products,
+    groups,
+    models,
+    train,
+    judge,
+    index,
+    advise,
+    bench,
+    versions,
+    moves,
+):
     _module.register(app)

@@ -82,22 +82,25 @@ An index is written as text, in `embedkit.toml` (`index = "hnsw(m=32)"`), in `em
 | `rabitq` | a bit a dimension after a random rotation (Gao & Long 2024) | `bits` a dimension |
 | `rq`, `lsq`, `prq` | residual, local search and product residual quantisers | `m` codes, `bits` of each, `splits` of `prq` |
 | `refine(flat)` | the vectors themselves put more hits in order than are asked for | |
+| `refine(fp16)` | of Milvus: a copy of the vectors in half precision does; half the memory | |
 
 A search takes parameters for one call, `search(params={"nprobe": 32})` or `embedkit search --set nprobe=32`; `embedkit index
-tune` finds the cheapest that reach a recall, and searches ask with them from then on.
+tune` finds the cheapest that reach a recall, and searches ask with them from then on. Recall is counted by distances: a hit
+counts if it is no farther than the k-th nearest, whichever of several equal vectors it is. Indexes over codes are tuned too.
 
 | parameter | what it is | heeded by | default |
 |---|---|---|---|
 | `ef` | rows that a walk through a graph keeps in view | `hnsw`, `nsg`, `diskann`, `cagra` | 64 (`diskann` 100, `cagra` 128) |
 | `nprobe` | lists that are looked through | `ivf`, `imi` | FAISS: the root of their number, Milvus: 32 |
-| `k_factor` | times as many hits as are asked for that the vectors put in order | FAISS: any codes; Milvus: `refine` | 4 with `refine(flat)`, else 1 |
+| `k_factor` | times as many hits as are asked for that the vectors put in order | FAISS: any codes; Milvus: `refine` | 4 with `refine`, else 1 |
 | `ht` | bits in which codes may differ to be looked at | `polysemous` | 4 for each piece |
 
 FAISS keeps the vectors in mapped files whatever the index, so `refine(flat)` costs no memory there, and scores are exact even
-where an index keeps codes alone. An index learns from a sample of at most a million rows. Rows that come later are scanned
-exactly beside it; when they are a tenth they are added, until there are four times the rows it was built over: then it is
-built anew. What cannot be says so: more lists than rows, pieces that do not divide the dimensions, too few rows to learn
-from, an index or a metric that a backend lacks (with the nearest it has). `embedkit advise` says which index to choose.
+where an index keeps codes alone; `refine(fp16)` would cost a copy, and is refused. An index learns from a sample of at most a
+million rows. Rows that come later are scanned exactly beside it; when they are a tenth they are added, until there are four
+times the rows it was built over: then it is built anew. What cannot be says so: more lists than rows, pieces that do not
+divide the dimensions, too few rows to learn from, an index or a metric that a backend lacks (with the nearest it has).
+`embedkit advise` says which index to choose.
 """
 
 _RUN_AGAINST = """
@@ -108,7 +111,7 @@ The contract suite and the tests of the command line run against these, which th
 | backend | what answers in the tests | what was not at hand |
 |---|---|---|
 | faiss | FAISS in this process | a GPU |
-| milvus | Milvus Lite; a Milvus server 2.3.5 from its Python package | a cluster |
+| milvus | Milvus Lite; a Milvus server 2.3.5 from its Python package | a cluster; a server of 2.6, for its newer indexes |
 | vearch | the Gamma engine 3.3.2, the one that Vearch's partition servers run, behind a router of our own | a cluster |
 
 Vearch publishes its engine as a Python package, but no master, router or partition server. So `tests/services/` has a

@@ -157,6 +157,12 @@ def faiss_url(tmp_path):
 
 
 @pytest.fixture
+def lite_url(tmp_path):
+    """A Milvus Lite of the test's own."""
+    return f"milvus:///{tmp_path}/lite.db"
+
+
+@pytest.fixture
 def kit(tmp_path, faiss_url):
     with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as opened:
         yield opened

@@ -165,7 +165,10 @@ class VectorBackend(ABC):
 
     @abstractmethod
     def describe(self, name: str) -> CollectionSpec:
-        """The spec as stored, with the parameters of its index where the store tells them."""
+        """The spec as stored now, with the parameters of its index where the store tells them.
+
+        What a backend remembers of a collection is renewed by it: another process may have built another index.
+        """
 
     @abstractmethod
     def upsert(

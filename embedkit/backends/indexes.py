@@ -1,7 +1,8 @@
 """Index specs and the knobs of a search: what an index is made of, as a value and as text.
 
 ``[opq +] family [+ codes] [+ refine(flat)]``: a rotation, how the rows are arranged, how each is kept, and whether
-the vectors themselves have the last word. Every part takes ``(name=value, …)``, and ``auto`` stands for a default.
+the vectors themselves have the last word (with ``fp16`` a copy of them in half precision). Every part takes
+``(name=value, …)``, and ``auto`` stands for a default.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class IndexSpec:
 
     `family` with its `params`: how rows are arranged, ``flat`` for a scan of all. `codes`: how each one is kept, None
     for the vector itself. `rotation`: what is done to vectors before (OPQ). `refine`: ``flat`` where the vectors
-    themselves put more hits in order than are asked for. A backend says in its `Capabilities` which shapes it builds.
+    themselves put more hits in order than are asked for, ``fp16`` where a copy of them in half precision does. A
+    backend says in its `Capabilities` which shapes it builds, and by what it refines.
     """
 
     family: str = "flat"

@@ -31,6 +31,8 @@ __all__ = [
 
 _UNIT = 1e-6  # how far from 1 the length of a unit vector may be
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+# Made once: json.dumps with arguments makes one for every row.
+_encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def checked_spec(spec: CollectionSpec, able: Capabilities) -> CollectionSpec:
@@ -64,7 +66,11 @@ def _check_index(index: IndexSpec, kind: VectorKind, able: Capabilities) -> None
     if index.refine and index.codes is None:
         raise ConfigError(f"The index {str(index)!r} keeps the vectors themselves, so there is nothing to refine")
     if index.refine and index.refine not in able.refines:
-        has = f"it has {', '.join(able.refines)}" if able.refines else "leave refine out"
+        has = f"it has {' and '.join(f'refine({by})' for by in able.refines)}" if able.refines else "leave refine out"
+        if able.rescores:
+            has += (
+                ", for the vectors themselves put hits in order; they are kept anyway, and a copy would save no memory"
+            )
         raise UnsupportedByBackend(able.name, f"refine by {index.refine!r} ({has})")
 
 
@@ -149,7 +155,7 @@ def checked_columns(columns: Sequence[Attributes] | None, n: int, able: Capabili
     if len(columns) != n:
         raise BadInput(f"{n} ids came with {len(columns)} rows of columns")
     try:
-        texts = [json.dumps(row, ensure_ascii=False, allow_nan=False, separators=(",", ":")) for row in columns]
+        texts = list(map(_encoded, columns))
     except (TypeError, ValueError) as error:
         raise BadInput(f"columns must be JSON objects without NaN: {error}") from error
     for row, text in enumerate(texts):

@@ -136,7 +136,10 @@ class Living:
     # -- how ---------------------------------------------------------------------------------------
 
     def _existing(self) -> CollectionRow:
-        """The row, at most a second old: so long a search may take the version that served before a switch."""
+        """The row, at most a second old.
+
+        So long a search may take the version that served before a switch, and ask with parameters of before a tuning.
+        """
         self._resources.check_open()
         if self._row is None or monotonic() > self._row_until:
             return self._fresh()
@@ -146,4 +149,5 @@ class Living:
         self._resources.check_open()
         self._row = self._resources.store.collection(self.name, self._resources.backend_url)
         self._row_until = monotonic() + _ROW_SECONDS
+        self._resources.notice(self._row)
         return self._row

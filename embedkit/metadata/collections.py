@@ -112,6 +112,21 @@ class Collections(Session):
                 .values(views=[asdict(view) for view in views])
             )
 
+    def set_view(self, cid: int, view: ViewRow, *, version: int, over: str | None = None) -> bool:
+        """Replace one view of the version that serves, as the others are by now; whether that was done.
+
+        Not where another version serves meanwhile, nor where the view's index is no longer `over`.
+        """
+        with self._write() as connection:
+            here = sa.select(_T.c.views).where(_T.c.id == cid, _T.c.version == version).with_for_update()
+            views = connection.execute(here).scalar_one_or_none() or []
+            old = next((one for one in views if one["name"] == view.name), None)
+            if old is None or over not in (None, old["index"]):
+                return False
+            changed = [asdict(view) if one is old else one for one in views]
+            connection.execute(sa.update(_T).where(_T.c.id == cid).values(views=changed))
+            return True
+
     # -- versions --------------------------------------------------------------------------------
 
     def epoch(self, cid: int) -> int | None:

@@ -12,7 +12,8 @@ import numpy as np
 from embedkit.codes import hamming, packed
 from embedkit.encoders.projections import directions
 from embedkit.errors import BadInput, ConfigError
-from embedkit.search.samples import neighbours, sampled
+from embedkit.search.samples import sampled
+from embedkit.search.truth import neighbours
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
@@ -100,7 +101,7 @@ def advise_codes(
     near = neighbours(floats, asked, k, metric=view.metric)
     found = []
     for name, codes in zip(_names(coded), stored, strict=True):
-        found.append(_measured(codes.view(np.uint8), asked, near, recall, view=name))
+        found.append(_measured(codes.view(np.uint8), asked, near, k, recall, view=name))
     centred = floats - floats.mean(axis=0)
     for bits in (bits for bits in _BITS if bits <= min(view.dim, len(floats) // 2)):
         try:
@@ -108,7 +109,7 @@ def advise_codes(
         except ConfigError as error:  # alike pictures have no more directions than this
             _log.info("No codes of %d bits and more: %s", bits, error)
             break
-        found.append(_measured(packed(centred @ axes.T), asked, near, recall))
+        found.append(_measured(packed(centred @ axes.T), asked, near, k, recall))
     ordered = sorted(found, key=lambda one: (one.bits, not one.view))
     return Advice(view.name, view.encoder, view.dim, k, recall, len(floats), len(asked), ordered)
 
@@ -117,16 +118,18 @@ def _names(views: Sequence[ViewRow]) -> list[str]:
     return [view.name for view in views]
 
 
-def _measured(codes: ByteArray, asked: IdArray, near: IdArray, recall: float, *, view: str = "") -> CodeAdvice:
-    """Where the nearest rows stand among the codes; of those at one distance, the first come first."""
-    k, places = near.shape[1], np.empty(near.shape, np.int64)
+def _measured(
+    codes: ByteArray, asked: IdArray, near: Sequence[IdArray], k: int, recall: float, *, view: str = ""
+) -> CodeAdvice:
+    """Where the k nearest rows stand among the codes; of those at one distance, the first come first."""
+    places = np.empty((len(asked), k), np.int64)
     for query, row in enumerate(asked):
         bits = hamming(codes[row : row + 1], codes)[0].astype(np.int16)
         bits[row] = np.iinfo(np.int16).max
         order = np.argsort(bits, kind="stable")
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
-        places[query] = rank[near[query]]
+        places[query] = np.sort(rank[near[query]])[:k]  # any of those at the k-th distance
     recalls = {factor: float((places < k * factor).mean()) for factor in OVER_FETCH if k * factor < len(codes)}
     enough = [k * factor for factor, share in recalls.items() if share >= recall]
     return CodeAdvice(8 * codes.shape[1], view, recalls, enough[0] if enough else None)

@@ -14,22 +14,25 @@ import numpy as np
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.indexes import lists_of
+from embedkit.codes import signs
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search.rules import IndexAdvice, Point, SpecAdvice, by_rule, bytes_of, seconds_of
-from embedkit.search.samples import exact_neighbours, sampled, scores, some_ids
+from embedkit.search.samples import fetched, sampled, some_ids
+from embedkit.search.truth import Truth
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.metadata.store import MetadataStore
-    from embedkit.types import FloatArray, IdArray
+    from embedkit.types import FloatArray, IdArray, VectorArray
 
-__all__ = ["Tuning", "measured_advice", "tuned"]
+__all__ = ["Tuning", "measured_advice", "settings_of", "tuned"]
 
 LEAST = 200  # vectors of which something can be said
 _EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024)
 _PROBES = tuple(2**n for n in range(17))
 _FACTORS = (1, 2, 4, 8, 16, 32)
+_MOST_BITS = 512  # of codes, in which they may differ
 _ENOUGH = 0.999  # recall from which more of a knob is not tried
 _ROUNDS = 3
 _CHUNK = 10_000
@@ -68,20 +71,40 @@ def tuned(
     Raises BadInput where there is nothing to tune.
     """
     spec = IndexSpec.parse(view.index)
-    if view.kind != "float":
-        raise BadInput(f"The view {view.name!r} of {row.name!r} holds codes; only indexes of floats are tuned")
-    heeded = spec.knobs(rescores=backend.capabilities.rescores)
-    if not heeded:
-        raise BadInput(
-            f"The view {view.name!r} of {row.name!r} is searched exactly and has nothing to tune; "
-            f"build an index first: embedkit index build {row.name} 'hnsw(m=32)'"
-        )
+    if not spec.knobs(rescores=backend.capabilities.rescores):
+        raise BadInput(_nothing_to_tune(backend, row, view))
     asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
     if len(asked) < min(LEAST, queries) or backend.count(view.physical) <= k:
         raise BadInput(f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}")
-    vectors, right = exact_neighbours(backend, view, asked, k)
-    points = tuple(_points(backend, view.physical, spec, vectors, right, asked))
+    vectors = fetched(backend, view, asked)
+
+    def rows(ids: IdArray) -> tuple[IdArray, FloatArray]:
+        there = backend.fetch(view.physical, ids)
+        return there.ids, _floats(view, there.vectors)
+
+    pages = backend.scan_ids(view.physical, _CHUNK)
+    truth = Truth(_floats(view, vectors), view.metric, k, rows, pages, asked)
+    points = tuple(_points(backend, view.physical, spec, vectors, truth, asked))
     return Tuning(view.name, view.index, recall, k, len(asked), points, _cheapest(points, recall))
+
+
+def _floats(view: ViewRow, vectors: VectorArray) -> FloatArray:
+    """What is compared: codes by their signs."""
+    if view.kind == "binary":
+        return signs(vectors.view(np.uint8), view.dim)
+    return vectors.astype(np.float32, copy=False)
+
+
+def _nothing_to_tune(backend: VectorBackend, row: CollectionRow, view: ViewRow) -> str:
+    """Why, and which index of that backend has something."""
+    able = backend.capabilities
+    told = f"The view {view.name!r} of {row.name!r} is searched exactly and has nothing to tune"
+    shapes = map(IndexSpec.parse, able.families(view.kind))
+    other = next((spec for spec in shapes if spec.knobs()), None)
+    if other is None:
+        return f"{told}; {able.name!r} has no other index over {view.kind} vectors"
+    which = "" if view == row.views[0] else f" --view {view.name}"
+    return f"{told}; build an index first: embedkit index build {row.name} {str(other)!r}{which}"
 
 
 def measured_advice(
@@ -111,7 +134,7 @@ def measured_advice(
         raise BadInput(f"{row.name!r} has {len(vectors)} products with a vector; to advise takes {LEAST + k} or more")
     asking = min(queries, len(vectors) // 5)
     asked, held = vectors[:asking], vectors[asking:]
-    right = np.argpartition(-scores(asked, held, view.metric), k - 1, axis=1)[:, :k]
+    truth = Truth(asked, view.metric, k, lambda ids: (ids, held[ids]), [np.arange(len(held))])
     total = backend.count(view.physical)
     rule = by_rule(len(held), view.dim, backend.capabilities)
     found, missing = [], []
@@ -125,7 +148,7 @@ def measured_advice(
                 missing.append(f"{one.spec}: {error}")
                 continue
             built = time.perf_counter() - begun
-            points = list(_points(backend, name, spec, asked, right, None))
+            points = list(_points(backend, name, spec, asked, truth, None))
             size = bytes_of(spec, total, view.dim)
             found.append(
                 _judged(
@@ -202,28 +225,33 @@ def _points(
     backend: VectorBackend,
     name: str,
     spec: IndexSpec,
-    queries: FloatArray,
-    right: IdArray,
+    queries: VectorArray,
+    truth: Truth,
     own: IdArray | None,
 ) -> Iterator[Point]:
     """Every setting that is worth trying, measured. `own`: ids of the queries, which do not count as found."""
     rows = backend.count(name)
-    for path in _paths(spec, rows, spec.knobs(rescores=backend.capabilities.rescores)):
+    for path in settings_of(spec, rows, spec.knobs(rescores=backend.capabilities.rescores)):
         for params in path:
-            point = _point(backend, name, queries, right, own, params)
+            point = _point(backend, name, queries, truth, own, params)
             yield point
             if point.recall >= _ENOUGH:
                 break
 
 
-def _paths(spec: IndexSpec, rows: int, heeded: tuple[str, ...]) -> Iterator[list[Mapping[str, int]]]:
-    """Settings in the order of what they cost; a path ends early where everything is found."""
+def settings_of(
+    spec: IndexSpec, rows: int, heeded: tuple[str, ...], *, every: int = 1
+) -> Iterator[list[Mapping[str, int]]]:
+    """Settings of the knobs that a search heeds, as paths in the order of what they cost, cheap ones first.
+
+    A path may end early where everything is found. `every`: 2 for every other step of a knob, and so on.
+    """
     first = next((knob for knob in heeded if knob != "k_factor"), None)
-    lists = lists_of(spec.main, rows) if spec.family == "ivf" else rows
-    steps = [n for n in (_EF if first == "ef" else _PROBES) if n <= max(1, lists)] if first else [0]
+    lists = lists_of(spec.main, rows) if spec.family == "ivf" else _MOST_BITS if first == "ht" else rows
+    steps = [n for n in (_EF if first == "ef" else _PROBES)[::every] if n <= max(1, lists)] if first else [0]
     if first == "nprobe" and steps[-1] < lists and spec.family == "ivf":
         steps.append(lists)
-    for factor in _FACTORS if "k_factor" in heeded else (0,):
+    for factor in _FACTORS[::every] if "k_factor" in heeded else (0,):
         pairs = [{first or "": step, "k_factor": factor} for step in steps]
         yield [{name: value for name, value in pair.items() if name and value} for pair in pairs]
 
@@ -231,12 +259,12 @@ def _paths(spec: IndexSpec, rows: int, heeded: tuple[str, ...]) -> Iterator[list
 def _point(
     backend: VectorBackend,
     name: str,
-    queries: FloatArray,
-    right: IdArray,
+    queries: VectorArray,
+    truth: Truth,
     own: IdArray | None,
     params: Mapping[str, int],
 ) -> Point:
-    k = right.shape[1]
+    k = truth.k
     ask, given = k if own is None else k + 1, SearchParams(**params)
     times = []
     for _ in range(_ROUNDS):
@@ -247,8 +275,7 @@ def _point(
             break
     if own is not None:
         found = _without(found, own, k)
-    same = sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), right.tolist(), strict=True))
-    return Point(dict(params), same / right.size, len(queries) / min(times))
+    return Point(dict(params), truth.share(found), len(queries) / min(times))
 
 
 def _without(found: IdArray, own: IdArray, k: int) -> IdArray:

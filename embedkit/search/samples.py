@@ -1,8 +1,8 @@
-"""Vectors of a collection by chance, and who is truly nearest to them: what advice and tuning are measured by."""
+"""Vectors of a collection by chance: what advice and tuning are measured with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.metadata.store import MetadataStore
-    from embedkit.types import FloatArray, IdArray, Metric, VectorArray
+    from embedkit.types import IdArray, VectorArray
 
-__all__ = ["exact_neighbours", "neighbours", "sampled", "scores", "some_ids"]
+__all__ = ["fetched", "sampled", "some_ids"]
 
 _PAGE = 10_000
 
@@ -33,7 +33,7 @@ def sampled(
     Raises BadInput where the backend lacks vectors that the store knows.
     """
     ids = some_ids(store, row, views, count, rng)
-    return [_fetched(backend, view, ids[:, place]) for place, view in enumerate(views)]
+    return [fetched(backend, view, ids[:, place]) for place, view in enumerate(views)]
 
 
 def some_ids(
@@ -49,44 +49,9 @@ def some_ids(
     return np.array([[by_view[name] for name in names] for by_view in whole], np.int64).reshape(-1, len(names))
 
 
-def _fetched(backend: VectorBackend, view: ViewRow, ids: IdArray) -> VectorArray:
+def fetched(backend: VectorBackend, view: ViewRow, ids: IdArray) -> VectorArray:
+    """The vectors of some rows of a view. Raises BadInput where the backend lacks one."""
     vectors = backend.fetch(view.physical, ids).vectors
     if len(vectors) != len(ids):
         raise BadInput(f"The view {view.name!r} lacks vectors that the store knows; run: embedkit verify --repair")
     return vectors
-
-
-def scores(queries: FloatArray, vectors: FloatArray, metric: Metric) -> FloatArray:
-    """Higher is nearer, ``(queries, vectors)``; in the order of the metric, not its values."""
-    found: FloatArray = queries @ vectors.T
-    if metric == "l2":
-        found = 2 * found - np.square(vectors).sum(axis=1)
-    return found
-
-
-def neighbours(vectors: FloatArray, asked: IdArray, k: int, *, metric: Metric) -> IdArray:
-    """The rows ``(queries, k)`` that are nearest to some rows, without themselves."""
-    found = scores(vectors[asked], vectors, metric)
-    found[np.arange(len(asked)), asked] = -np.inf
-    return np.argpartition(-found, k - 1, axis=1)[:, :k]
-
-
-def exact_neighbours(backend: VectorBackend, view: ViewRow, asked: IdArray, k: int) -> tuple[FloatArray, IdArray]:
-    """Vectors of some rows of a view of floats, and the ids ``(queries, k)`` of the nearest others in all of it."""
-    queries = _fetched(backend, view, asked).astype(np.float32, copy=False)
-    best = np.full((len(asked), k), -np.inf, np.float32)
-    ids = np.full((len(asked), k), -1, np.int64)
-    for page, vectors in _every(backend, view):
-        found = scores(queries, vectors, view.metric)
-        found[asked[:, None] == page[None, :]] = -np.inf
-        joined = np.concatenate([best, found], axis=1)
-        named = np.concatenate([ids, np.broadcast_to(page, found.shape)], axis=1)
-        first = np.argpartition(-joined, k - 1, axis=1)[:, :k]
-        best, ids = np.take_along_axis(joined, first, 1), np.take_along_axis(named, first, 1)
-    return queries, ids
-
-
-def _every(backend: VectorBackend, view: ViewRow) -> Iterator[tuple[IdArray, FloatArray]]:
-    for page in backend.scan_ids(view.physical, _PAGE):
-        fetched = backend.fetch(view.physical, page)
-        yield fetched.ids, fetched.vectors.astype(np.float32, copy=False)

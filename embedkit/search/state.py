@@ -63,15 +63,17 @@ def rebuilt(
         backend.build_index(view.physical, spec)
         now = IndexSpec.parse(view.index)
         knobs = view.knobs if (now.shape, now.refine) == (spec.shape, spec.refine) else {}
-        row = _with(store, row, replace(view, index=str(spec), knobs=knobs))
+        store.set_view(row.id, replace(view, index=str(spec), knobs=knobs), version=row.version)
 
 
 def keep_knobs(store: MetadataStore, row: CollectionRow, view: ViewRow, knobs: Mapping[str, int]) -> None:
-    """From now on searches of a view ask with these, unless they are told otherwise."""
-    _with(store, row, replace(view, knobs=dict(knobs)))
+    """From now on searches of a view ask with these, in every process, unless they are told otherwise.
 
-
-def _with(store: MetadataStore, row: CollectionRow, view: ViewRow) -> CollectionRow:
-    views = tuple(view if one.name == view.name else one for one in row.views)
-    store.set_views(row.id, views, version=row.version)
-    return replace(row, views=views)
+    Raises BadInput where the view has another index by now, or the collection another version.
+    """
+    tuned = replace(view, knobs=dict(knobs))
+    if not store.set_view(row.id, tuned, version=row.version, over=view.index):
+        raise BadInput(
+            f"The view {view.name!r} of {row.name!r} no longer has the index {view.index!r} that was tuned; "
+            f"tune what it has now: embedkit index tune {row.name}"
+        )

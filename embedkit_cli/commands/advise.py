@@ -78,9 +78,9 @@ def advise(
                 view=view, recall=recall, memory=memory, latency=latency, k=k, sample=sample, queries=queries
             )
     if html is not None:
-        from embedkit_cli.chart import write
+        from embedkit_cli.chart import write_advice
 
-        write(html, found, collection)
+        write_advice(html, found, collection)
     if json_only:
         render.as_json(found.as_dict())
         return

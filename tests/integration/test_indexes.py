@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import embedkit
-from embedkit import IndexSpec, SearchParams
+from embedkit import IndexSpec, Question, SearchParams
 from embedkit.backends.open import capabilities
+from embedkit.codes import hamming
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search import measure
 from embedkit.search.rules import by_rule, bytes_of, parse_bytes
+from embedkit.search.state import keep_knobs
 from embedkit_cli.app import app
-from tests.vectors import clustered, filled
+from tests.vectors import clustered, clustered_codes, filled
 
 COUNT = 1_500
 FAISS = capabilities("faiss:///x")
@@ -136,11 +139,115 @@ def test_tuning_finds_the_cheapest_parameters_and_searches_ask_with_them(product
     assert products.index().asks_with == {}
 
 
+@pytest.fixture(scope="module")
+def twins(kit):
+    """Every vector four times: most k-th places are tied."""
+    return filled(kit, np.tile(clustered(75, seed=3), (4, 1)), name="twins")
+
+
+def test_of_equal_vectors_any_will_do_so_who_compares_all_finds_all(twins, monkeypatch):
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    advice = twins.advise(queries=60)
+    assert next(one for one in advice.specs if one.spec == "flat").recall == 1
+    twins.build_index("ivf(nlist=8)")
+    points = {point.params["nprobe"]: point.recall for point in twins.tune(recall=1, queries=300, keep=False).points}
+    assert points[1] < 0.999
+    assert points[max(points)] == 1
+
+
+def by_hand(kit, name, vectors, scores, params):
+    """Every row asks the backend: the share of its ten nearest, by the `scores` of each pair, that it finds."""
+    backend, count = kit._resources.backend, len(vectors)
+    ids = np.sort(np.concatenate(list(backend.scan_ids(name))))
+    tenth = np.sort(np.where(np.eye(count, dtype=bool), -np.inf, scores), axis=1)[:, -10]
+    found = backend.search(name, vectors, 11, None, SearchParams(**params)).ids
+    found = np.where(found < 0, -1, np.searchsorted(ids, found))
+    hits = [[place for place in row if place not in (me, -1)][:10] for me, row in enumerate(found)]
+    return sum((scores[me, row] > tenth[me] - 1e-6).sum() for me, row in enumerate(hits)) / (10 * count)
+
+
+def test_codes_that_find_others_are_not_flattered(twins, kit, monkeypatch):
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    twins.build_index("pq(m=4, bits=2) + refine(flat)")
+    vectors = np.tile(clustered(75, seed=3), (4, 1))
+    scores = vectors.astype(np.float64) @ vectors.T
+    for point in twins.tune(queries=300, keep=False).points[:3]:
+        assert point.recall == pytest.approx(by_hand(kit, "twins_v1_image", vectors, scores, point.params))
+        assert 0.3 < point.recall < 1
+
+
+@pytest.fixture(scope="module")
+def coded(kit):
+    return filled(kit, clustered_codes(300), name="coded")
+
+
+@pytest.mark.parametrize(("spec", "knob"), [("ivf(nlist=32)", "nprobe"), ("hnsw(m=4, ef_construction=8)", "ef")])
+def test_indexes_of_codes_are_tuned_by_bits(coded, kit, spec, knob, monkeypatch):
+    monkeypatch.setattr(measure, "_ROUNDS", 1)
+    coded.build_index(spec)
+    tuning = coded.tune(recall=0.99, queries=300)
+    codes = clustered_codes(300)
+    scores = -hamming(codes, codes)
+    for point in tuning.points:
+        assert list(point.params) == [knob]
+        assert point.recall == pytest.approx(by_hand(kit, "coded_v1_image", codes, scores, point.params))
+    assert tuning.points[0].recall < 0.99 <= tuning.chosen.recall
+    assert coded.index().asks_with == tuning.chosen.params
+
+
+def test_a_search_of_all_codes_finds_all_though_most_last_places_are_tied(coded):
+    coded.build_index("ivf(nlist=4)")
+    assert max(point.recall for point in coded.tune(recall=1, queries=200, keep=False).points) == 1
+
+
+def test_codes_without_anything_to_tune_say_so(coded):
+    for spec in ("flat", "multihash(tables=4)"):
+        coded.build_index(spec)
+        with pytest.raises(
+            BadInput, match=r"'image' of 'coded' is searched exactly .*: embedkit index build coded 'hnsw'"
+        ):
+            coded.tune()
+
+
 def test_what_cannot_be_tuned_is_said(products):
     with pytest.raises(BadInput, match=r"searched exactly .* embedkit index build products"):
         products.tune()
     with pytest.raises(BadInput, match=r"recall=2 is not a share"):
         products.tune(recall=2)
+
+
+@pytest.mark.parametrize("place", ["faiss:///{}/f", "milvus:///{}/lite.db"])
+def test_what_another_process_builds_and_tunes_is_asked_for_within_a_second(tmp_path, place):
+    """Two kits share nothing but the store and the vectors, as two processes do."""
+    url, vectors = place.format(tmp_path), clustered(300)
+    with embedkit.connect(backend=url, home=tmp_path) as kit, embedkit.connect(backend=url, home=tmp_path) as other:
+        here, there = filled(kit, vectors), other.collection("products")
+
+        def asked(products, params=None):
+            found = products.search_many([Question(vector=vector) for vector in vectors[:30]], params=params)
+            return [[hit.key for hit in hits] for hits in found]
+
+        whole = asked(here)
+        there.build_index("ivf(nlist=64)")
+        row = there._fresh()
+        keep_knobs(other._resources.store, row, row.views[0], {"nprobe": 1})
+        there._row = None
+        few = asked(there)
+        assert few == asked(there, {"nprobe": 1}) != whole
+        time.sleep(1.01)
+        assert asked(here) == few
+        assert here.index().asks_with == {"nprobe": 1}
+
+
+def test_what_was_tuned_for_an_index_that_is_gone_is_not_kept(products):
+    products.build_index("ivf(nlist=16)")
+    row = products._fresh()
+    products.build_index("hnsw(m=8)")
+    with pytest.raises(
+        BadInput, match=r"no longer has the index 'ivf\(nlist=16\)' that was tuned; .* index tune products"
+    ):
+        keep_knobs(products._resources.store, row, row.views[0], {"nprobe": 4})
+    assert (products.index().spec, products.index().asks_with) == ("hnsw(m=8)", {})
 
 
 def test_measured_advice_agrees_with_trying_every_setting(products, vectors, monkeypatch):

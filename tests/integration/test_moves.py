@@ -45,11 +45,6 @@ def by_brand(products):
     return found
 
 
-@pytest.fixture
-def lite_url(tmp_path):
-    return f"milvus:///{tmp_path}/lite.db"
-
-
 def everything(products):
     """Keys with titles, pictures and attributes, and the vector of every (key, view)."""
     resources = products._resources

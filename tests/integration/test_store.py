@@ -6,6 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
+from dataclasses import replace
 
 import alembic.autogenerate
 import alembic.command
@@ -19,6 +21,7 @@ import embedkit
 from embedkit.errors import DataCorrupt, StoreBusy, StoreError
 from embedkit.metadata import engine
 from embedkit.metadata.models import Base
+from embedkit.metadata.rows import ViewRow
 from embedkit.metadata.store import open_store
 
 
@@ -62,6 +65,19 @@ def test_a_version_is_built_switched_and_dropped_on_either_database(
         assert there.verify().ok
         assert there.count() == 11
         assert [one.vectors for one in there.gc().dropped] == [22]
+
+
+def test_a_view_is_changed_and_what_others_have_changed_meanwhile_stays(store_url):
+    views = [ViewRow(name, "image", "e", "f", 8, "cosine", f"p_v1_{name}") for name in ("image", "code")]
+    with closing(open_store(store_url)) as one, closing(open_store(store_url)) as other:
+        row = one.create_collection("p", backend_url="oracle://x", views=views)
+        image, code = row.views
+        assert other.set_view(row.id, replace(code, index="hnsw"), version=1)
+        assert one.set_view(row.id, replace(image, index="ivf"), version=1, over="flat")
+        assert not one.set_view(row.id, replace(code, knobs={"nprobe": 3}), version=1, over="flat")
+        assert not one.set_view(row.id, replace(code, knobs={"ef": 3}), version=2)
+        assert [view.index for view in other.collection("p", "oracle://x").views] == ["ivf", "hnsw"]
+        assert not any(view.knobs for view in other.collection("p", "oracle://x").views)
 
 
 def test_a_reindex_writes_alone_and_ingests_together(store_url):

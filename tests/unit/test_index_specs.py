@@ -10,10 +10,12 @@ from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.faiss import indexes
 from embedkit.backends.faiss.capabilities import CAPABILITIES as FAISS
 from embedkit.backends.indexes import CODES, FAMILIES, Part, nearest_shapes
+from embedkit.backends.milvus import schema
 from embedkit.backends.milvus.capabilities import LITE, SERVER
 from embedkit.backends.milvus.layout import layout_of
 from embedkit.backends.milvus.schema import index_arguments
 from embedkit.backends.validation import checked_spec
+from embedkit.backends.vearch.capabilities import CAPABILITIES as VEARCH
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 
 names = st.sampled_from(["m", "bits", "nlist", "ef_construction"])
@@ -143,7 +145,10 @@ def test_a_metric_that_an_index_lacks_is_refused():
         (SERVER, "float", "nsg", "the nearest it has is 'hnsw'"),
         (LITE, "float", "ivf + pq", "the nearest it has is 'ivf"),
         (LITE, "float", "hnsw + sq8 + refine(flat)", "cannot refine by 'flat'"),
-        (FAISS, "float", "ivf + pq + refine(fp16)", "cannot refine by 'fp16' \\(it has flat"),
+        (FAISS, "float", "ivf + pq + refine(fp16)", r"cannot refine by 'fp16' \(it has refine\(flat\), .*kept anyway"),
+        (VEARCH, "float", "ivf + pq + refine(fp16)", r"cannot refine by 'fp16' \(leave refine out, .*kept anyway"),
+        (SERVER, "float", "hnsw + sq8 + refine(sq8)", r"it has refine\(flat\) and refine\(fp16\)\)"),
+        (LITE, "float", "hnsw + sq8 + refine(fp16)", r"cannot refine by 'fp16' \(leave refine out\)"),
     ],
 )
 def test_what_a_backend_lacks_it_says_with_the_nearest_it_has(able, kind, text, message):
@@ -176,6 +181,7 @@ def test_every_family_of_faiss_has_a_plan():
         ("ivf + pq(m=16, bits=6)", "IVF_PQ", {"nlist": 400, "m": 16, "nbits": 6}),
         ("ivf(nlist=64) + pq4fs + refine(flat)", "SCANN", {"nlist": 64, "with_raw_data": "true"}),
         ("ivf(nlist=64) + rabitq + refine(flat)", "IVF_RABITQ", {"nlist": 64, "refine": "true", "refine_type": "FP32"}),
+        ("ivf(nlist=64) + rabitq + refine(fp16)", "IVF_RABITQ", {"nlist": 64, "refine": "true", "refine_type": "FP16"}),
         ("hnsw + sq8", "HNSW_SQ", {"M": 16, "efConstruction": 200, "sq_type": "SQ8"}),
         ("hnsw + pq(m=8)", "HNSW_PQ", {"M": 16, "efConstruction": 200, "m": 8, "nbits": 8}),
         ("diskann", "DISKANN", {}),
@@ -206,6 +212,21 @@ def test_milvus_refines_where_it_keeps_the_vectors():
     spec = CollectionSpec("c", 64, index=IndexSpec.parse("ivf + pq + refine(flat)"))
     with pytest.raises(UnsupportedByBackend, match="it does by ivf \\+ pq4fs"):
         index_arguments(spec, layout_of("float", SERVER), 300)
+
+
+def test_milvus_has_no_half_precision_beside_its_fast_scan():
+    spec = CollectionSpec("c", 64, index=IndexSpec.parse("ivf + pq4fs + refine(fp16)"))
+    with pytest.raises(UnsupportedByBackend, match=r"refine 'ivf \+ pq4fs' by 'fp16': .* write refine\(flat\)"):
+        index_arguments(spec, layout_of("float", SERVER), 300)
+
+
+@pytest.mark.parametrize("refine", ["", " + refine(flat)", " + refine(fp16)"])
+def test_what_milvus_refines_by_is_read_back(refine):
+    """A server of 2.6 tells the parameters as it was given them, as texts."""
+    spec = CollectionSpec("c", 64, index=IndexSpec.parse(f"hnsw(m=32) + sq8{refine}"))
+    made = index_arguments(spec, layout_of("float", SERVER), 300)
+    told = {name: str(value) for name, value in made["params"].items()}
+    assert schema._index_of("hnsw + sq8", {"index_type": made["index_type"], **told}) == spec.index
 
 
 def test_the_knobs_of_an_index_are_those_it_heeds():

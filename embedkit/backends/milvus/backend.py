@@ -7,7 +7,6 @@ written; counting and listing also see what every other process has.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +29,10 @@ from embedkit.backends.contract import (
 )
 from embedkit.backends.indexes import nearest_shapes
 from embedkit.backends.milvus.errors import not_found, translated
-from embedkit.backends.milvus.filters import push, typed
+from embedkit.backends.milvus.filters import push
 from embedkit.backends.milvus.layout import Layout, layout_of
 from embedkit.backends.milvus.schema import create_collection, index_arguments, knobs, spec_of
+from embedkit.backends.milvus.writing import request_of, send
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,
@@ -152,23 +152,21 @@ class MilvusBackend(VectorBackend):
     ) -> None:
         spec = self._spec(name)
         ids, rows = checked_rows(spec, ids, vectors)
-        texts = checked_columns(columns, len(ids), self.capabilities)
-        self._write(name, ids, rows, [json.loads(text) for text in texts])
+        self._write(name, ids, rows, checked_columns(columns, len(ids), self.capabilities))
 
-    def _write(self, name: str, ids: IdArray, vectors: VectorArray, columns: Sequence[Attributes]) -> None:
+    def _write(self, name: str, ids: IdArray, rows: VectorArray, texts: Sequence[str]) -> None:
         spec = self._spec(name)
-        layout = self._layout(spec)
-        triples = zip(ids.tolist(), layout.given(vectors, spec), columns, strict=True)
-        rows = [{"id": i, layout.field: vector, "columns": row, **typed(row)} for i, vector, row in triples]
         self._written = time.monotonic()
         with translated(self.url, name):
-            for start in range(0, len(rows), _CHUNK):
-                self._client.upsert(name, rows[start : start + _CHUNK], timeout=self._timeout)
+            for start in range(0, len(ids), _CHUNK):
+                part = slice(start, start + _CHUNK)
+                request = request_of(name, spec, self._layout(spec), ids[part], rows[part], texts[part])
+                send(self._client, request, self._timeout)
 
     def update_columns(self, name: str, ids: IdArray, columns: Sequence[Attributes]) -> None:
         ids = checked_ids(ids)
         texts = checked_columns(columns, len(ids), self.capabilities)
-        wanted = {i: json.loads(text) for i, text in zip(ids.tolist(), texts, strict=True)}
+        wanted = dict(zip(ids.tolist(), texts, strict=True))
         there = self.fetch(name, ids)
         if len(there.ids):
             self._write(name, there.ids, there.vectors, [wanted[i] for i in there.ids.tolist()])

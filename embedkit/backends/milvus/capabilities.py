@@ -18,15 +18,16 @@ SERVER = Capabilities(
     ),
     binary_families=("flat", "ivf"),
     optional_families=("hnsw + sq8", "hnsw + pq", "ivf + rabitq", "diskann", "cagra"),
-    refines=("flat",),
+    refines=("flat", "fp16"),
     max_columns_bytes=26_000,  # a JSON field holds 65,536 bytes, and the typed copy takes up to 2.5 times the columns
     alias_switch=True,
     many_processes=True,
     emulated={
         "update_columns": "the vectors are fetched and written again with the new columns",
         "filter": "compared on a copy of the columns whose names carry their type, so that every backend agrees",
-        "newer indexes": "hnsw + sq8, hnsw + pq and ivf + rabitq ask for a server of 2.6, diskann for one that has it, "
-        "cagra for one with a GPU; another refuses, or builds nothing for ten minutes, and the index there was stays",
+        "newer indexes": "hnsw + sq8, hnsw + pq and ivf + rabitq, which alone take refine(fp16), ask for a server of "
+        "2.6, diskann for one that has it, cagra for one with a GPU; another refuses, or builds nothing for ten "
+        "minutes, and the index there was stays",
         "like": "other patterns than 'text%': the rows are read, and the search gets the ids that match",
     },
 )

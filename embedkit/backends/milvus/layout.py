@@ -39,9 +39,14 @@ class Layout:
     }
 
     def given(self, rows: VectorArray, spec: CollectionSpec) -> list[Any]:
-        """Rows for a request."""
+        """Queries for a search."""
         del spec
         return list(rows)
+
+    def put(self, field: Any, rows: VectorArray, spec: CollectionSpec) -> None:
+        """Rows into a ``schema.VectorField`` of an upsert."""
+        field.dim = spec.dim
+        field.float_vector.data.extend(rows.ravel().tolist())
 
     def taken(self, values: Sequence[Any], spec: CollectionSpec) -> VectorArray:
         """Rows ``(n, spec.width)`` from an answer."""
@@ -66,6 +71,10 @@ class _Bits(Layout):
         del spec
         return [row.tobytes() for row in rows]
 
+    def put(self, field: Any, rows: VectorArray, spec: CollectionSpec) -> None:
+        field.dim = spec.dim
+        field.binary_vector = rows.tobytes()
+
     def taken(self, values: Sequence[Any], spec: CollectionSpec) -> VectorArray:
         codes = b"".join(value if isinstance(value, bytes) else value[0] for value in values)
         return np.frombuffer(codes, np.uint8).reshape(len(values), spec.width)
@@ -80,6 +89,9 @@ class _Signs(Layout):
 
     def given(self, rows: VectorArray, spec: CollectionSpec) -> list[Any]:
         return list(signs(rows.view(np.uint8), spec.dim))
+
+    def put(self, field: Any, rows: VectorArray, spec: CollectionSpec) -> None:
+        super().put(field, signs(rows.view(np.uint8), spec.dim), spec)
 
     def taken(self, values: Sequence[Any], spec: CollectionSpec) -> VectorArray:
         return packed(np.array(values, np.float32).reshape(len(values), spec.dim))

@@ -21,6 +21,7 @@ _NATIVE: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {  # ours: Milv
     "pq": {"m": ("m", 0, 1, 32_768), "bits": ("nbits", 8, 4, 16)},
 }
 _KEEPS_VECTORS = ("ivf + pq4fs", "ivf + rabitq", "hnsw + sq8", "hnsw + pq")
+_REFINES = {"flat": "FP32", "fp16": "FP16"}  # ours: how Milvus calls what it keeps to refine by
 
 
 def index_arguments(spec: CollectionSpec, layout: Layout, rows: int) -> dict[str, Any]:
@@ -45,10 +46,14 @@ def index_arguments(spec: CollectionSpec, layout: Layout, rows: int) -> dict[str
             "milvus",
             f"refine {index.shape!r}, beside which it keeps no vectors (it does by {', '.join(_KEEPS_VECTORS)})",
         )
+    if index.shape == "ivf + pq4fs" and index.refine not in ("", "flat"):
+        raise UnsupportedByBackend(
+            "milvus", f"refine {index.shape!r} by {index.refine!r}: it keeps the vectors there, so write refine(flat)"
+        )
     if index.shape == "ivf + pq4fs":
         params["with_raw_data"] = "true" if index.refine else "false"  # at Python's True it builds for ever
     elif index.refine:
-        params |= {"refine": "true", "refine_type": "FP32"}
+        params |= {"refine": "true", "refine_type": _REFINES[index.refine]}
     if index.shape == "hnsw + sq8":
         params["sq_type"] = "SQ8"
     made = {"index_type": layout.indexes[index.shape], "metric_type": layout.metrics[spec.metric], "params": params}
@@ -125,11 +130,12 @@ def _index_of(shape: str, index: dict[str, Any]) -> IndexSpec:
     made = IndexSpec.parse(shape)
     told = {part.name: _told(part.name, stored) for part in made.parts}
     refined = any(str(stored.get(name)).lower() == "true" for name in ("with_raw_data", "refine"))
+    kinds = {native: ours for ours, native in _REFINES.items()}
     return replace(
         made,
         params=told.get(made.family, {}),
         codes=Part(made.codes.name, told[made.codes.name]) if made.codes else None,
-        refine="flat" if refined else "",
+        refine=kinds.get(str(stored.get("refine_type")).upper(), "flat") if refined else "",
     )
 
 

@@ -165,7 +165,7 @@ class VearchBackend(VectorBackend):
             self._on(name, lambda place: self._write(place, ids, rows, texts))
 
     def _write(self, place: Place, ids: IdArray, rows: VectorArray, texts: Sequence[str]) -> None:
-        some = rows_of_a_request(place.spec)
+        some, stamps = rows_of_a_request(place.spec), {}
         for start in range(0, len(ids), some):
             part = slice(start, start + some)
             stamp = f"w{secrets.token_hex(5)}"
@@ -182,7 +182,9 @@ class VearchBackend(VectorBackend):
                 )
             ]
             self._client.upsert(place.wire, documents, place.name)
-            self._confirm(place, stamp, len(documents))
+            stamps[stamp] = len(documents)
+        for stamp, count in stamps.items():
+            self._confirm(place, stamp, count)
         self._searcher.wrote(place, ids, rows)
 
     def _confirm(self, place: Place, stamp: str, count: int) -> None:

@@ -1,0 +1,50 @@
+"""Rows on their way into Milvus, column by column.
+
+`MilvusClient.upsert` takes rows as dictionaries and walks through every value of each, in Python. A request holds
+columns, and so do we; the driver's connection sends one that is ready, and sees to retries and to what a session has
+written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pymilvus import DataType
+from pymilvus.grpc_gen import milvus_pb2
+
+from embedkit.backends.milvus.filters import typed
+from embedkit.backends.milvus.layout import Layout
+
+if TYPE_CHECKING:
+    from embedkit.backends.contract import CollectionSpec
+    from embedkit.types import IdArray, VectorArray
+
+__all__ = ["request_of", "send"]
+
+_encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_DYNAMIC = "$meta"  # the field of all that a schema does not name
+
+
+def request_of(
+    name: str, spec: CollectionSpec, layout: Layout, ids: IdArray, rows: VectorArray, texts: Sequence[str]
+) -> Any:
+    """An upsert of some rows. `texts`: their columns as JSON."""
+    request = milvus_pb2.UpsertRequest(collection_name=name, num_rows=len(ids))
+    named = request.fields_data.add(field_name="id", type=DataType.INT64)
+    named.scalars.long_data.data.extend(ids.tolist())
+    vectors = request.fields_data.add(field_name=layout.field, type=DataType[layout.type])
+    layout.put(vectors.vectors, rows, spec)
+    columns = request.fields_data.add(field_name="columns", type=DataType.JSON)
+    columns.scalars.json_data.data.extend([text.encode() for text in texts])
+    filtered = request.fields_data.add(field_name=_DYNAMIC, type=DataType.JSON, is_dynamic=True)
+    filtered.scalars.json_data.data.extend([_encoded(typed(json.loads(text))).encode() for text in texts])
+    return request
+
+
+def send(client: Any, request: Any, timeout: float) -> None:
+    """Through the connection of a `MilvusClient`, with the database that it works in."""
+    more = {"context": client._generate_call_context()} if hasattr(client, "_generate_call_context") else {}
+    ready = {"upsert_param": request, "schema": {"fields": []}}  # which would else be asked for, to make the request
+    client._get_connection().upsert(request.collection_name, [], timeout=timeout, **ready, **more)
