@@ -246,7 +246,8 @@ class Collection(Indexed):
         def ask(row: CollectionRow) -> list[Hit]:
             asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)
             backend = self._resources.backend
-            knobs = checked_params(params, asked, backend.capabilities)
+            views = [query.view for one in asked for query in one.queries]
+            knobs = checked_params(params, views, backend.capabilities)
             return search(self._resources.store, backend, row, asked[0], wish, knobs)
 
         return self._of_serving(ask)
@@ -290,7 +291,8 @@ class Collection(Indexed):
         def ask(row: CollectionRow) -> list[list[Hit]]:
             asked = self._asked(row, questions, view=view, rerank=rerank, weights=weights)
             backend = self._resources.backend
-            knobs = checked_params(params, asked, backend.capabilities)
+            views = [query.view for one in asked for query in one.queries]
+            knobs = checked_params(params, views, backend.capabilities)
             return search_many(self._resources.store, backend, row, asked, wish, knobs)
 
         return self._of_serving(ask)

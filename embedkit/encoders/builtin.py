@@ -16,15 +16,14 @@ from typing import Any
 from embedkit.encoders.cache import model_cache
 from embedkit.encoders.choose import open_folder
 from embedkit.encoders.contract import Encoder, EncoderSpec, RuntimeName
+from embedkit.encoders.effnet_options import effnet_lite0_options
 from embedkit.encoders.effnet_weights import effnet_weights
 from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.encoders.folder import CARD, MANIFEST, ONNX, TOKENIZER, Manifest, write_folder
-from embedkit.encoders.pooling_options import POOLING_OPTIONS, PoolingOptions
-from embedkit.encoders.preprocess import FITS, Preprocess
 from embedkit.errors import ConfigError
 from embedkit.specs import SpecText
 
-__all__ = ["effnet_lite0", "effnet_lite0_folder", "effnet_lite0_options", "minilm", "minilm_folder"]
+__all__ = ["effnet_lite0", "effnet_lite0_folder", "minilm", "minilm_folder"]
 
 _GRAPH = 3  # counts changes of the graph or of the recipe, so that no stale folder is taken from the cache
 
@@ -66,14 +65,6 @@ def effnet_lite0_folder(spec: SpecText, cache_dir: Path | None = None) -> Path:
         (folder / CARD).write_text(_EFFNET_CARD, encoding="utf-8")
 
     return _cached(f"effnet-lite0-{pooling}-{size}-{fit}-{version(package)}-{_GRAPH}", cache_dir, write)
-
-
-def effnet_lite0_options(spec: SpecText) -> tuple[Preprocess, PoolingOptions]:
-    """What the spec says about pictures and pooling. Raises ConfigError."""
-    spec.only(*POOLING_OPTIONS, "size", "fit")
-    size = spec.whole_number("size", 224, 64, 1024)
-    recipe = Preprocess(size=(size, size), fit=spec.choice("fit", "crop", FITS))  # type: ignore[arg-type]
-    return recipe, PoolingOptions.of(spec)
 
 
 def minilm(spec: SpecText, *, runtime: RuntimeName, threads: int, cache_dir: Path | None) -> Encoder:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from embedkit.encoders.effnet import BN_EPS, FEATURES, Block, blocks
+from embedkit.encoders.effnet_options import effnet_lite0_options
 from embedkit.encoders.folder import read_manifest
 from embedkit.encoders.poolings import make_pooling
 from embedkit.encoders.torch_model import Backbone, PixelModel, TorchImageEncoder
@@ -109,7 +110,6 @@ def load_weights(network: EfficientNetLite0, weights: dict[str, Any]) -> None:
 
 def backbone(spec: SpecText) -> Backbone:
     """The network with its published weights. Raises ConfigError, DataCorrupt."""
-    from embedkit.encoders.builtin import effnet_lite0_options
     from embedkit.encoders.effnet_weights import effnet_weights
     from embedkit.encoders.pth import read_pth
 

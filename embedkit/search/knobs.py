@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from embedkit.arguments import check_kind
 from embedkit.backends.contract import Capabilities, IndexSpec, SearchParams
 from embedkit.errors import BadInput
 from embedkit.metadata.rows import ViewRow
 
-if TYPE_CHECKING:
-    from embedkit.search.query import Asked
-
 __all__ = ["checked_params", "over_tuned"]
 
 
 def checked_params(
-    given: SearchParams | Mapping[str, object] | None, asked: Sequence[Asked], able: Capabilities
+    given: SearchParams | Mapping[str, object] | None, views: Iterable[ViewRow], able: Capabilities
 ) -> SearchParams | None:
-    """The knobs of a search. Raises BadInput for an unknown one, and for one that no index that is searched heeds."""
+    """The knobs of a search of some views. Raises BadInput for an unknown one, and for one that none of them heeds."""
     if given is None:
         return None
     check_kind(given, SearchParams | Mapping, "params are SearchParams or a mapping such as {'ef': 128}")
     params = SearchParams.of(given.as_dict() if isinstance(given, SearchParams) else given)
-    searched = {query.view.index: IndexSpec.parse(query.view.index) for one in asked for query in one.queries}
+    searched = {view.index: IndexSpec.parse(view.index) for view in views}
     heeded = {knob for spec in searched.values() for knob in spec.knobs(rescores=able.rescores)}
     for name in params.as_dict():
         if searched and name not in heeded:

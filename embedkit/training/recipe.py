@@ -24,9 +24,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Augment", "TrainingRecipe", "list_recipes", "read_recipe"]
+__all__ = ["RECIPE", "Augment", "TrainingRecipe", "list_recipes", "read_recipe"]
 
 DEFAULT_EPOCHS = 20.0
+RECIPE = "recipe.toml"  # in a run folder
 _FOLDER = Path(__file__).with_name("recipes")
 _BUDGETS = ("epochs", "minutes", "steps")
 _DIM = 128

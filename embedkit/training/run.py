@@ -28,10 +28,9 @@ from embedkit.training.loop import Trainer
 from embedkit.training.losses.contract import Loss
 from embedkit.training.material import Material, concepts_of_labels, open_material, sample_bytes
 from embedkit.training.network import Built, Objective, build_model, build_objective
-from embedkit.training.recipe import TrainingRecipe
+from embedkit.training.recipe import RECIPE, TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
 from embedkit.training.stopping import StopSignal
-from embedkit.training.train import RECIPE
 
 __all__ = ["Run"]
 

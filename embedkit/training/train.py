@@ -8,12 +8,10 @@ from pathlib import Path
 from embedkit import plugins
 from embedkit.encoders.folder import MANIFEST
 from embedkit.errors import ConfigError
-from embedkit.training.recipe import TrainingRecipe, read_recipe
+from embedkit.training.recipe import RECIPE, TrainingRecipe, read_recipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
 
-__all__ = ["RECIPE", "train_encoder"]
-
-RECIPE = "recipe.toml"
+__all__ = ["train_encoder"]
 
 
 def train_encoder(

@@ -76,6 +76,14 @@ def recall_of(products, vectors, **params):
     return np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, right.tolist(), strict=True)])
 
 
+def test_lite_builds_as_many_lists_as_it_is_told(lite_url, tmp_path, vectors):
+    with embedkit.connect(backend=lite_url, home=tmp_path / "home") as kit:
+        there = filled(kit, vectors)
+        assert there.build_index("ivf(nlist=4)").spec == "ivf(nlist=4)"
+        assert recall_of(there, vectors, params={"nprobe": 1}) < 0.99
+        assert recall_of(there, vectors, params={"nprobe": 4}) == 1.0
+
+
 def test_an_index_is_built_shown_and_searched_with_parameters_of_the_call(products, vectors):
     assert products.index().heeds == ()
     state = products.build_index("ivf(nlist=32) + pq(m=8, bits=5) + refine(flat)")

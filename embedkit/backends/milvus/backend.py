@@ -76,6 +76,10 @@ class MilvusBackend(VectorBackend):
         self._lock = threading.Lock()
 
     @property
+    def _lite(self) -> bool:
+        return not self.capabilities.many_processes
+
+    @property
     def client(self) -> Any:
         """The driver's own, for what the contract does not know: collections that embedkit has not made."""
         return self._client
@@ -100,7 +104,7 @@ class MilvusBackend(VectorBackend):
     def create(self, spec: CollectionSpec) -> None:
         wanted = checked_spec(spec, self.capabilities)
         layout = self._layout(wanted)
-        arguments = index_arguments(wanted, layout, 0)
+        arguments = index_arguments(wanted, layout, 0, lite=self._lite)
         with self._lock, translated(self.url, wanted.name):
             if self._client.has_collection(wanted.name, timeout=self._timeout):
                 raise CollectionExists(f"Milvus at {self.url} already has a collection {wanted.name!r}")
@@ -283,7 +287,7 @@ class MilvusBackend(VectorBackend):
     def flush(self, name: str) -> None:
         """A server logs what it acknowledges; to seal its segments takes seconds, and happens by itself."""
         self._spec(name)
-        if not self.capabilities.many_processes:
+        if self._lite:
             with translated(self.url, name):
                 self._client.flush(name, timeout=self._timeout)
 
@@ -293,7 +297,7 @@ class MilvusBackend(VectorBackend):
         now = self._spec(name)
         wanted = checked_spec(replace(now, index=spec), self.capabilities)
         layout = self._layout(now)
-        arguments = index_arguments(wanted, layout, self.count(name))
+        arguments = index_arguments(wanted, layout, self.count(name), lite=self._lite)
         with self._lock, self._told(spec), translated(self.url, name):
             self._client.flush(name, timeout=self._timeout)
             self._client.release_collection(name, timeout=self._timeout)
@@ -302,7 +306,7 @@ class MilvusBackend(VectorBackend):
                 self._put_index(name, arguments, sure=spec.shape not in self.capabilities.optional_families)
             except (MilvusException, Terminal):  # a server that does not build it keeps the one it had
                 self._client.drop_index(name, arguments["field_name"], timeout=self._timeout)
-                self._put_index(name, index_arguments(now, layout, 0))
+                self._put_index(name, index_arguments(now, layout, 0, lite=self._lite))
                 raise
             finally:
                 self._client.load_collection(name)

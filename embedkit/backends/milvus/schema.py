@@ -24,9 +24,10 @@ _KEEPS_VECTORS = ("ivf + pq4fs", "ivf + rabitq", "hnsw + sq8", "hnsw + pq")
 _REFINES = {"flat": "FP32", "fp16": "FP16"}  # ours: how Milvus calls what it keeps to refine by
 
 
-def index_arguments(spec: CollectionSpec, layout: Layout, rows: int) -> dict[str, Any]:
+def index_arguments(spec: CollectionSpec, layout: Layout, rows: int, *, lite: bool) -> dict[str, Any]:
     """What pymilvus wants to hear of the index of a collection with so many rows, 0 if they are yet to come.
 
+    The driver spreads `params` out among the others, where Lite does not look: it gets them together once more.
     Raises ConfigError for a bad parameter, UnsupportedByBackend where Milvus keeps no vectors to refine by.
     """
     index = spec.index
@@ -56,8 +57,8 @@ def index_arguments(spec: CollectionSpec, layout: Layout, rows: int) -> dict[str
         params |= {"refine": "true", "refine_type": _REFINES[index.refine]}
     if index.shape == "hnsw + sq8":
         params["sq_type"] = "SQ8"
-    made = {"index_type": layout.indexes[index.shape], "metric_type": layout.metrics[spec.metric], "params": params}
-    return {"field_name": layout.field, **made}
+    made = {"index_type": layout.indexes[index.shape], "metric_type": layout.metrics[spec.metric]}
+    return {"field_name": layout.field, **made, "params": {**params, "params": params} if lite else params}
 
 
 def knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, int]:
@@ -96,7 +97,7 @@ def create_collection(client: Any, spec: CollectionSpec, layout: Layout, index: 
 def spec_of(client: Any, name: str, timeout: float) -> CollectionSpec:
     """The spec, under the real name of an alias. Raises DataCorrupt when embedkit has not made the collection.
 
-    Milvus Lite does not tell the parameters of an index; then they are left out.
+    Parameters of an index that are the defaults are left out.
     """
     described = client.describe_collection(name, timeout=timeout)
     fields = {field["name"]: field for field in described["fields"]}
