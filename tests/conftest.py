@@ -60,13 +60,10 @@ def postgres_url(tmp_path_factory):
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request, tmp_path):
-    """A metadata store that is not there yet, in each of the databases."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/embedkit.db"
-        return
-    server = sa.make_url(request.getfixturevalue("postgres_url"))
+@pytest.fixture
+def store_in_postgres(postgres_url):
+    """A metadata store that is not there yet, in an empty database."""
+    server = sa.make_url(postgres_url)
     name = f"t_{uuid.uuid4().hex[:8]}"
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
@@ -75,6 +72,14 @@ def store_url(request, tmp_path):
     with admin.connect() as connection:
         connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
     admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request, tmp_path):
+    """A metadata store that is not there yet, in each of the databases."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/embedkit.db"
+    return request.getfixturevalue("store_in_postgres")
 
 
 @pytest.fixture(scope="session", autouse=True)

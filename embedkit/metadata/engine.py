@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError
-from embedkit.metadata.errors import told
+from embedkit.metadata.errors import is_refusal, told
+from embedkit.sqlite import SqliteConnection, connect_sqlite
 from embedkit.urls import redact
 
 __all__ = ["HEAD", "open_engine"]
 
 HEAD = "0003"  # the newest migration; a test holds it to the files
 BUSY_SECONDS = 30.0
+_NEWER = "The metadata store {} was written by a newer embedkit ({}); upgrade embedkit to open it."
 _MIGRATION_LOCK = 0x656D6265  # any number, the same for every embedkit
 
 
@@ -26,7 +27,8 @@ def open_engine(url: str) -> sa.Engine:
 
     Transactions of a connection with the execution option ``write=True`` take SQLite's write lock
     at their start, so that two writers wait for each other instead of failing half-way; without it there
-    is no transaction, and every statement sees the newest commit.
+    is no transaction, and every statement sees the newest commit. A database that cannot be written is opened for
+    reading.
     Raises ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError.
     """
     parsed = _parsed(url)
@@ -34,7 +36,7 @@ def open_engine(url: str) -> sa.Engine:
     options: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
         _make_folder(parsed, safe)
-        options["connect_args"] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        options["creator"] = lambda: connect_sqlite(Path(str(parsed.database)), timeout=BUSY_SECONDS)
     try:
         engine = sa.create_engine(
             parsed,
@@ -53,6 +55,7 @@ def open_engine(url: str) -> sa.Engine:
         raise MissingExtra(error.name or "psycopg", "postgres", needed_for=f"The metadata store {safe}") from error
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "checkout", _look_again)
         sa.event.listen(engine, "begin", _begin_sqlite)
     try:
         with told(safe):
@@ -98,16 +101,22 @@ def _make_folder(parsed: sa.URL, safe: str) -> None:
         raise kind(f"The folder of the metadata store {safe} cannot be made: {error.strerror}.") from error
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:
+def _prepare_sqlite(connection: SqliteConnection, record: object) -> None:
     del record
-    connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where the driver guesses
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
+    if connection.writes:
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA cache_size=-65536")
     cursor.close()
+
+
+def _look_again(connection: SqliteConnection, record: object, proxy: object) -> None:
+    """Have the pool make a new connection where one cannot see what others have written since."""
+    del record, proxy
+    if not connection.is_current():
+        raise sa.exc.DisconnectionError
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
@@ -117,14 +126,33 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 def _migrate(engine: sa.Engine, safe: str) -> None:
     with engine.connect() as connection:
-        version = _version(connection)
+        version, driver = _version(connection), connection.connection.driver_connection
     if version == HEAD:
         return
-    with engine.connect().execution_options(write=True) as connection, connection.begin():
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        if _version(connection) != HEAD:
-            _upgrade(connection, safe)
+    if isinstance(driver, SqliteConnection) and not driver.writes:
+        raise StoreError(_behind(safe, version))
+    try:
+        with engine.connect().execution_options(write=True) as connection, connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            if _version(connection) != HEAD:
+                _upgrade(connection, safe)
+    except sa.exc.DBAPIError as error:
+        if not is_refusal(error):
+            raise
+        raise StoreError(_behind(safe, version)) from error
+
+
+def _behind(safe: str, version: str | None) -> str:
+    """Why a store that cannot be written cannot be read either."""
+    if version is None:
+        return f"The metadata store {safe} has no tables yet, and cannot be written to make them."
+    if version > HEAD:
+        return _NEWER.format(safe, f"its tables are of version {version}")
+    return (
+        f"The tables of the metadata store {safe} are those of an older embedkit ({version}, not {HEAD}), and may not "
+        "be brought up to date here; run once, as a user who may write to it: embedkit status"
+    )
 
 
 def _version(connection: sa.Connection) -> str | None:
@@ -145,6 +173,4 @@ def _upgrade(connection: sa.Connection, safe: str) -> None:
     try:
         command.upgrade(config, "head")
     except CommandError as error:
-        raise StoreError(
-            f"The metadata store {safe} was written by a newer embedkit ({error}); upgrade embedkit to open it."
-        ) from error
+        raise StoreError(_NEWER.format(safe, error)) from error

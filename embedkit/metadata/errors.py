@@ -9,8 +9,9 @@ from sqlalchemy import exc
 
 from embedkit.errors import DataCorrupt, DiskFull, EmbedkitError, StoreBusy, StoreError
 
-__all__ = ["told"]
+__all__ = ["is_refusal", "not_writable", "told"]
 
+_REFUSED = ("42501", "25006")  # PostgreSQL: the user may not; the server, or this connection, only reads
 _GONE = ("connection", "server closed", "could not connect", "terminating")
 
 
@@ -21,6 +22,19 @@ def told(url: str) -> Iterator[None]:
         yield
     except exc.SQLAlchemyError as error:
         raise _translated(url, error) from error
+
+
+def not_writable(url: str) -> StoreError:
+    """The error for a write to a store that this process may only read."""
+    return StoreError(
+        f"The metadata store {url} can be read here and not written; give this user the right to write to it, its "
+        "folder included, or ask another to."
+    )
+
+
+def is_refusal(error: exc.DBAPIError) -> bool:
+    """Whether a database can be reached and does not let this user write to it."""
+    return "readonly database" in str(error.orig) or getattr(error.orig, "sqlstate", None) in _REFUSED
 
 
 def _translated(url: str, error: exc.SQLAlchemyError) -> EmbedkitError:
@@ -38,10 +52,19 @@ def _translated(url: str, error: exc.SQLAlchemyError) -> EmbedkitError:
         )
     if "not a database" in lower or "malformed" in lower:
         return DataCorrupt(f"The file of the metadata store {url} is not a readable database: {reason}.")
-    if "unable to open" in lower or "readonly" in lower:
-        return StoreError(f"The metadata store {url} cannot be opened for writing; check the path and its permissions.")
+    if isinstance(error, exc.DBAPIError) and is_refusal(error):
+        return _refused(url, reason)
+    if "unable to open" in lower:
+        return StoreError(f"The metadata store {url} cannot be opened; check the path and its permissions.")
     if isinstance(error, exc.OperationalError) and any(word in lower for word in _GONE):
         return StoreBusy(f"The metadata store {url} does not answer: {reason}.")
     if isinstance(error, exc.TimeoutError):
         return StoreBusy(f"Every connection to the metadata store {url} is in use.")
     return StoreError(f"The metadata store {url} refused: {reason}.")
+
+
+def _refused(url: str, reason: str) -> StoreError:
+    """PostgreSQL says which table; it may be one that the user may not even read."""
+    if "permission denied" not in reason:
+        return not_writable(url)
+    return StoreError(f"The metadata store {url} does not let this user do that: {reason}; connect as one who may.")

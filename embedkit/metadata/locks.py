@@ -6,12 +6,15 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import sqlalchemy as sa
 
 from embedkit.errors import StoreBusy, StoreError
+from embedkit.metadata.errors import not_writable
 from embedkit.metadata.session import Session
+from embedkit.sqlite import may_write
 
 __all__ = ["LockName", "Locks"]
 
@@ -56,6 +59,8 @@ class Locks(Session):
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
+            if not may_write(Path(path)):
+                raise not_writable(self.url) from error
             raise StoreError(f"The lock {path!r} of the metadata store cannot be made: {error.strerror}.") from error
         try:
             how = (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB)

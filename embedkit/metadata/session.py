@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from embedkit.errors import StoreBusy
 from embedkit.metadata.errors import told
+from embedkit.sqlite import SqliteConnection
 
 __all__ = ["Session", "now", "parts"]
 
@@ -44,6 +46,9 @@ class Session:
         """Statements that each see the newest commit."""
         with told(self.url), self._reader.connect() as connection:
             yield connection
+            driver = connection.connection.driver_connection
+            if isinstance(driver, SqliteConnection) and not driver.is_current():
+                raise StoreBusy(f"The metadata store {self.url} was written to while it was read; ask again.")
 
     def _rows(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """The rows of a small statement in the driver's own words: SQLAlchemy takes longer than the database."""

@@ -29,6 +29,7 @@ from embedkit.specs import parse_spec
 from embedkit.training.datasets.contract import Captions, Split
 from embedkit.training.losses.joint import JointLoss, build_joint_loss
 from embedkit.training.network import TEXTS, Built, Objective, as_encoder
+from embedkit.training.processes import joined
 from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -50,7 +51,10 @@ class JointModel(PixelModel):
 
 
 class JointObjective(Objective):
-    """Pixels, labels and the vectors ``(n, m)`` of a caption for each picture in; the loss and embeddings out."""
+    """Pixels, labels and the vectors ``(n, m)`` of a caption for each picture in; the loss and embeddings out.
+
+    The loss is that of the batches of all processes together.
+    """
 
     def __init__(self, model: JointModel, loss: JointLoss) -> None:
         super().__init__(model, loss)
@@ -58,7 +62,7 @@ class JointObjective(Objective):
     def cost(self, given: Tensor, labels: Tensor, captions: Tensor | None = None) -> Tensor:
         assert captions is not None
         assert isinstance(self.model, JointModel)
-        found: Tensor = self.loss(given, self.model.texts(captions), labels)
+        found: Tensor = self.loss(*joined(given.float(), self.model.texts(captions).float(), labels))
         return found
 
     def forward(self, pixels: Tensor, labels: Tensor, captions: Tensor | None = None) -> tuple[Tensor, Tensor]:

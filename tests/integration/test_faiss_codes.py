@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tests.integration.test_faiss import settle
 BITS = 32
 SPEC = CollectionSpec("c", BITS, "hamming", "binary")
 INDEXES = ["flat", "hnsw(m=24)", "ivf(nlist=2)", "multihash(tables=2)", "multihash(tables=4)"]
+ORDERS = ["ids ascend", "ids in any order", "a few are replaced"]
 THOROUGH = SearchParams(ef=1_000, nprobe=1_000)
 
 
@@ -62,19 +64,21 @@ def eager(monkeypatch):
     monkeypatch.setattr(faiss_bits, "_PROBE", 0)
 
 
-@pytest.mark.parametrize("order", ["ids ascend", "ids in any order"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("index", INDEXES)
 def test_every_index_answers_with_deaths_filters_and_rows_beside_it(backend, oracle, eager, monkeypatch, index, order):
     monkeypatch.setattr(faiss_collection, "_SOME", 10**9)  # no upkeep: what lies beside the index stays there
     codes = codes_of(300)
-    ids = np.arange(300) * 3 if order == "ids ascend" else np.random.default_rng(1).permutation(300)
+    ids = np.random.default_rng(1).permutation(300) if order == "ids in any order" else np.arange(300) * 3
     for one in (backend, oracle):
         one.create(SPEC)
         one.upsert("c", ids[:250], codes[:250], [{"n": n % 100} for n in range(250)])
         if one is backend:
             one.build_index("c", IndexSpec.parse(index))
         one.upsert("c", ids[250:], codes[250:], [{"n": n % 100} for n in range(250, 300)])
-    assert (backend._get("c")._state.ids_out_of_order is None) == (order == "ids ascend")
+        for row in (200, 3, 260) if order == "a few are replaced" else ():
+            one.upsert("c", ids[[row]], codes[[row]], [{"n": row % 100}])
+    assert (backend._get("c")._state.order is None) == (order == "ids ascend")
     for dead in ([], ids[[0, 100, 299, 57]]):
         for one in (backend, oracle):
             one.delete("c", np.array(dead, np.int64))
@@ -91,15 +95,19 @@ def test_every_index_answers_with_deaths_filters_and_rows_beside_it(backend, ora
                     assert np.count_nonzero(found.distances == exact.distances) >= 0.95 * exact.distances.size
 
 
-@pytest.mark.parametrize("order", ["ids ascend", "ids in any order"])
-def test_a_filter_that_leaves_out_the_nearest_is_answered_exactly(backend, oracle, order):
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_filter_that_leaves_out_the_nearest_is_answered_exactly(backend, oracle, order, monkeypatch):
     """At first more rows are asked for than k, untested; here none of them may pass."""
+    if order == "a few are replaced":  # which never takes a second pass over all rows
+        monkeypatch.setattr(faiss_bits, "_closer", None)
     codes = np.random.default_rng(0).integers(0, 256, (4_000, BITS // 8), dtype=np.uint8)
     codes[:1_000] = codes[0] ^ np.random.default_rng(1).integers(0, 4, (1_000, BITS // 8), dtype=np.uint8)
-    ids = np.arange(4_000) if order == "ids ascend" else np.random.default_rng(1).permutation(4_000)
+    ids = np.random.default_rng(1).permutation(4_000) if order == "ids in any order" else np.arange(4_000)
     for one in (backend, oracle):
         one.create(SPEC)
         one.upsert("c", ids, codes, [{"n": n} for n in range(4_000)])
+        for row in (950, 3_000, 1_001) if order == "a few are replaced" else ():
+            one.upsert("c", ids[[row]], codes[[row]], [{"n": row}])
     for where in (F("n") >= 1_000, F("n") >= 900, F("n") != 0):
         for queries in (codes[:1], codes[[0, 2_000, 3_000]]):
             same(backend.search("c", queries, 10, where), oracle.search("c", queries, 10, where))
@@ -185,6 +193,27 @@ def test_a_multihash_is_asked_by_several_threads_at_once(backend, eager):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_searches_of_a_multihash_run_side_by_side_and_none_is_looked_up_less_than_it_asks():
+    index, probing = SimpleNamespace(nflip=0), faiss_bits._Probing()
+    together = threading.Barrier(3)
+    seen = {}
+
+    def probe(flips):
+        with probing.up_to(index, flips):
+            together.wait(10)  # passed by all three at once, or by none
+            seen[flips] = index.nflip
+            together.wait(10)
+
+    threads = [threading.Thread(target=probe, args=(flips,)) for flips in (2, 0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {0: 2, 1: 2, 2: 2}
+    with probing.up_to(index, 1):
+        assert index.nflip == 1
 
 
 @pytest.mark.parametrize(

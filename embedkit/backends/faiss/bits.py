@@ -1,7 +1,8 @@
 """Binary codes: an exact scan of mapped memory, multi-index hashing, and approximate indexes over positions.
 
 Of rows at the same distance the lower ids come first. FAISS prefers lower positions, which is the same as long as
-ids ascend with them; where they do not, a second pass collects all rows at the distance of the k-th.
+ids ascend with them. Rows whose ids do not are searched apart, if they are few; if many, a second pass collects all
+rows at the distance of the k-th.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from embedkit.backends.contract import IndexSpec, SearchParams
 from embedkit.backends.faiss import kernel
-from embedkit.backends.faiss.kernel import Admitted, Found, Kernel, Mask
+from embedkit.backends.faiss.kernel import Admitted, Found, Kernel, Mask, Order
 from embedkit.backends.indexes import Part, lists_of
 from embedkit.codes import nearest_first
 
@@ -28,14 +30,39 @@ if TYPE_CHECKING:
 __all__ = ["BitKernel"]
 
 _PROBE = 256  # rows that are scanned while one entry of a hash table is looked up
+_STRAYS = 16  # share of the rows, as a divisor, up to which those with ids out of order are searched apart
 _WIDE = 16  # share of the rows, as a divisor, up to which asking for more rows beats testing each one
+
+
+class _Probing:
+    """How many flips FAISS tries of a substring, which is a field of the index that all searches of it read.
+
+    One that tries more than it asked for finds the same rows within its radius. So the field is set to the most that
+    any search under way has asked for, and they run side by side.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: list[int] = []
+
+    @contextmanager
+    def up_to(self, index: Any, flips: int) -> Iterator[None]:
+        """Within it the index tries so many flips at least."""
+        with self._lock:
+            self._asked.append(flips)
+            index.nflip = max(self._asked)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asked.remove(flips)
 
 
 class BitKernel(Kernel):
     """By Hamming distance."""
 
     def __init__(self) -> None:
-        self._probing = threading.Lock()  # how far FAISS probes a multi-hash is a field of the index
+        self._probing = _Probing()
 
     def search(
         self,
@@ -46,11 +73,11 @@ class BitKernel(Kernel):
         index: Any,
         spec: IndexSpec,
         params: SearchParams | None,
-        ids: Callable[[], IdArray | None],
+        order: Callable[[], Order | None],
     ) -> Found:
         del spec
         with kernel.alone(queries.shape, len(vectors)):
-            return self._search(vectors, queries, k, admitted, index, params, ids())
+            return self._search(vectors, queries, k, admitted, index, params, order())
 
     def _search(
         self,
@@ -60,24 +87,23 @@ class BitKernel(Kernel):
         admitted: Admitted | None,
         index: Any,
         params: SearchParams | None,
-        known: IdArray | None,
+        order: Order | None,
     ) -> Found:
         if admitted is not None and admitted.rows is not None:
-            return _among(vectors, queries, k, admitted.rows, known)
+            return _among(vectors, queries, k, admitted.rows, order)
         mask = admitted.mask if admitted else None
         if index is None:
-            return _exact(vectors, queries, k, mask, known)
+            return _exact(vectors, queries, k, mask, order)
         covered = index.ntotal
-        beside = _exact(vectors, queries, k, mask, known, covered)
+        beside = _exact(vectors, queries, k, mask, order, covered)
         if isinstance(index, faiss.IndexBinaryMultiHash):
-            inside = self._probed(index, vectors[:covered], queries, k, mask, known)
+            inside = self._probed(index, vectors[:covered], queries, k, mask, order)
         else:
             inside = _of_index(index, queries, k, mask, params)
-        every = kernel.merged([inside, beside], inside.values.shape[1] + beside.values.shape[1], lower=True)
-        return _cut(every, k, known)
+        return _cut(Found.joined([inside, beside]), k, order)
 
     def _probed(
-        self, index: Any, codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, ids: IdArray | None
+        self, index: Any, codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, order: Order | None
     ) -> Found:
         """Multi-index hashing (Norouzi 2012), exactly.
 
@@ -92,19 +118,18 @@ class BitKernel(Kernel):
             wanting = []
             for query, (values, positions) in zip(left.tolist(), near, strict=True):
                 if len(positions) >= found.positions.shape[1]:
-                    _put(found, query, values, positions, ids)
+                    _put(found, query, values, positions, order)
                 else:
                     wanting.append(query)
             left = np.array(wanting, np.int64)
             if not len(left):
                 return found
-        rest = _exact(codes, queries[left], k, mask[: len(codes)] if mask is not None else None, ids)
+        rest = _exact(codes, queries[left], k, mask[: len(codes)] if mask is not None else None, order)
         found.values[left], found.positions[left] = rest.values, rest.positions
         return found
 
     def _within(self, index: Any, queries: VectorArray, flips: int, mask: Mask | None) -> Iterator[tuple[Any, IdArray]]:
-        with self._probing:
-            index.nflip = flips
+        with self._probing.up_to(index, flips):
             limits, values, positions = index.range_search(_padded(queries), index.nhash * (flips + 1))
         return _pieces(limits, values, positions, mask)
 
@@ -187,28 +212,42 @@ def _scan(codes: VectorArray, mask: Mask | None, queries: VectorArray, k: int, f
 
 
 def _by_position(codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, start: int) -> Found:
-    """The exact k nearest of the rows from `start` on that a mask admits, equal ones by position.
-
-    To test a row takes FAISS several times as long as to compare it, so first more rows are asked for untested.
-    """
-    rows = len(codes) - start
-    if mask is not None and (ask := kernel.more(k, mask[start:])) * _WIDE <= rows:
-        part = partial(_scan, codes, None, queries, ask)
-        near = kernel.in_parts(part, start, len(codes), queries.shape, ask, lower=True)
-        good = mask[near.positions]
-        if bool((good.sum(axis=1) >= k).all()):
-            best = np.argsort(~good, axis=1, kind="stable")[:, :k]
-            return Found(np.take_along_axis(near.values, best, 1), np.take_along_axis(near.positions, best, 1))
+    """The k nearest of the rows from `start` on that a mask admits, equal ones by position."""
+    near = _untested(codes, queries, k, mask, start) if mask is not None else None
+    if near is not None:
+        return near.taken(np.argsort(near.positions < 0, axis=1, kind="stable")[:, :k])
     part = partial(_scan, codes, mask, queries, k)
     return kernel.in_parts(part, start, len(codes), queries.shape, k, lower=True)
 
 
+def _untested(codes: VectorArray, queries: VectorArray, k: int, mask: Mask, start: int) -> Found | None:
+    """The nearest rows, k or more of them that a mask admits, and -1 for the others; None where there may be too few.
+
+    To test a row takes FAISS several times as long as to compare it, so the nearest are asked for untested.
+    """
+    ask = kernel.more(k, mask[start:])
+    if ask * _WIDE > len(codes) - start:
+        return None
+    part = partial(_scan, codes, None, queries, ask)
+    near = kernel.in_parts(part, start, len(codes), queries.shape, ask, lower=True)
+    good = mask[near.positions]
+    return Found(near.values, np.where(good, near.positions, -1)) if bool((good.sum(axis=1) >= k).all()) else None
+
+
 def _exact(
-    codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, ids: IdArray | None, start: int = 0
+    codes: VectorArray, queries: VectorArray, k: int, mask: Mask | None, order: Order | None, start: int = 0
 ) -> Found:
     """The exact k nearest of the rows from position `start` on that a mask admits, equal ones by id."""
+    if order is None:
+        return _by_position(codes, queries, k, mask, start)
+    strays = order.strays[(order.strays >= start) & (order.strays < len(codes))]
+    if len(strays) * _STRAYS <= len(codes) - start:
+        strays = strays if mask is None else strays[mask[strays]]
+        calm = order.calm[: len(codes)] if mask is None else mask & order.calm[: len(codes)]
+        near = _untested(codes, queries, k, calm, start) or _by_position(codes, queries, k, calm, start)
+        return _cut(Found.joined([near, _of_rows(codes, queries, k, strays)]), k, order)
     found = _by_position(codes, queries, k, mask, start)
-    if ids is None or not found.positions.size:
+    if not found.positions.size:
         return found
     furthest = np.where(found.positions[:, -1] >= 0, found.values[:, -1], 8 * codes.shape[1]).astype(int)
     for distance in np.unique(furthest).tolist():
@@ -216,7 +255,7 @@ def _exact(
         for query, (values, positions) in zip(
             asking.tolist(), _closer(codes, queries[asking], distance, mask, start), strict=True
         ):
-            _put(found, query, values, positions, ids)
+            _put(found, query, values, positions, order)
     return found
 
 
@@ -242,26 +281,29 @@ def _pieces(limits: Any, values: Any, positions: IdArray, mask: Mask | None) -> 
         yield values[first:last][good], part[good]
 
 
-def _put(found: Found, query: int, values: Any, positions: IdArray, ids: IdArray | None) -> None:
+def _put(found: Found, query: int, values: Any, positions: IdArray, order: Order | None) -> None:
     """The nearest of these rows become the answer to a query."""
     width = found.positions.shape[1]
-    best = nearest_first(values, positions if ids is None else ids[positions])[:width]
+    best = nearest_first(values, positions if order is None else order.ids[positions])[:width]
     found.values[query, : len(best)], found.positions[query, : len(best)] = values[best], positions[best]
 
 
-def _cut(found: Found, k: int, ids: IdArray | None) -> Found:
+def _cut(found: Found, k: int, order: Order | None) -> Found:
     """The k nearest, equal ones by id."""
     there = found.positions >= 0
-    known = found.positions if ids is None else ids[np.where(there, found.positions, 0)]
+    known = found.positions if order is None else order.ids[np.where(there, found.positions, 0)]
     best = nearest_first(np.where(there, found.values, np.inf), known)[:, :k]
-    return Found(np.take_along_axis(found.values, best, 1), np.take_along_axis(found.positions, best, 1))
+    return found.taken(best)
 
 
-def _among(codes: VectorArray, queries: VectorArray, k: int, rows: IdArray, ids: IdArray | None) -> Found:
-    """The exact k nearest of a few rows, copied together in the order of their ids."""
-    if ids is not None:
-        rows = rows[np.argsort(ids[rows])]
-    found = _exact(codes[rows], queries, k, None, None)
+def _among(codes: VectorArray, queries: VectorArray, k: int, rows: IdArray, order: Order | None) -> Found:
+    """The exact k nearest of a few rows, given by ascending positions, equal ones by id."""
+    return _of_rows(codes, queries, k, rows if order is None else order.by_id(rows))
+
+
+def _of_rows(codes: VectorArray, queries: VectorArray, k: int, rows: IdArray) -> Found:
+    """The exact k nearest of a few rows, copied together in the order in which equal ones come."""
+    found = _by_position(codes[rows], queries, k, None, 0)
     return Found(found.values, rows[found.positions])
 
 

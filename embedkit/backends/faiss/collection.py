@@ -40,7 +40,7 @@ from embedkit.backends.faiss.files import Generation
 from embedkit.backends.faiss.filters import ColumnCache
 from embedkit.backends.faiss.floats import FloatKernel
 from embedkit.backends.faiss.rows import Meta, RowFile
-from embedkit.errors import EmbedkitError
+from embedkit.errors import BackendUnavailable, EmbedkitError
 from embedkit.filters import Filter
 
 if TYPE_CHECKING:
@@ -93,10 +93,9 @@ class _State:
         return self.index.ntotal if self.index is not None else 0
 
     @cached_property
-    def ids_out_of_order(self) -> IdArray | None:
-        """The ids, if those of the living rows do not ascend with their positions."""
-        living = self.ids if self.alive is None else self.ids[self.alive]
-        return None if bool((living[1:] > living[:-1]).all()) else self.ids
+    def order(self) -> kernel.Order | None:
+        """None if the ids of the living rows ascend with their positions."""
+        return kernel.Order.of(self.ids)
 
 
 class FaissCollection:
@@ -120,7 +119,7 @@ class FaissCollection:
             self._kernel = BitKernel() if self.spec.kind == "binary" else FloatKernel(self.spec.metric)
             self._room = np.empty(0, np.int64)
             self._made: tuple[str, Any] = ("", None)
-            self._version = -1
+            self._version = (0, -1)
             self._state: _State | None = None
         self.count()
 
@@ -154,10 +153,13 @@ class FaissCollection:
                 self._reader.begin()
                 try:
                     state = self._now()
-                    break
+                    if self._reader.is_current():
+                        break
+                    raise BackendUnavailable(f"{self.folder}: another process is writing to it; try again")
                 except BaseException as error:
+                    again = isinstance(error, FileNotFoundError) or not self._reader.is_current()
                     self._reader.end()
-                    if not isinstance(error, FileNotFoundError) or trial == _TRIES - 1:
+                    if not again or trial == _TRIES - 1:
                         raise
             try:
                 yield state
@@ -276,7 +278,7 @@ class FaissCollection:
             state.index,
             state.made_of,
             params,
-            lambda: state.ids_out_of_order,
+            lambda: state.order,
         )
         return _answer(found, state.ids, self.spec.metric, min(k, admitted.count if admitted else state.size))
 

@@ -47,6 +47,8 @@ def translated(place: Path) -> Iterator[None]:
             raise _full(place, error) from error
         if "locked" in text or "busy" in text:
             raise BackendUnavailable(f"{place}: another process is writing to it ({error}); try again") from error
+        if "readonly" in text:
+            raise _closed_to_writes(place) from error
         raise broken(place, f"the row file cannot be read ({error})") from error
     except FileNotFoundError as error:
         if not place.is_dir():
@@ -55,9 +57,15 @@ def translated(place: Path) -> Iterator[None]:
     except PermissionError as error:
         raise ConfigError(f"{place}: {error.strerror}; check who may read and write there") from error
     except OSError as error:
+        if error.errno == errno.EROFS:
+            raise _closed_to_writes(place) from error
         if error.errno in _FULL:
             raise _full(place, error) from error
         raise BackendUnavailable(f"{place}: {error.strerror or error}") from error
+
+
+def _closed_to_writes(place: Path) -> ConfigError:
+    return ConfigError(f"{place} may not be written here; check who may write there")
 
 
 def _full(place: Path, error: Exception) -> DiskFull:

@@ -11,7 +11,7 @@ import numpy as np
 
 from embedkit.backends.contract import IndexSpec, SearchParams
 from embedkit.backends.faiss import indexes, kernel
-from embedkit.backends.faiss.kernel import Admitted, Found, Kernel
+from embedkit.backends.faiss.kernel import Admitted, Found, Kernel, Order
 from embedkit.types import Metric
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class FloatKernel(Kernel):
         index: Any,
         spec: IndexSpec,
         params: SearchParams | None,
-        ids: Callable[[], IdArray | None],
+        order: Callable[[], Order | None],
     ) -> Found:
-        del ids
+        del order
         if index is None:
             return self._scan(vectors, queries, k, admitted, 0)
         beside = self._scan(vectors, queries, k, admitted, index.ntotal)

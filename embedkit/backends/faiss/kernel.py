@@ -28,6 +28,7 @@ __all__ = [
     "Found",
     "Kernel",
     "Mask",
+    "Order",
     "alone",
     "in_parts",
     "merged",
@@ -52,6 +53,17 @@ class Found:
     values: FloatArray
     positions: IdArray
 
+    def taken(self, places: npt.NDArray[np.intp]) -> Found:
+        """Of each query some of its rows, by place ``(n, m)``."""
+        query = np.arange(len(places))[:, None]
+        return Found(self.values[query, places], self.positions[query, places])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Found]) -> Found:
+        """Several answers to the same queries side by side."""
+        values, positions = ([part.values for part in parts], [part.positions for part in parts])
+        return cls(np.concatenate(values, axis=1), np.concatenate(positions, axis=1))
+
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -67,6 +79,33 @@ class Admitted:
         return cls(mask, count, np.flatnonzero(mask) if count <= _FEW * len(mask) else None)
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of rows whose ids do not ascend with their positions.
+
+    `ids`: by position, -1 where dead. `calm`: rows whose id is higher than every one before. `strays`: the other
+    living ones, by id; a row that replaces an earlier one is one.
+    """
+
+    ids: IdArray
+    calm: Mask
+    strays: IdArray
+
+    @classmethod
+    def of(cls, ids: IdArray) -> Order | None:
+        """None where ids and positions ascend together."""
+        calm = ids == np.maximum.accumulate(ids)
+        strays = np.flatnonzero(~calm & (ids >= 0))
+        return cls(ids, calm, strays[np.argsort(ids[strays])]) if len(strays) else None
+
+    def by_id(self, rows: IdArray) -> IdArray:
+        """Living rows, given by ascending positions, in the order of their ids."""
+        calm = self.calm[rows]
+        settled, strays = rows[calm], rows[~calm]
+        strays = strays[np.argsort(self.ids[strays])]
+        return np.insert(settled, self.ids[settled].searchsorted(self.ids[strays]), strays)
+
+
 class Kernel(ABC):
     """How the vectors of one kind are searched. It holds no rows; a collection has one."""
 
@@ -80,12 +119,12 @@ class Kernel(ABC):
         index: Any,
         spec: IndexSpec,
         params: SearchParams | None,
-        ids: Callable[[], IdArray | None],
+        order: Callable[[], Order | None],
     ) -> Found:
         """The k best rows that are admitted; None admits all.
 
         `index`, made by `spec`, covers the first rows and those behind are scanned exactly; None for a scan of all.
-        `ids`: by position, None where they ascend with it; called only by a kernel that orders equal rows.
+        `order`: None where ids ascend with positions; called only by a kernel that orders equal rows.
         """
 
     @abstractmethod
@@ -171,11 +210,9 @@ def alone(shape: tuple[int, int], rows: int) -> Iterator[None]:
 
 def merged(parts: Sequence[Found], k: int, *, lower: bool) -> Found:
     """The k best of several answers to the same queries; of equal ones those of the earlier parts."""
-    values = np.concatenate([part.values for part in parts], axis=1)
-    positions = np.concatenate([part.positions for part in parts], axis=1)
-    worth = np.where(positions >= 0, -values if lower else values, -np.inf)
-    best = np.argsort(-worth, axis=1, kind="stable")[:, :k]
-    return Found(np.take_along_axis(values, best, axis=1), np.take_along_axis(positions, best, axis=1))
+    every = Found.joined(parts)
+    worth = np.where(every.positions >= 0, -every.values if lower else every.values, -np.inf)
+    return every.taken(np.argsort(-worth, axis=1, kind="stable")[:, :k])
 
 
 def selector(mask: Mask | None) -> tuple[Any, Any]:
@@ -198,15 +235,17 @@ def passed(search: Callable[[int], Found], k: int, mask: Mask) -> Found:
         there = found.positions >= 0
         good = there & mask[np.where(there, found.positions, 0)]
         if ask == len(mask) or bool(((good.sum(axis=1) >= k) | ~there.all(axis=1)).all()):
-            first = np.argsort(~good, axis=1, kind="stable")
-            positions = np.where(good, found.positions, -1)
-            return Found(np.take_along_axis(found.values, first, 1), np.take_along_axis(positions, first, 1))
+            blanked = Found(found.values, np.where(good, found.positions, -1))
+            return blanked.taken(np.argsort(~good, axis=1, kind="stable"))
         ask *= 4
 
 
 def more(k: int, mask: Mask) -> int:
-    """Rows of which k are nearly sure to be admitted, if the filter knows nothing of distances."""
-    return 16 + math.ceil(2 * k * len(mask) / max(1, int(np.count_nonzero(mask))))
+    """Rows of which k are nearly sure to be admitted, if the filter knows nothing of distances; if it leaves out a
+    handful, quite sure.
+    """
+    count = int(np.count_nonzero(mask))
+    return min(16 + math.ceil(2 * k * len(mask) / max(1, count)), k + len(mask) - count)
 
 
 def probes_of(index: Any, params: SearchParams | None) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec
 from embedkit.errors import DataCorrupt
+from embedkit.sqlite import SqliteConnection, connect_sqlite
 
 if TYPE_CHECKING:
     from embedkit.types import IdArray
@@ -64,10 +65,17 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute("PRAGMA cache_size=-32768")
+        self._opened = 0
+        self._db = self._open()
+
+    def _open(self) -> SqliteConnection:
+        db = connect_sqlite(self._path, timeout=30)
+        self._opened += 1
+        if db.writes:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+        db.execute("PRAGMA cache_size=-32768")
+        return db
 
     def create(self, spec: CollectionSpec) -> None:
         """Lay out an empty file."""
@@ -80,6 +88,8 @@ class RowFile:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """One write transaction; no other connection writes meanwhile."""
+        if not self._db.writes:
+            raise sqlite3.OperationalError("attempt to write a readonly database")
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -89,8 +99,15 @@ class RowFile:
         self._db.execute("COMMIT")
 
     def begin(self) -> None:
-        """From here to `end` every read sees one and the same commit."""
+        """From here to `end` every read sees one and the same commit, the newest."""
+        if not self.is_current():
+            self._db.close()
+            self._db = self._open()
         self._db.execute("BEGIN")
+
+    def is_current(self) -> bool:
+        """False if others have written to a file that is read as one that does not change."""
+        return self._db.is_current()
 
     def end(self) -> None:
         self._db.execute("COMMIT")
@@ -101,9 +118,9 @@ class RowFile:
     def _values(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT name, value FROM meta"))
 
-    def data_version(self) -> int:
+    def data_version(self) -> tuple[int, int]:
         """Changes when another connection has committed."""
-        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+        return self._opened, int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def spec(self, name: str) -> CollectionSpec:
         """Raises DataCorrupt if another version of embedkit has laid the file out."""

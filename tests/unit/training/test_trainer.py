@@ -32,6 +32,7 @@ from embedkit.training.stopping import StopSignal
 from embedkit.training.train import train_encoder
 from tests import tiny_models
 from tests.conftest import picture
+from tests.unit.training import launched
 
 
 @pytest.fixture(scope="module")
@@ -464,12 +465,22 @@ def test_bfloat16_trains_to_about_the_same_losses(shop, tmp_path):
 
 
 def test_two_processes_share_the_batches_and_end_with_one_model(shop, tmp_path):
-    (tmp_path / "recipe.toml").write_text(
-        small(shop, epochs=1, steps=0, batch=8, loss="proxy-anchor", validate=50).as_toml()
-    )
+    """Floats to the end, codes with adapters to the last step, and a gradient of pictures and texts."""
+    rows = [f"{path},thing {place}" for place, path in enumerate(sorted(shop.rglob("*.png"))[:10])]
+    (tmp_path / "captions.csv").write_text("\n".join(["path,caption", *rows]))
+    plain = small(shop, epochs=1, steps=0, batch=8, loss="proxy-anchor", validate=50)
+    codes = small(shop, steps=1, batch=8, loss="hashnet", bits=16, lora=4)
+    joint = small(tmp_path / "captions.csv", task="image-text", loss="clip", batch=8, frozen=0.9)
+    for name, recipe in (("plain", plain), ("codes", codes), ("joint", joint)):
+        (tmp_path / f"{name}.toml").write_text(recipe.as_toml())
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     launch += ["-m", "tests.unit.training.launched"]
     done = subprocess.run([sys.executable, *launch, str(tmp_path)], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path / "run")) == 2  # 32 pictures, two processes, 8 each
     assert load_encoder(str(tmp_path / "run")).spec.dim == 16
+    np.testing.assert_array_equal(np.load(tmp_path / "codes-0.npy"), np.load(tmp_path / "codes-1.npy"))
+    alone = launched.gradients_of_joint_batch(joint.checked(), tmp_path, slice(None))
+    for process in (0, 1):  # each with the mean over both, which is that of one process with the whole batch
+        shared = np.load(tmp_path / f"joint-{process}.npy")
+        np.testing.assert_allclose(shared, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
