@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from embedkit.errors import BadSource
+from embedkit.errors import BadSource, ConfigError
 from embedkit.training.discriminants import start_at_discriminants
 from embedkit.training.features import Features
 from embedkit.training.hash_heads import start_codes
 from embedkit.training.network import Objective
 from embedkit.training.pictures import Pictures
 from embedkit.training.recipe import TrainingRecipe
+from embedkit.training.regression import start_at_regression
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,21 +81,41 @@ def class_means(
 
 
 def start_head(
-    objective: Objective, pictures: Pictures | Features, labels: IdArray, recipe: TrainingRecipe, device: torch.device
+    objective: Objective,
+    pictures: Pictures | Features,
+    labels: IdArray,
+    recipe: TrainingRecipe,
+    device: torch.device,
+    *,
+    targets: Tensor | None = None,
 ) -> None:
     """Set the embedding layer by what the network makes of some training pictures, as `recipe.start` and bits say.
 
-    Leaves the objective in evaluation mode. Raises BadSource if none of them can be read.
+    `targets`: what pictures of each label are expected near, for a start by regression. Leaves the objective in
+    evaluation mode. Raises BadSource if none of them can be read, ConfigError.
     """
     per_class, most = _FOR_CLASSES if recipe.start else _FOR_CODES
     features, known = _some_features(
         objective, pictures, labels, per_class=per_class, most=most, seed=recipe.seed, device=device
     )
-    if recipe.bits:
+    if recipe.start == "ridge" and targets is not None:
+        _start_at_texts(objective, features, known, targets)
+    elif recipe.bits:
         start_codes(objective.head, features, known if recipe.start else None, seed=recipe.seed)
     else:
         assert isinstance(objective.head, nn.Linear)
         start_at_discriminants(objective.head, features, known)
+
+
+def _start_at_texts(objective: Objective, features: Tensor, labels: Tensor, targets: Tensor) -> None:
+    pictures, texts = objective.head, objective.model.get_submodule("texts")
+    assert isinstance(pictures, nn.Linear)
+    assert isinstance(texts, nn.Linear)
+    captions = targets.to(features.device)
+    try:
+        start_at_regression(pictures, texts, features, captions[labels], captions)
+    except ValueError as error:
+        raise ConfigError(f"start = 'ridge' finds no start: {error}; set a lower dim, or leave out start") from error
 
 
 def _some_features(

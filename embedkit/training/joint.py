@@ -80,6 +80,13 @@ class CaptionVectors:
         self._counts = np.bincount(captions.labels)
         self._starts = np.cumsum(self._counts) - self._counts
 
+    @property
+    def means(self) -> Tensor:
+        """Those of the captions of every label ``(labels, n)``; zeros where it has none."""
+        sums = np.zeros((len(self._counts), self._vectors.shape[1]), np.float64)
+        np.add.at(sums, np.repeat(np.arange(len(self._counts)), self._counts), self._vectors)
+        return torch.from_numpy(sums / np.maximum(self._counts, 1)[:, None])
+
     def drawn(self, labels: IdArray, seed: int) -> Tensor:
         """One caption of every label, at random."""
         drawn = np.random.default_rng(seed).random(len(labels))
@@ -104,6 +111,9 @@ class JointBuilt(Built):
             weight, bias = (one.detach().cpu().numpy() for one in (model.texts.weight, model.texts.bias))
         pictures.spec = spec
         return JointEncoder(spec, pictures, ProjectedTextEncoder(spec, self.sentences, weight, bias))
+
+    def targets(self) -> Tensor:
+        return self.captions.means
 
     def beside(self, labels: IdArray, seed: int) -> tuple[Tensor, ...]:
         return (self.captions.drawn(labels, seed),)

@@ -211,10 +211,11 @@ class Trainer:
     def _start_head(self) -> None:
         """Set the embedding layer by some training pictures, in all processes alike."""
         begun = time.perf_counter()
-        start_head(self._objective, self.pictures, self.material.train.labels, self.recipe, self.accelerator.device)
+        labels, targets = self.material.train.labels, self.built.targets()
+        start_head(self._objective, self.pictures, labels, self.recipe, self.accelerator.device, targets=targets)
         if self.accelerator.num_processes > 1:
             with torch.no_grad():
-                for parameter in self._objective.head.parameters():
+                for parameter in self._objective.model.parameters():
                     parameter.copy_(broadcast(parameter.detach().clone()))
         if self._average is not None:
             self._average.module.load_state_dict(self._objective.model.state_dict())

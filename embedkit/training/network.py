@@ -118,6 +118,10 @@ class Built:
         """The model behind the encoder contract, as it is now. `threads`: of torch, 0 for one a core."""
         return as_encoder(model, self.pictures, recipe, name=name, threads=threads)
 
+    def targets(self) -> Tensor | None:
+        """What pictures of each label are expected near, ``(labels, m)``, where there is such a thing."""
+        return None
+
     def beside(self, labels: IdArray, seed: int) -> tuple[Tensor, ...]:
         """What the objective is given beside pictures and labels ``(n,)``; what is drawn follows `seed`."""
         del labels, seed

@@ -34,7 +34,7 @@ _DIM = 128
 _CHOICES = {
     "task": ("metric-learning", "image-text"),
     "head": ("", "linear", "divide", "blocks"),
-    "start": ("", "lda"),
+    "start": ("", "lda", "ridge"),
     "sampler": ("balanced", "class", "domains", "pairs"),
     "precision": ("fp32", "bf16", "fp16"),
 }
@@ -100,9 +100,9 @@ class TrainingRecipe:
     the embedding; 0 keeps the encoder's own vector without a new layer. `bits`: of a hash encoder, whose codes are the
     signs of the embedding; 0 is a float encoder. `head`: how its bits are made (linear, divide, blocks:
     `training/hash_heads.py`), empty for what the loss asks for. `start`: where the embedding layer starts: lda, at the
-    discriminants of the training classes, or empty, at random (codes by ITQ). `multi_scale`: Deep Ranking's three
-    scales (Wang 2014). `loss`, `miner`: spec strings; no miner leaves the loss its own. `batch`: pictures, `per_class`
-    of a class, 0 for what the loss asks for.
+    discriminants of the training classes, ridge, of image-text, at the texts that pictures are likely to have, or
+    empty, at random (codes by ITQ). `multi_scale`: Deep Ranking's three scales (Wang 2014). `loss`, `miner`: spec
+    strings; no miner leaves the loss its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for.
     `sampler`: balanced, class, domains (equally many sketches and pictures of each class), or pairs, which mines hard
     classes each epoch for N-pair. `epochs`, `minutes`, `steps`:
     the budget, at most one of them. `rate`: of the network; `head_rate`: of the embedding layer, which the loss's own
@@ -248,6 +248,8 @@ class TrainingRecipe:
             )
         if self.task == "image-text":
             self._check_image_text()
+        elif self.start == "ridge":
+            raise ConfigError("start = 'ridge' needs captions; set task = 'image-text', or start = 'lda'")
         if self.pieces > self.batch:
             raise ConfigError(f"A batch of {self.batch} cannot be cut into pieces = {self.pieces}")
 
@@ -257,10 +259,10 @@ class TrainingRecipe:
                 "task = 'image-text' compares within its batch: it takes no miner, no memory, and the sampler balanced "
                 "or class"
             )
-        if self.start:
-            raise ConfigError(
-                f"task = 'image-text' has captions, not classes, for start = {self.start!r}; leave it out"
-            )
+        if self.start == "lda":
+            raise ConfigError("task = 'image-text' has captions, not classes, for start = 'lda'; set start = 'ridge'")
+        if self.start and self.bits:
+            raise ConfigError(f"start = {self.start!r} is not for codes; leave out start, or bits")
         if not self.texts:
             raise ConfigError("texts is empty; name an encoder of texts such as 'minilm', or a model folder")
 
