@@ -17,6 +17,7 @@ from table_of_losses import Row, bars, budget_of, judged, markdown, measure, opt
 
 LOSSES = ("clip", "siglip", "vse++", "vse++(warmup=200)", "instance", "instance(ranking=1)")
 START = "(before training)"
+REGRESSION = "(regression alone)"
 SHOWN = {
     "t2i-recall@1": "t→i R@1",
     "t2i-recall@5": "t→i R@5",
@@ -31,11 +32,11 @@ DECIDES = "t2i-recall@10"
 
 
 def measured(loss: str, options: argparse.Namespace, home: Path) -> Row:
-    """Train and judge one loss, or judge the layers as they are before training."""
+    """Train and judge one loss, or judge the layers as they start, at random or by regression."""
     out = home / "run"
     shutil.rmtree(out, ignore_errors=True)
-    if loss == START:
-        still = ("--set", "rate=0", "--set", "head_rate=0")
+    if loss in (START, REGRESSION):
+        still = ("--set", "rate=0", "--set", "head_rate=0", "--set", f"start={'ridge' if loss == REGRESSION else ''}")
         trained(out, options, "--loss", "clip", *still, budget=("--steps", "1"))
         run = {}
     else:
@@ -48,7 +49,7 @@ def measured(loss: str, options: argparse.Namespace, home: Path) -> Row:
 def main() -> None:
     """Measure what is missing; write table, chart and figures."""
     parser = options_of(__doc__, name="cross_modal", recipe="emoji-captions", minutes=0.0)
-    parser.add_argument("--losses", nargs="*", default=[START, *LOSSES])
+    parser.add_argument("--losses", nargs="*", default=[START, REGRESSION, *LOSSES])
     options = parser.parse_args()
     recipe = recipe_of(options)
     if not (options.steps or options.minutes):

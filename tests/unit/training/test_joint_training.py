@@ -152,6 +152,16 @@ def test_pieces_of_a_batch_of_pictures_and_texts_give_the_gradient_of_the_whole(
         assert torch.allclose(whole[name], pieces[name], atol=2e-4), name
 
 
+def test_pictures_that_start_by_regression_are_near_their_texts_at_once(shop, tmp_path):
+    first = {}
+    for start in ("", "ridge"):
+        train(small(shop, start=start, dim=8, steps=1, augment=STILL), tmp_path / f"run{start}")
+        first[start] = losses(tmp_path / f"run{start}")[0]
+    assert first["ridge"] < 0.5 * first[""]
+    with pytest.raises(ConfigError, match="captions of 384 numbers have no 64 axes; set a lower dim"):
+        train(small(shop, start="ridge", dim=64), tmp_path / "wide")
+
+
 def test_what_does_not_go_together_is_refused_in_a_sentence(shop, tmp_path):
     with pytest.raises(UnknownName, match="no loss of pictures and texts called 'npair'"):
         small(shop, loss="npair").checked()
