@@ -192,6 +192,8 @@ def test_a_spec_becomes_the_index_params_of_milvus(text, native, params):
     spec = CollectionSpec("c", 64, index=IndexSpec.parse(text))
     made = index_arguments(spec, layout_of("float", SERVER), 10_000)
     assert (made["index_type"], made["params"]) == (native, params)
+    for_lite = index_arguments(spec, layout_of("float", SERVER), 10_000, lite=True)
+    assert for_lite["params"] == {**params, "params": params}  # Lite reads them from one text
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ _KEEPS_VECTORS = ("ivf + pq4fs", "ivf + rabitq", "hnsw + sq8", "hnsw + pq")
 _REFINES = {"flat": "FP32", "fp16": "FP16"}  # ours: how Milvus calls what it keeps to refine by
 
 
-def index_arguments(spec: CollectionSpec, layout: Layout, rows: int, *, lite: bool) -> dict[str, Any]:
+def index_arguments(spec: CollectionSpec, layout: Layout, rows: int, *, lite: bool = False) -> dict[str, Any]:
     """What pymilvus wants to hear of the index of a collection with so many rows, 0 if they are yet to come.
 
     The driver spreads `params` out among the others, where Lite does not look: it gets them together once more.
