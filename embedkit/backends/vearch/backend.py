@@ -38,12 +38,13 @@ from embedkit.backends.validation import (
 )
 from embedkit.backends.vearch.capabilities import CAPABILITIES
 from embedkit.backends.vearch.client import Condition, Document, VearchClient
-from embedkit.backends.vearch.filters import TOKENS, tokens
+from embedkit.backends.vearch.filters import TOKENS
 from embedkit.backends.vearch.layout import layout_of
 from embedkit.backends.vearch.names import Names, collection_of
 from embedkit.backends.vearch.reading import Place, pages, rows_of_a_request
-from embedkit.backends.vearch.schema import COLUMNS, ID, enough_of, has_index, schema_of, spec_of
-from embedkit.backends.vearch.searching import Searcher, id_token
+from embedkit.backends.vearch.schema import COLUMNS, enough_of, has_index, schema_of, spec_of
+from embedkit.backends.vearch.searching import Searcher
+from embedkit.backends.vearch.writing import documents
 from embedkit.errors import (
     BackendUnavailable,
     BadInput,
@@ -168,20 +169,9 @@ class VearchBackend(VectorBackend):
         for start in range(0, len(ids), some):
             part = slice(start, start + some)
             stamp = f"w{secrets.token_hex(5)}"
-            documents: list[Document] = [
-                {
-                    "_id": str(row),
-                    ID: row,
-                    TOKENS: tokens(json.loads(text), [id_token(row), stamp]),
-                    COLUMNS: text,
-                    place.layout.field: vector,
-                }
-                for row, vector, text in zip(
-                    ids[part].tolist(), place.layout.given(rows[part], place.spec), texts[part], strict=True
-                )
-            ]
-            self._client.upsert(place.wire, documents, place.name)
-            stamps[stamp] = len(documents)
+            made = documents(place, ids[part], rows[part], texts[part], stamp)
+            self._client.upsert(place.wire, made, place.name)
+            stamps[stamp] = len(made)
         for stamp, count in stamps.items():
             self._confirm(place, stamp, count)
         self._searcher.wrote(place, ids, rows)
