@@ -4,8 +4,8 @@ Judged by the 3,797 pictures of emoji that it has not seen, by Hamming distance.
 training (random directions and ITQ of the network's own floats), and floats of as many dimensions as bits that were
 trained for the same budget. All are judged as their loss leaves them; "finished" is the same run with its last layer
 set at the discriminants of its classes (``finish = "lda"``). The last row of each length is a search in two stages: the
-best codes scan, and those floats put the nearest 100 in order. Results are kept as they come; a second run goes on with
-what is missing.
+best finished codes scan, and those floats, finished too, put the nearest 100 in order. Results are kept as they come; a
+second run goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def in_two_stages(best: str, options: argparse.Namespace, home: Path, name: str)
     """The nearest 100 by the codes of the run `best`, in the order of the floats that were trained beside it."""
     bits = name.rpartition(" ")[2]
     query = open_dataset(options.data).query
-    codes, floats = (_vectors(home / run, options) for run in (best, f"{FLOATS} {bits}"))
+    codes, floats = (_vectors(home / run, options) for run in (best, _finished(f"{FLOATS} {bits}")))
     first, tenth = [], []
     for row in range(len(codes)):
         near = codes @ codes[row]
@@ -151,7 +151,7 @@ def main() -> None:
         for bits in options.bits:
             codes = [row for row in rows if row["bits"] == bits and not row["loss"].startswith("(")]
             best = _finished(max(codes, key=lambda row: row.get("finished", 0.0))["loss"]) if codes else ""
-            if best and (home / best).is_dir() and (home / f"{FLOATS} {bits}").is_dir():
+            if best and (home / best).is_dir() and (home / _finished(f"{FLOATS} {bits}")).is_dir():
                 rows = measure(options, [f"{TWO_STAGES} {bits}"], partial(in_two_stages, best, options, home))
     recipe = recipe_of(options)
     title = f"Codes on emoji-zs, {recipe.encoder}, {recipe.batch} pictures a batch, {budget_of(options)}"
