@@ -2,8 +2,10 @@
 
 Judged by the 3,797 pictures of emoji that it has not seen, by Hamming distance. Beside the losses stand codes without
 training (random directions and ITQ of the network's own floats), and floats of as many dimensions as bits that were
-trained for the same budget. The last row of each length is a search in two stages: the best codes scan, and those
-floats put the nearest 100 in order. Results are kept as they come; a second run goes on with what is missing.
+trained for the same budget. All are judged as their loss leaves them; "finished" is the same run with its last layer
+set at the discriminants of its classes (``finish = "lda"``). The last row of each length is a search in two stages: the
+best finished codes scan, and those floats, finished too, put the nearest 100 in order. Results are kept as they come; a
+second run goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -50,10 +52,12 @@ LOSSES = (
     "nt-xent",
 )
 LSH, ITQ, FLOATS = "(untrained, lsh)", "(untrained, itq)", "(floats, nt-xent)"
+BLOCKS = "subic"  # one bit of each block is set, which signs of discriminants are not
 TWO_STAGES, CANDIDATES = "(two stages)", 100
 FIGURES = {
     "map@1000": "mAP@1000",
     "recall@1": "R@1",
+    "finished": "R@1, finished",
     "recall@10": "R@10",
     "precision@h2": "P@H≤2",
     "map@r": "MAP@R",
@@ -71,10 +75,26 @@ def measured(name: str, options: argparse.Namespace, home: Path) -> Row:
         _exported(out, options, home, bits=int(bits), method="lsh" if loss == LSH else "itq")
     else:
         shape = ("--bits", "0", "--dim", bits) if loss == FLOATS else ("--bits", bits)
-        found = trained(out, options, "--loss", "nt-xent" if loss == FLOATS else loss, *shape)
+        given = ("--loss", "nt-xent" if loss == FLOATS else loss, *shape)
+        found = trained(out, options, *given, "--set", "finish=")
         run = {"steps": found["steps"], "seconds": found["seconds"]}
+        if loss != BLOCKS:
+            finished(out, options, home / _finished(name), *given)
+            run["finished"] = judged(home / _finished(name), options)["recall@1"]
     figures = judged(out, options)
     return {"bits": int(bits), **{key: figures[key] for key in FIGURES if key in figures}, **run}
+
+
+def _finished(name: str) -> str:
+    return f"{name}, finished"
+
+
+def finished(run: Path, options: argparse.Namespace, out: Path, *given: str) -> None:
+    """The model of a run with a finish and nothing else: one batch at a rate of 0."""
+    shutil.rmtree(out, ignore_errors=True)
+    still = [f"encoder={run}", "rate=0", "head_rate=0", "frozen=1", "finish=lda"]
+    settings = [part for text in still for part in ("--set", text)]
+    trained(out, options, *given, *settings, budget=("--steps", "1"))
 
 
 def _exported(out: Path, options: argparse.Namespace, home: Path, *, bits: int, method: str) -> None:
@@ -95,7 +115,7 @@ def in_two_stages(best: str, options: argparse.Namespace, home: Path, name: str)
     """The nearest 100 by the codes of the run `best`, in the order of the floats that were trained beside it."""
     bits = name.rpartition(" ")[2]
     query = open_dataset(options.data).query
-    codes, floats = (_vectors(home / run, options) for run in (best, f"{FLOATS} {bits}"))
+    codes, floats = (_vectors(home / run, options) for run in (best, _finished(f"{FLOATS} {bits}")))
     first, tenth = [], []
     for row in range(len(codes)):
         near = codes @ codes[row]
@@ -130,8 +150,8 @@ def main() -> None:
         rows = measure(options, names, lambda name: measured(name, options, home))
         for bits in options.bits:
             codes = [row for row in rows if row["bits"] == bits and not row["loss"].startswith("(")]
-            best = max(codes, key=lambda row: row["recall@1"])["loss"] if codes else ""
-            if best and (home / best).is_dir() and (home / f"{FLOATS} {bits}").is_dir():
+            best = _finished(max(codes, key=lambda row: row.get("finished", 0.0))["loss"]) if codes else ""
+            if best and (home / best).is_dir() and (home / _finished(f"{FLOATS} {bits}")).is_dir():
                 rows = measure(options, [f"{TWO_STAGES} {bits}"], partial(in_two_stages, best, options, home))
     recipe = recipe_of(options)
     title = f"Codes on emoji-zs, {recipe.encoder}, {recipe.batch} pictures a batch, {budget_of(options)}"

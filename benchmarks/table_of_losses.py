@@ -98,7 +98,7 @@ def markdown(rows: list[Row], columns: dict[str, str], *, by: str) -> str:
 def _cell(value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
+    return f"{value:.3f}" if isinstance(value, float) and value <= 1 else f"{value:,.0f}"
 
 
 def bars(rows: list[Row], title: str, path: Path, *, by: str, label: str, start: float | None = None) -> None:

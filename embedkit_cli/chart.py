@@ -22,6 +22,8 @@ __all__ = ["Spot", "front", "write_advice", "write_bench"]
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#e09f3e", "#7b4fa3", "#00838f", "#8d6e63", "#c2185b", "#5c6bc0", "#777")
 _WIDTH, _HEIGHT = 860, 460
 _LEFT, _RIGHT, _TOP, _BOTTOM = 100, 20, 20, 50
+_MARKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1.0)
+_NEAREST = 5e-4  # of misses: fewer are drawn where recall is 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +116,29 @@ def _dashes(place: int) -> str:
     return ("", ' stroke-dasharray="7 4"', ' stroke-dasharray="2 4"')[place // len(_COLOURS) % 3]
 
 
+def _stretched(recall: float) -> float:
+    """How far to the right a recall is drawn: as far from 0.9 to 0.99 as from 0 to 0.9, since misses count."""
+    return -math.log10(max(1 - recall, _NEAREST))
+
+
 def _svg(curves: Sequence[Sequence[Spot]], wanted: float) -> str:
     fronts = [front(points) for points in curves]
     every = [point for points in fronts for point in points]
-    low = max(0.0, math.floor(10 * min([wanted, *(p.recall for p in every)])) / 10)
+    low = max(mark for mark in _MARKS[:-1] if mark <= min([wanted, *(p.recall for p in every)]))
     decades = [math.log10(point.qps) for point in every] or [0.0]
     bottom, top = math.floor(min(decades)), math.ceil(max(decades) + 1e-9)
 
     def place(recall: float, power: float) -> tuple[float, float]:
-        x = _LEFT + (recall - low) / (1 - low or 1) * (_WIDTH - _LEFT - _RIGHT)
+        share = (_stretched(recall) - _stretched(low)) / (_stretched(1.0) - _stretched(low))
+        x = _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
         y = _HEIGHT - _BOTTOM - (power - bottom) / max(1, top - bottom) * (_HEIGHT - _TOP - _BOTTOM)
         return round(x, 1), round(y, 1)
 
     parts = []
-    for step in range(11):
-        recall = low + (1 - low) * step / 10
+    for recall in (mark for mark in _MARKS if mark >= low):
         x, y = place(recall, bottom)
         parts.append(f'<line class="grid" x1="{x}" y1="{_TOP}" x2="{x}" y2="{y}"/>')
-        parts.append(f'<text x="{x}" y="{y + 18}" text-anchor="middle">{recall:.2f}</text>')
+        parts.append(f'<text x="{x}" y="{y + 18}" text-anchor="middle">{recall:g}</text>')
     for power in range(bottom, top + 1):
         x, y = place(low, power)
         parts.append(f'<line class="grid" x1="{x}" y1="{y}" x2="{_WIDTH - _RIGHT}" y2="{y}"/>')

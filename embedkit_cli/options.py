@@ -45,12 +45,12 @@ def collection_of(config: Path | None, backend: str | None, name: str) -> Iterat
         yield kit.collection(name)
 
 
-def pairs(values: list[str] | None, option: str) -> dict[str, str]:
-    """``name=value`` options as a dictionary."""
+def pairs(values: list[str] | None, option: str, *, empty: bool = False) -> dict[str, str]:
+    """``name=value`` options as a dictionary. `empty`: a value may be nothing."""
     found: dict[str, str] = {}
     for value in values or []:
         name, equals, text = value.partition("=")
-        if not (equals and name.strip() and text.strip()):
+        if not (equals and name.strip() and (empty or text.strip())):
             raise typer.BadParameter(f"{value!r} is not NAME=VALUE", param_hint=option)
         found[name.strip()] = text.strip()
     return found

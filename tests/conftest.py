@@ -15,6 +15,7 @@ from PIL import Image
 
 import embedkit
 from embedkit import plugins
+from embedkit.backends.open import open_backend
 from embedkit.testing.servers import milvus_server, postgres_server
 from tests.services.vearch import vearch_server
 
@@ -52,6 +53,17 @@ def vearch_process(tmp_path_factory):
 def vearch_url(request):
     """Its URL; or that of the cluster of EMBEDKIT_TEST_VEARCH_URL, in a database kept for tests."""
     return os.environ.get("EMBEDKIT_TEST_VEARCH_URL") or request.getfixturevalue("vearch_process").url
+
+
+@pytest.fixture
+def clean_vearch_url(vearch_url):
+    """Other tests, and a live cluster, find what was there before."""
+    backend = open_backend(vearch_url)
+    before = set(backend.list())
+    yield vearch_url
+    for name in set(backend.list()) - before:
+        backend.drop(name)
+    backend.close()
 
 
 @pytest.fixture(scope="session")

@@ -48,6 +48,8 @@ class Capabilities:
     `refines`: what may stand in ``refine(…)``. `rescores`: hits of an index whose codes lose something are always put
     in order by the vectors themselves, which costs nothing to keep. `ties_by_id`: a flat search of codes gives,
     of those at the distance of the k-th, the ones with the lowest ids; without it any of them.
+    `build_copies`: while an index is built, the rows are copied, and what another process writes meanwhile may be lost,
+    so writers have to wait.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Capabilities:
     max_columns_bytes: int = 65_536
     alias_switch: bool = False
     many_processes: bool = False
+    build_copies: bool = False
     durable: bool = True
     emulated: Mapping[str, str] = field(default_factory=dict)
 

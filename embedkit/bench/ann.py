@@ -39,12 +39,13 @@ _ENOUGH = 0.999
 
 @dataclass(frozen=True, slots=True)
 class BenchProgress:
-    """A moment of a benchmark. `seen` of `total` indexes are measured; `failed`: that were refused."""
+    """A moment of a benchmark. `seen` of `total` indexes are measured, as `report` tells; `failed`: were refused."""
 
     total: int
     seen: int
     failed: int
-    note: str = ""
+    note: str
+    report: AnnReport
 
 
 def default_specs(n: int, dim: int, able: Capabilities) -> tuple[str, ...]:
@@ -120,7 +121,8 @@ def _begun(found: AnnSet, path: Path, ks: Sequence[int], recall: float) -> AnnRe
         if (before.fingerprint, list(before.ks)) != (told, sorted(set(ks))):
             raise ConfigError(
                 f"{str(path)!r} holds results of {before.name!r} with {before.vectors:,} vectors, {before.queries:,} "
-                f"queries, {before.metric} and k={', '.join(map(str, before.ks))}; name another folder, or remove it"
+                f"queries, {before.metric} and k={', '.join(map(str, before.ks))}, and these are others, or have other "
+                "true neighbours; name another folder, or remove it"
             )
         return replace(before, recall=recall)
     return AnnReport(
@@ -262,4 +264,4 @@ class _Run:
 
     def _tell(self, note: str) -> None:
         if self._progress is not None:
-            self._progress(BenchProgress(self._total, self._seen, self._failed, note))
+            self._progress(BenchProgress(self._total, self._seen, self._failed, note, self.report))

@@ -52,10 +52,12 @@ class AnnSet:
         return int(self.base.shape[1])
 
     def fingerprint(self) -> str:
-        """Of what is measured: sizes, metric, and some of the vectors."""
+        """Of what is measured: sizes, metric, some of the vectors, and the neighbours that somebody tells."""
         told = hashlib.sha256(f"{self.base.shape} {self.base.dtype} {self.queries.shape} {self.metric}".encode())
         for rows in (self.base[:100], self.base[-100:], self.queries):
             told.update(np.ascontiguousarray(rows).tobytes())
+        if self.truth is not None:
+            told.update(np.ascontiguousarray(self.truth).tobytes())
         return told.hexdigest()[:16]
 
 

@@ -13,6 +13,7 @@ from embedkit.ingest.reencode import Filled, Filling, fill
 from embedkit.ingest.target import Moved, Target
 from embedkit.living.versions import Switched, new_version, switch
 from embedkit.search.shadow import ViewComparison, compare_views
+from embedkit.search.state import build
 from embedkit.views import encoder_of, ensure_physical
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _filled(resources: Resources, row: CollectionRow, version: VersionRow, progr
         if version.state != "built" or filled.encoded or filled.copied:
             backend.flush(view.physical)
             if IndexSpec.parse(view.index).shape != "flat":
-                backend.build_index(view.physical, IndexSpec.parse(view.index))
+                build(store, backend, row.id, view, IndexSpec.parse(view.index))
     with target.writing(exclusive=True):
         for view in new:
             live, there = store.count_vectors(row.id, view.slot), backend.count(view.physical)

@@ -16,6 +16,7 @@ from embedkit.ingest.committer import retry
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Target, columns_of
 from embedkit.metadata.rows import KnownProduct, ProductWrite, RunCounts
+from embedkit.search.state import build
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
@@ -137,7 +138,7 @@ def put(
     for view in target.row.views:
         target.backend.flush(view.physical)
         if IndexSpec.parse(view.index).shape != "flat":
-            target.backend.build_index(view.physical, IndexSpec.parse(view.index))
+            build(target.store, target.backend, target.row.id, view, IndexSpec.parse(view.index))
     return counts
 
 

@@ -11,12 +11,13 @@ import sqlalchemy as sa
 
 from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError
 from embedkit.metadata.errors import is_refusal, told
+from embedkit.metadata.full_text import rarity
 from embedkit.sqlite import SqliteConnection, connect_sqlite
 from embedkit.urls import redact
 
 __all__ = ["HEAD", "open_engine"]
 
-HEAD = "0003"  # the newest migration; a test holds it to the files
+HEAD = "0004"  # the newest migration; a test holds it to the files
 BUSY_SECONDS = 30.0
 _NEWER = "The metadata store {} was written by a newer embedkit ({}); upgrade embedkit to open it."
 _MIGRATION_LOCK = 0x656D6265  # any number, the same for every embedkit
@@ -110,6 +111,7 @@ def _prepare_sqlite(connection: SqliteConnection, record: object) -> None:
         cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA cache_size=-65536")
     cursor.close()
+    connection.create_function("rarity", 2, rarity, deterministic=True)
 
 
 def _look_again(connection: SqliteConnection, record: object, proxy: object) -> None:

@@ -3,11 +3,13 @@
 A product's row holds its words as plain text: those of its title and of the attributes that the collection's
 setting `keywords` names, folded as `words_in` does, so that both databases and every question split a text alike.
 SQLite indexes the column by FTS5 through triggers, PostgreSQL by a generated ``tsvector`` with a GIN index: neither
-can fall out of step with a product, since both are part of the transaction that writes it.
+can fall out of step with a product, since both are part of the transaction that writes it. The same triggers count the
+words of each collection, of which BM25 wants to know how many there are.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -17,27 +19,43 @@ import sqlalchemy as sa
 from embedkit.matching import value_at
 from embedkit.types import Attributes
 
-__all__ = ["drop_index", "has_fts5", "has_index", "make_index", "product_words", "words_in"]
+__all__ = ["drop_index", "has_fts5", "has_index", "make_index", "product_words", "rarity", "words_in"]
 
 _WORD = re.compile(r"[^\W_]+")
 
-_SQLITE = (
-    "CREATE VIRTUAL TABLE product_words USING fts5"
-    "(words, content='product', content_rowid='id', tokenize='unicode61 remove_diacritics 0')",
-    "CREATE TRIGGER product_words_insert AFTER INSERT ON product WHEN new.words IS NOT NULL BEGIN "
-    "INSERT INTO product_words(rowid, words) VALUES (new.id, new.words); END",
-    "CREATE TRIGGER product_words_delete AFTER DELETE ON product WHEN old.words IS NOT NULL BEGIN "
-    "INSERT INTO product_words(product_words, rowid, words) VALUES ('delete', old.id, old.words); END",
-    "CREATE TRIGGER product_words_update AFTER UPDATE OF words ON product WHEN old.words IS NOT new.words BEGIN "
+_SIZE = "(length({0}) - length(replace({0}, ' ', '')) + 1)"
+_IN = (
+    "INSERT INTO product_words(rowid, words) SELECT new.id, new.words WHERE new.words IS NOT NULL; "
+    f"INSERT INTO product_words_counts SELECT new.collection_id, 1, {_SIZE.format('new.words')} "
+    "WHERE new.words IS NOT NULL ON CONFLICT (collection_id) "
+    "DO UPDATE SET products = products + 1, words = words + excluded.words; "
+)
+_OUT = (
     "INSERT INTO product_words(product_words, rowid, words) "
     "SELECT 'delete', old.id, old.words WHERE old.words IS NOT NULL; "
-    "INSERT INTO product_words(rowid, words) SELECT new.id, new.words WHERE new.words IS NOT NULL; END",
+    f"UPDATE product_words_counts SET products = products - 1, words = words - {_SIZE.format('old.words')} "
+    "WHERE collection_id = old.collection_id AND old.words IS NOT NULL; "
+)
+_SQLITE = (
+    # Words are folded and stand apart by spaces, so a tokeniser that knows no letters beyond ASCII keeps each whole.
+    "CREATE VIRTUAL TABLE product_words USING fts5(words, content='product', content_rowid='id', tokenize='ascii')",
+    "CREATE VIRTUAL TABLE product_words_places USING fts5vocab(product_words, instance)",
+    "CREATE TABLE product_words_counts (collection_id INTEGER PRIMARY KEY REFERENCES collection ON DELETE CASCADE, "
+    "products INTEGER NOT NULL, words INTEGER NOT NULL)",
+    f"CREATE TRIGGER product_words_insert AFTER INSERT ON product BEGIN {_IN} END",
+    f"CREATE TRIGGER product_words_delete AFTER DELETE ON product BEGIN {_OUT} END",
+    "CREATE TRIGGER product_words_update AFTER UPDATE OF words ON product WHEN old.words IS NOT new.words "
+    f"BEGIN {_OUT} {_IN} END",
     "INSERT INTO product_words(rowid, words) SELECT id, words FROM product WHERE words IS NOT NULL",
+    f"INSERT INTO product_words_counts SELECT collection_id, count(*), sum({_SIZE.format('words')}) "
+    "FROM product WHERE words IS NOT NULL GROUP BY collection_id",
 )
 _SQLITE_DROP = (
     "DROP TRIGGER IF EXISTS product_words_update",
     "DROP TRIGGER IF EXISTS product_words_delete",
     "DROP TRIGGER IF EXISTS product_words_insert",
+    "DROP TABLE IF EXISTS product_words_counts",
+    "DROP TABLE IF EXISTS product_words_places",
     "DROP TABLE IF EXISTS product_words",
 )
 _POSTGRES = (
@@ -54,7 +72,8 @@ def words_in(text: str) -> list[str]:
     >>> words_in("Café-Crème, size_42")
     ['cafe', 'creme', 'size', '42']
     """
-    apart = unicodedata.normalize("NFKD", text.casefold())
+    plain = unicodedata.normalize("NFKD", text).casefold()  # some letters are capital only once they are plain
+    apart = unicodedata.normalize("NFKD", plain)
     return _WORD.findall("".join(char for char in apart if not unicodedata.combining(char)))
 
 
@@ -71,6 +90,15 @@ def _texts(value: object) -> list[str]:
     if isinstance(value, list):
         return [text for one in value for text in _texts(one)]
     return [str(value)] if isinstance(value, str | int) and not isinstance(value, bool) else []
+
+
+def rarity(products: int, holding: int) -> float:
+    """The weight of a word in BM25, as FTS5 has it: what every second product holds weighs next to nothing.
+
+    >>> round(rarity(100, 1), 3), rarity(100, 50)
+    (4.195, 1e-06)
+    """
+    return max(1e-6, math.log((products - holding + 0.5) / (holding + 0.5)))
 
 
 def has_fts5(connection: sa.Connection) -> bool:

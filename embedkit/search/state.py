@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.store import MetadataStore
     from embedkit.types import VectorKind
 
-__all__ = ["IndexState", "index_state", "keep_knobs", "rebuilt"]
+__all__ = ["IndexState", "build", "index_state", "keep_knobs", "rebuilt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,15 @@ def index_state(backend: VectorBackend, view: ViewRow) -> IndexState:
     )
 
 
+def build(store: MetadataStore, backend: VectorBackend, cid: int, view: ViewRow, spec: IndexSpec) -> None:
+    """Build the index of a view. Where the rows are copied for it, ingests of every process wait; searches do not.
+
+    Raises ConfigError, UnsupportedByBackend.
+    """
+    with store.writing(cid, exclusive=True) if backend.capabilities.build_copies else nullcontext():
+        backend.build_index(view.physical, spec)
+
+
 def rebuilt(
     store: MetadataStore, backend: VectorBackend, row: CollectionRow, views: Sequence[ViewRow], spec: IndexSpec
 ) -> None:
@@ -60,7 +70,7 @@ def rebuilt(
     if not views:
         raise BadInput(f"No view of {row.name!r} can hold the index {str(spec)!r}")
     for view in views:
-        backend.build_index(view.physical, spec)
+        build(store, backend, row.id, view, spec)
         now = IndexSpec.parse(view.index)
         knobs = view.knobs if (now.shape, now.refine) == (spec.shape, spec.refine) else {}
         store.set_view(row.id, replace(view, index=str(spec), knobs=knobs), version=row.version)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from embedkit.errors import BadSource, ConfigError
-from embedkit.training.discriminants import start_at_discriminants
+from embedkit.training.discriminants import AT_THE_END, set_at_discriminants
 from embedkit.training.features import Features
-from embedkit.training.hash_heads import start_codes
+from embedkit.training.hash_heads import DivideAndEncode, finish_codes, start_codes
 from embedkit.training.network import Objective
 from embedkit.training.pictures import Pictures
 from embedkit.training.recipe import TrainingRecipe
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from embedkit.types import IdArray
 
-__all__ = ["ClassCentres", "class_means", "start_head"]
+__all__ = ["ClassCentres", "class_means", "finish_head", "start_head"]
 
 _FOR_CODES = (2, 2_048)  # pictures of a class, and of all, that codes start from
 _FOR_CLASSES = (8, 16_384)  # and discriminants
@@ -104,7 +104,27 @@ def start_head(
         start_codes(objective.head, features, known if recipe.start else None, seed=recipe.seed)
     else:
         assert isinstance(objective.head, nn.Linear)
-        start_at_discriminants(objective.head, features, known)
+        set_at_discriminants(objective.head, features, known)
+
+
+def finish_head(
+    objective: Objective, pictures: Pictures | Features, labels: IdArray, recipe: TrainingRecipe, device: torch.device
+) -> None:
+    """Set the embedding layer by what the trained network makes of training pictures, as `recipe.finish` says.
+
+    Leaves the objective in evaluation mode. Raises BadSource if none of them can be read.
+    """
+    per_class, most = _FOR_CLASSES
+    features, known = _some_features(
+        objective, pictures, labels, per_class=per_class, most=most, seed=recipe.seed, device=device
+    )
+    head = objective.head
+    assert isinstance(head, nn.Linear | DivideAndEncode)  # as `build_objective` checks
+    if recipe.bits:
+        finish_codes(head, features, known)
+    else:
+        assert isinstance(head, nn.Linear)
+        set_at_discriminants(head, features, known, shrinkage=AT_THE_END)
 
 
 def _start_at_texts(objective: Objective, features: Tensor, labels: Tensor, targets: Tensor) -> None:

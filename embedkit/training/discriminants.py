@@ -7,9 +7,10 @@ import logging
 import torch
 from torch import Tensor, nn
 
-__all__ = ["fisher_directions", "start_at_discriminants"]
+__all__ = ["AT_THE_END", "fisher_directions", "set_at_discriminants"]
 
 _SHRINKAGE = 0.25
+AT_THE_END = 0.5  # shrinkage for features that have learned these very classes, and vary too little within them
 _SPREAD = 1e-4  # weight of the whole spread, which orders the directions in which no classes differ
 _log = logging.getLogger(__name__)
 
@@ -49,17 +50,17 @@ def _scatter(rows: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def start_at_discriminants(layer: nn.Linear, features: Tensor, labels: Tensor) -> None:
+def set_at_discriminants(layer: nn.Linear, features: Tensor, labels: Tensor, *, shrinkage: float = _SHRINKAGE) -> None:
     """Set a layer to the discriminants of features ``(n, f)``; its vectors stay as long as they were, centred at 0.
 
-    A layer of classes that do not vary, or of more numbers than there are features, keeps its random directions.
+    A layer of classes that do not vary, or of more numbers than there are features, stays as it is.
     """
     length = layer(features).square().mean().sqrt()
     mean = features.mean(dim=0)
     try:
-        axes = fisher_directions(features, labels, layer.out_features).to(features)
+        axes = fisher_directions(features, labels, layer.out_features, shrinkage=shrinkage).to(features)
     except ValueError as error:
-        _log.debug("The embedding layer starts at random: %s", error)
+        _log.warning("The embedding layer stays as it is: %s", error)
         return
     numbers = (features - mean) @ axes.T
     layer.weight.copy_(axes * (length / numbers.square().mean().sqrt().clamp_min(1e-6)))

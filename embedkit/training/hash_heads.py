@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from embedkit.encoders.projections import directions
 from embedkit.errors import ConfigError
-from embedkit.training.discriminants import fisher_directions
+from embedkit.training.discriminants import AT_THE_END, fisher_directions
 from embedkit.training.losses.build import build_loss
 from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from embedkit.types import FloatArray
 
-__all__ = ["BLOCK", "BlockCode", "DivideAndEncode", "build_head", "head_of", "start_codes"]
+__all__ = ["BLOCK", "BlockCode", "DivideAndEncode", "build_head", "finish_codes", "head_of", "start_codes"]
 
 BLOCK = 8  # bits of which a block code sets one
 _SLICE = 50
@@ -107,6 +107,27 @@ def start_codes(head: nn.Module, features: Tensor, labels: Tensor | None, *, see
         both = nn.Linear(features.shape[1], head.bits).to(features)
         _from_itq(both, features, labels, seed)
         head.start_at(both)
+
+
+@torch.no_grad()
+def finish_codes(head: nn.Linear | DivideAndEncode, features: Tensor, labels: Tensor) -> None:
+    """Set a layer so that its bits are the signs of the discriminants of features ``(n, f)`` with labels ``(n,)``.
+
+    These are not turned by ITQ: each one's noise within a class has nothing to do with the others', which the signs of
+    a mixture of them would lose. The layer of classes that do not vary stays as it is.
+    """
+    layer = head if isinstance(head, nn.Linear) else nn.Linear(features.shape[1], head.bits).to(features)
+    mean = features.mean(dim=0)
+    try:
+        axes = fisher_directions(features, labels, layer.out_features, shrinkage=AT_THE_END).to(features)
+    except ValueError as error:
+        _log.warning("The hash layer stays as it is: %s", error)
+        return
+    numbers = (features - mean) @ axes.T
+    layer.weight.copy_(axes / numbers.square().mean(dim=0).sqrt().clamp_min(1e-6)[:, None])
+    layer.bias.copy_(-layer.weight @ mean)
+    if isinstance(head, DivideAndEncode):
+        head.start_at(layer)
 
 
 def _from_itq(layer: nn.Linear, features: Tensor, labels: Tensor | None, seed: int) -> None:

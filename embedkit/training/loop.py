@@ -20,7 +20,7 @@ from embedkit.encoders.torch_model import PixelModel
 from embedkit.errors import BadSource, ConfigError, TrainingFailed
 from embedkit.training.augment import Augmenter, step_seed
 from embedkit.training.budget import Budget, rate_at
-from embedkit.training.centres import ClassCentres, class_means, start_head
+from embedkit.training.centres import ClassCentres, class_means, finish_head, start_head
 from embedkit.training.checkpoint import Checkpoint, write_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.features import Features, nothing_varies
@@ -220,6 +220,11 @@ class Trainer:
         if self._average is not None:
             self._average.module.load_state_dict(self._objective.model.state_dict())
         self.seconds += time.perf_counter() - begun
+
+    def finish(self) -> None:
+        """Set the embedding layer of the model that is kept, as the recipe's finish says. In one process."""
+        kept = Objective(self.model, self._objective.loss)
+        finish_head(kept, self.pictures, self.material.train.labels, self.recipe, self.accelerator.device)
 
     def run(self, history: History, stop: StopSignal, log: Log) -> None:
         """Until the budget is used up.

@@ -36,6 +36,7 @@ _CHOICES = {
     "task": ("metric-learning", "image-text"),
     "head": ("", "linear", "divide", "blocks"),
     "start": ("", "lda", "ridge"),
+    "finish": ("", "lda"),
     "sampler": ("balanced", "class", "domains", "pairs"),
     "precision": ("fp32", "bf16", "fp16"),
 }
@@ -102,16 +103,18 @@ class TrainingRecipe:
     `bits`: of a hash encoder, whose codes are the signs of the embedding; 0 is a float encoder. `head`: how its bits
     are made (linear, divide, blocks: `training/hash_heads.py`), empty for what the loss asks for. `start`: where the
     embedding layer starts: lda, at the discriminants of the training classes, ridge, of image-text, at the texts that
-    pictures are likely to have, or empty, at random (codes by ITQ). `multi_scale`: Deep Ranking's three scales (Wang
-    2014). `loss`, `miner`: spec strings; no miner leaves the loss its own. `batch`: pictures, `per_class` of a class, 0
-    for what the loss asks for. `sampler`: balanced, class, domains (equally many sketches and pictures of each class),
-    or pairs, which mines hard classes each epoch for N-pair. `epochs`, `minutes`, `steps`: the budget, at most one of
-    them. `rate`: of the network; `head_rate`: of the embedding layer and a text tower, which the loss's own
+    pictures are likely to have, or empty, at random (codes by ITQ). `finish`: where it is set when the last batch is
+    done: lda, at the discriminants of what the network then makes of training pictures, or empty, where the loss left
+    it. `multi_scale`: Deep Ranking's three scales (Wang 2014). `loss`, `miner`: spec strings; no miner leaves the loss
+    its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for. `sampler`: balanced, class,
+    domains (equally many sketches and pictures of each class), or pairs, which mines hard classes each epoch for
+    N-pair. `epochs`, `minutes`, `steps`: the budget, at most one of them. `rate`: of the network; `head_rate`: of the
+    embedding layer and a text tower, which the loss's own
     numbers follow. `warmup`: share of the budget with a rising rate, cosine afterwards. `clip`: greatest norm of the
-    gradient, 0 for none. `frozen`: share of the network's parameter tensors, from the input on, that stay as they
-    are. `lora`: the rank of adapters (Hu 2021) that learn in their place, the network staying as it is; 0 for none.
-    `freeze_norm`: batch normalisation keeps its statistics. `ema`: decay of the average of weights that is kept
-    as the model, 0 for none. `memory`: embeddings in a cross-batch memory; `memory_after`: batches before it is read.
+    gradient, 0 for none. `frozen`: share of the network's parameter tensors, from the input on, that stay as they are.
+    `lora`: the rank of adapters (Hu 2021) that learn in their place, the network staying as it is; 0 for none.
+    `freeze_norm`: batch normalisation keeps its statistics. `ema`: decay of the average of weights that is kept as the
+    model, 0 for none. `memory`: embeddings in a cross-batch memory; `memory_after`: batches before it is read.
     `pieces`: so many pieces of a batch go through the network one by one (gradient caching). `holdout`: share of the
     training classes kept for validation; `patience`: stop after so many validations without a better figure.
     `validate`: pictures judged after every epoch, 0 for none. `title`, `paper`, `figure`: what it is, whose setting,
@@ -127,6 +130,7 @@ class TrainingRecipe:
     bits: int = 0
     head: str = ""
     start: str = ""
+    finish: str = ""
     multi_scale: bool = False
     loss: str = "npair"
     miner: str = ""
@@ -230,6 +234,8 @@ class TrainingRecipe:
             raise ConfigError(f"head = {self.head!r} makes bits, and bits is 0; set bits, or leave out head")
         if self.start and not (self.dim or self.bits):
             raise ConfigError(f"start = {self.start!r} sets an embedding layer, and dim = 0 has none; leave out start")
+        if self.finish and not (self.dim or self.bits):
+            raise ConfigError(f"finish = {self.finish!r} sets an embedding layer, and dim = 0 has none; leave it out")
         if self.patience and not (self.holdout and self.validate):
             raise ConfigError(
                 "patience needs holdout > 0 and validate > 0: what is watched must be neither trained on nor the test"
@@ -266,6 +272,10 @@ class TrainingRecipe:
             )
         if self.start == "lda":
             raise ConfigError("task = 'image-text' has captions, not classes, for start = 'lda'; set start = 'ridge'")
+        if self.finish:
+            raise ConfigError(
+                f"task = 'image-text' has captions, not classes, for finish = {self.finish!r}; leave it out"
+            )
         if self.start and self.bits:
             raise ConfigError(f"start = {self.start!r} is not for codes; leave out start, or bits")
         if not self.texts:

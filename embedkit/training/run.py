@@ -182,6 +182,8 @@ def _finished(trainer: Trainer, *, plots: bool) -> TrainingReport:
     if trainer.accelerator.is_main_process:
         if trainer.judge.chosen is not None:
             trainer.model.load_state_dict(trainer.judge.chosen)
+        if recipe.finish:
+            trainer.finish()
         end = trainer.judge.tested(trainer.model, clusters=True) if recipe.validate else None
         _write(trainer, end)
         if plots:

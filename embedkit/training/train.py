@@ -31,7 +31,7 @@ def train_encoder(
     `plots`: draw curves, distances, mistakes and the map of the embedding. `wandb`: log to Weights & Biases beside
     TensorBoard. `checkpoint_seconds` lie between checkpoints, which are written after epochs too. `threads`: 0 for one
     a core. `progress` is told after every batch and every epoch. Several processes, started by ``accelerate launch``
-    or ``torchrun``, share the batches; each compares within its own.
+    or ``torchrun``, share the batches; each compares within its own, pictures and texts across all.
 
     Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number), UnknownName;
     KeyboardInterrupt after a checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,10 +12,10 @@ from embedkit_cli import render
 from embedkit_cli.options import AsJson, Config, kit_of
 
 if TYPE_CHECKING:
-    from embedkit import AnnReport, AnnRow
+    from embedkit import AnnReport, AnnRow, BenchProgress
     from embedkit.types import Metric
 
-__all__ = ["register"]
+__all__ = ["page_as_it_comes", "register"]
 
 SOME_FAILED = 3
 
@@ -74,11 +75,9 @@ def ann(
 ) -> None:
     """Measure recall, queries a second, build time and memory of indexes, and write a page with charts.
 
-    Every index is kept as it comes; the same command goes on after a kill. Nothing is downloaded. Exit code 3 if some
-    of the indexes could not be built, 1 if none could.
+    Every index is kept as it comes, and the page with it; the same command goes on after a kill. Nothing is downloaded.
+    Exit code 3 if some of the indexes could not be built, 1 if none could.
     """
-    from embedkit_cli.chart import write_bench
-
     if metric not in (None, "l2", "ip", "cosine"):
         raise typer.BadParameter(f"{metric!r} is no metric; known: l2, ip, cosine", param_hint="--metric")
     with kit_of(config, None) as kit, render.progress_bar("indexes", quiet=json_only) as progress:
@@ -94,10 +93,9 @@ def ann(
             most_queries=most_queries,
             ks=k or (1, 10, 100),
             recall=recall,
-            progress=progress,
+            progress=page_as_it_comes(out, html, progress),
         )
-    page = html or (out or Path("bench") / found.name) / "report.html"
-    write_bench(page, found)
+    page = _written(found, out, html)
     if json_only:
         render.as_json(found.as_dict())
     else:
@@ -105,6 +103,31 @@ def ann(
         render.note(f"Page: {page}")
     if refused := [row for row in found.rows if row.refused]:
         raise typer.Exit(1 if len(refused) == len(found.rows) else SOME_FAILED)
+
+
+def page_as_it_comes(
+    out: Path | None, html: Path | None, shown: Callable[[BenchProgress], None] | None
+) -> Callable[[BenchProgress], None]:
+    """Progress that writes the page whenever one more index is measured, and is shown as before."""
+    written = 0
+
+    def heard(now: BenchProgress) -> None:
+        nonlocal written
+        if len(now.report.rows) > written:
+            written = len(now.report.rows)
+            _written(now.report, out, html)
+        if shown is not None:
+            shown(now)
+
+    return heard
+
+
+def _written(found: AnnReport, out: Path | None, html: Path | None) -> Path:
+    from embedkit_cli.chart import write_bench
+
+    page = html or (out or Path("bench") / found.name) / "report.html"
+    write_bench(page, found)
+    return page
 
 
 def _show(found: AnnReport) -> None:

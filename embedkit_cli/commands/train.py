@@ -118,7 +118,7 @@ def train(
         "precision": precision,
         "compile": True if compiled else None,
         "seed": seed,
-        **pairs(settings, "--set"),
+        **pairs(settings, "--set", empty=True),
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if resume and (changes or recipe):

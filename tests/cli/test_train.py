@@ -99,6 +99,8 @@ def test_what_cannot_be_trained_is_one_sentence(run, shop):
     assert "bits = 20 is not a multiple of 8" in refused("--data", "shop", "--loss", "hashnet", "--bits", "20")
     assert "say how long they are" in refused("--data", "shop", "--loss", "hashnet")
     assert "did you mean rate" in refused("--data", "shop", "--set", "rates=3")
+    assert "The setting 'rate' is '', not a number" in refused("--data", "shop", "--set", "rate=")
+    assert "no data set at 'nowhere'" in refused("--data", "nowhere", "--set", "start=")  # which is unset
     assert "give the path" in refused()
     assert "no data set at 'nowhere'" in refused("--data", "nowhere")
     assert "did you mean" in refused("--recipe", "cub200-margins")

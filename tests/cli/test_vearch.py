@@ -10,20 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from embedkit.backends.open import open_backend
-
 EMBEDKIT = str(Path(sys.executable).with_name("embedkit"))
-
-
-@pytest.fixture
-def clean(vearch_url):
-    """Other tests, and a live cluster, find what was there before."""
-    backend = open_backend(vearch_url)
-    before = set(backend.list())
-    yield
-    for name in set(backend.list()) - before:
-        backend.drop(name)
-    backend.close()
 
 
 @pytest.fixture
@@ -44,9 +31,8 @@ def last(done):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-@pytest.mark.usefixtures("clean")
-def test_a_catalog_goes_in_is_searched_and_verified(run, catalog, vearch_url):
-    on = ("--backend", vearch_url)
+def test_a_catalog_goes_in_is_searched_and_verified(run, catalog, clean_vearch_url):
+    on = ("--backend", clean_vearch_url)
     assert last(run("ingest", catalog, *on))["encoded"] == 24
     hits = last(run("search", "--image", catalog / "img" / "05.png", "-w", "price < 30", "--json", *on))["hits"]
     assert hits[0]["key"] == "p05"

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import embedkit
 from embedkit.errors import BadInput, ConfigError
 from embedkit_cli.app import app
+from embedkit_cli.commands.bench import page_as_it_comes
 
 
 @pytest.fixture
@@ -79,6 +80,9 @@ def test_another_set_does_not_mix_with_what_is_kept(kit, dataset, tmp_path):
     bench(kit, dataset, out=tmp_path / "out", specs=["flat"])
     with pytest.raises(ConfigError, match="holds results of 'base' with 2,000 vectors, 50 queries, l2"):
         bench(kit, dataset, out=tmp_path / "out", specs=["flat"], size=500)
+    np.save(tmp_path / "truth.npy", np.zeros((50, 10), np.int32))
+    with pytest.raises(ConfigError, match="or have other true neighbours"):
+        bench(kit, dataset, out=tmp_path / "out", specs=["flat"], truth=tmp_path / "truth.npy")
     (tmp_path / "out" / "results.json").write_text("[]")
     with pytest.raises(ConfigError, match="is no result of embedkit bench ann"):
         bench(kit, dataset, out=tmp_path / "out", specs=["flat"])
@@ -90,6 +94,21 @@ def test_more_neighbours_than_are_told_or_there_are_refused(kit, dataset, tmp_pa
         bench(kit, dataset, out=tmp_path / "out", truth=tmp_path / "truth.npy")
     with pytest.raises(BadInput, match="k=0: give numbers of 1 to 2,000"):
         bench(kit, dataset, out=tmp_path / "out", ks=(0,))
+
+
+def test_the_page_tells_what_was_measured_until_it_was_stopped(kit, dataset, tmp_path):
+    write = page_as_it_comes(tmp_path / "out", None, None)
+
+    def stop(moment):
+        write(moment)
+        if moment.seen == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        bench(kit, dataset, out=tmp_path / "out", specs=["flat", "hnsw(m=8)"], progress=stop)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<td>flat</td>" in page
+    assert "hnsw" not in page
 
 
 def test_the_command_writes_a_page(dataset, tmp_path, monkeypatch):

@@ -81,9 +81,16 @@ def test_what_means_something_to_a_database_is_a_word_like_any_other(shop):
     assert keys(shop.search(keywords="not and or near")) == [6]  # which has an "and"
 
 
-def test_sqlite_ranks_by_bm25(tmp_path):
-    """Robertson's BM25 with k1 = 1.2 and b = 0.75, written down from the paper; an idf of 0 or less counts as 1e-6."""
+@pytest.mark.parametrize("others", [0, 2])
+def test_sqlite_ranks_by_bm25(tmp_path, others):
+    """Robertson's BM25 with k1 = 1.2 and b = 0.75, written down from the paper; an idf of 0 or less counts as 1e-6.
+
+    What other collections of the store hold, in which other words are rare, changes nothing.
+    """
     store = open_store(f"sqlite:///{tmp_path}/e.db")
+    for number in range(others):
+        there = store.create_collection(f"other{number}", backend_url="faiss:///x", views=[])
+        _write(store, there, [product(n, f"glass for a garden, number {n} of many") for n in range(20)])
     row = store.create_collection("shop", backend_url="faiss:///x", views=[])
     _write(store, row)
     texts = {one.key: words_in(one.title) for one in ROWS if one.title}
@@ -106,25 +113,89 @@ def test_sqlite_ranks_by_bm25(tmp_path):
     store.close()
 
 
-def _write(store, row):
+def _write(store, row, rows=ROWS):
     from embedkit.metadata.rows import ProductWrite, RunCounts
 
     run = store.start_run(row.id, source="made", source_fingerprint=None)
-    writes = [ProductWrite(one.key, one.title, None, one.attributes) for one in ROWS]
+    writes = [ProductWrite(one.key, one.title, None, one.attributes) for one in rows]
     store.begin(row.id, writes)
     store.commit(row.id, run_id=run.id, writes=writes, offset=9, counts=RunCounts())
 
 
-def test_products_of_before_are_found_after_the_migration_and_it_can_be_taken_back(store_url):
-    def migrate(step, target):
-        config = Config()
-        config.set_main_option("script_location", "embedkit/metadata/migrations")
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            step(config, target)
+def test_what_is_counted_of_a_collection_is_what_it_has(tmp_path):
+    def counted():
+        with sqlite3.connect(tmp_path / "e.db") as database:
+            found = database.execute("SELECT * FROM product_words_counts WHERE products OR words").fetchall()
+            words = database.execute("SELECT collection_id, words FROM product WHERE words IS NOT NULL").fetchall()
+            database.execute("INSERT INTO product_words(product_words) VALUES ('integrity-check')")
+        database.close()
+        there = {cid: [text.split() for owner, text in words if owner == cid] for cid, _ in words}
+        assert {cid: (products, size) for cid, products, size in found} == {
+            cid: (len(texts), sum(map(len, texts))) for cid, texts in there.items()
+        }
+        return dict.fromkeys(there)
 
+    store = open_store(f"sqlite:///{tmp_path}/e.db")
+    one, two = (store.create_collection(name, backend_url="faiss:///x", views=[]) for name in ("one", "two"))
+    for row in (one, two):
+        _write(store, row)
+    assert len(counted()) == 2
+    _write(store, one, [product(0, None), product(1, "Green"), product(5, "At last a title")])
+    counted()
+    store.set_keywords(two.id, ["notes", "size"])
+    counted()
+    store.mark_deleted(one.id, ["p0002"])
+    store.purge(one.id, [])
+    counted()
+    store.drop_collection(two.id)
+    assert counted() == {one.id: None}
+    store.close()
+
+
+def _migrate(engine, step, target):
+    config = Config()
+    config.set_main_option("script_location", "embedkit/metadata/migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        step(config, target)
+
+
+def test_an_index_of_before_0004_is_made_anew(tmp_path):
+    """Its tokeniser split words at letters that it did not know, and a few capitals were not folded."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/e.db")
+    _migrate(engine, command.upgrade, "0003")
+    with engine.begin() as connection:
+        full_text.drop_index(connection)
+        for statement in (
+            "CREATE VIRTUAL TABLE product_words USING fts5"
+            "(words, content='product', content_rowid='id', tokenize='unicode61 remove_diacritics 0')",
+            "CREATE TRIGGER product_words_insert AFTER INSERT ON product WHEN new.words IS NOT NULL BEGIN "
+            "INSERT INTO product_words(rowid, words) VALUES (new.id, new.words); END",
+            "CREATE TRIGGER product_words_delete AFTER DELETE ON product WHEN old.words IS NOT NULL BEGIN "
+            "INSERT INTO product_words(product_words, rowid, words) VALUES ('delete', old.id, old.words); END",
+            "CREATE TRIGGER product_words_update AFTER UPDATE OF words ON product BEGIN SELECT 1; END",
+            *(
+                "INSERT INTO collection (id, name, backend_url, version, views, created_at) "
+                f"VALUES ({cid}, 'c{cid}', 'faiss:///x', 1, '[]', '2026-01-01')"
+                for cid in (1, 2)
+            ),
+            "INSERT INTO product (collection_id, key, attributes, deleted, words) VALUES "
+            "(1, 'a', '{}', 0, 'rote TEL'), (1, 'b', '{}', 0, NULL), "
+            "(1, 'c', '{}', 0, 'rote x𞤢y'), (2, 'd', '{}', 0, 'tel')",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    store = open_store(f"sqlite:///{tmp_path}/e.db")
+    for word, found in (("tel", ["a"]), ("rote", ["a", "c"]), ("x𞤢y", ["c"]), ("x", [])):
+        assert [one.key for one, _ in store.keyword_ranking(1, [word], limit=9)] == found
+    store.drop_collection(2)
+    assert [one.key for one, _ in store.keyword_ranking(1, ["tel", "x𞤢y"], limit=9)] == ["a", "c"]
+    store.close()
+
+
+def test_products_of_before_are_found_after_the_migration_and_it_can_be_taken_back(store_url):
     engine = sa.create_engine(sa.make_url(store_url))
-    migrate(command.upgrade, "0001")
+    _migrate(engine, command.upgrade, "0001")
     with engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO collection (name, backend_url, version, views, created_at) "
@@ -141,7 +212,7 @@ def test_products_of_before_are_found_after_the_migration_and_it_can_be_taken_ba
     assert [one.key for one, _ in store.keyword_ranking(row.id, ["tasche"], limit=9)] == ["a", "c"]
     assert [one.key for one, _ in store.keyword_ranking(row.id, ["grune"], limit=9)] == ["a"]
     store.close()
-    migrate(command.downgrade, "0001")
+    _migrate(engine, command.downgrade, "0001")
     assert {column["name"] for column in sa.inspect(engine).get_columns("product")}.isdisjoint(
         {"words", "product_words"}
     )

@@ -12,6 +12,7 @@ import pytest
 
 import embedkit
 from embedkit import plugins
+from embedkit.backends.vearch.backend import VearchBackend
 from embedkit.errors import (
     BadInput,
     CollectionExists,
@@ -41,20 +42,34 @@ def _quick(monkeypatch):
     plugins._table.cache_clear()
 
 
-@pytest.fixture(params=["faiss", "lite"])
-def url(request, tmp_path):
-    return f"faiss:///{tmp_path}/faiss" if request.param == "faiss" else f"milvus:///{tmp_path}/lite.db"
-
-
-@pytest.fixture
-def kit(url, tmp_path):
-    with embedkit.connect(backend=url, home=tmp_path / "home") as opened:
+@pytest.fixture(params=["faiss", "lite", "vearch"])
+def kit(request, tmp_path):
+    with embedkit.connect(backend=_url(request), home=tmp_path / "home") as opened:
         yield opened
 
 
+@pytest.fixture(params=["faiss", "vearch"])
+def shared_url(request):
+    """A backend that several processes write to."""
+    return _url(request)
+
+
+def _url(request):
+    return request.getfixturevalue({"vearch": "clean_vearch_url"}.get(request.param, f"{request.param}_url"))
+
+
 @pytest.fixture
-def on_faiss(tmp_path, catalog):
-    with embedkit.connect(backend=f"faiss:///{tmp_path}/faiss", home=tmp_path / "home") as opened:
+def on_faiss(tmp_path, catalog, faiss_url):
+    yield from _filled(faiss_url, catalog, tmp_path)
+
+
+@pytest.fixture
+def shared(tmp_path, catalog, shared_url):
+    yield from _filled(shared_url, catalog, tmp_path)
+
+
+def _filled(url, catalog, tmp_path):
+    with embedkit.connect(backend=url, home=tmp_path / "home") as opened:
         there = opened.collection("products")
         there.ingest(catalog, encoder=VIEWS)
         yield there
@@ -110,7 +125,8 @@ def test_a_new_encoder_takes_over_and_the_old_one_comes_back(kit, catalog, tmp_p
     assert products.status().versions == {1: "kept"}
     products.gc()
     assert products.status().versions == {}
-    assert kit._resources.backend.list() == ("products_v1_title", "products_v2_image")
+    there = [name for name in kit._resources.backend.list() if name.startswith("products_")]
+    assert there == ["products_v1_title", "products_v2_image"]
     assert products.verify().ok
     with pytest.raises(BadInput, match="No earlier version"):
         products.rollback()
@@ -181,10 +197,10 @@ def test_a_picture_that_is_gone_is_told_and_the_switch_waits(on_faiss, catalog):
     assert on_faiss.search(image=picture(3), k=1)[0].key == "p03"
 
 
-def test_writes_meanwhile_land_in_both(on_faiss, catalog, tmp_path, faiss_url):
+def test_writes_meanwhile_land_in_both(shared, catalog, tmp_path, shared_url):
     """At every stage of a reindex another kit changes, adds and deletes products; the end is that of a fresh ingest."""
     rows = read_table(catalog)
-    other = embedkit.connect(backend=faiss_url, home=tmp_path / "home")
+    other = embedkit.connect(backend=shared_url, home=tmp_path / "home")
     stages = iter(range(1, 100))
 
     def write(moment):
@@ -203,16 +219,16 @@ def test_writes_meanwhile_land_in_both(on_faiss, catalog, tmp_path, faiss_url):
         write_table(catalog, rows)
 
     with other:
-        on_faiss.reindex(encoder={"image": OTHER}, index="hnsw", progress=write)
+        shared.reindex(encoder={"image": OTHER}, index="hnsw", progress=write)
     assert next(stages) > 3
-    assert on_faiss.status().version == 2
-    assert same(vectors_of(on_faiss), freshly_made(tmp_path, catalog, RENEWED))
-    assert on_faiss.search(product="a1", view="image", where="price == 1", k=5)
-    assert len(on_faiss.search(text="shoe", where="price > 1000", k=9)) == 3, "columns changed in both"
-    assert on_faiss.verify().ok
-    on_faiss.rollback()
-    assert same(vectors_of(on_faiss), freshly_made(tmp_path / "2", catalog, VIEWS))
-    assert len(on_faiss.search(text="shoe", where="price > 1000", k=9)) == 3
+    assert shared.status().version == 2
+    assert same(vectors_of(shared), freshly_made(tmp_path, catalog, RENEWED))
+    assert shared.search(product="a1", view="image", where="price == 1", k=5)
+    assert len(shared.search(text="shoe", where="price > 1000", k=9)) == 3, "columns changed in both"
+    assert shared.verify().ok
+    shared.rollback()
+    assert same(vectors_of(shared), freshly_made(tmp_path / "2", catalog, VIEWS))
+    assert len(shared.search(text="shoe", where="price > 1000", k=9)) == 3
 
 
 def test_an_ingest_under_way_when_a_version_is_begun_or_switched_goes_on_with_it(
@@ -270,7 +286,7 @@ def test_one_reindex_at_a_time(on_faiss, tmp_path, faiss_url):
     on_faiss.reindex(index="hnsw", progress=another)
 
 
-def test_what_cannot_be_is_refused_and_the_old_version_serves(on_faiss, kit):
+def test_what_cannot_be_is_refused_and_the_old_version_serves(on_faiss):
     with pytest.raises(BadInput, match="no reindex of 'products' to go on with"):
         on_faiss.reindex()
     with pytest.raises(BadInput, match="made so already"):
@@ -314,51 +330,96 @@ def test_the_disk_fills_and_the_old_version_serves(on_faiss, monkeypatch):
     assert on_faiss.verify().ok
 
 
-POINTS = (  # of a reindex, one after the other: what it was about to do when it was killed
-    ("embedkit.metadata.store:MetadataStore.add_version", 1),  # the backend has the collections, the store does not
-    ("embedkit.metadata.store:MetadataStore.begin", 3),  # the pictures of a third batch are encoded
-    ("embedkit.metadata.store:MetadataStore.commit_vectors", 2),  # vectors are written, and not live
-    ("embedkit.backends.faiss.backend:FaissBackend.build_index", 1),  # all are there
-    ("embedkit.metadata.store:MetadataStore.switch_version", 1),
-)
-GC_POINTS = (
-    ("embedkit.backends.faiss.backend:FaissBackend.drop", 1),
-    ("embedkit.metadata.store:MetadataStore.forget_view", 1),
-    ("embedkit.metadata.store:MetadataStore.forget_version", 1),
-)
+STORE = "embedkit.metadata.store:MetadataStore"
+POINTS = {  # of a reindex, one after the other: what it was about to do when it was killed
+    "faiss": (
+        (f"{STORE}.add_version", 1),  # the backend has the collections, the store does not
+        (f"{STORE}.begin", 3),  # the pictures of a third batch are encoded
+        (f"{STORE}.commit_vectors", 2),  # vectors are written, and not live
+        ("embedkit.backends.faiss.backend:FaissBackend.build_index", 1),  # all are there
+        (f"{STORE}.switch_version", 1),
+    ),
+    "vearch": (
+        (f"{STORE}.commit_vectors", 2),
+        ("embedkit.backends.vearch.names:Names.point", 1),  # the rows are copied, and no alias leads to them
+        ("embedkit.backends.vearch.client:VearchClient.drop_space", 2),  # after the one of before, the space copied
+    ),
+}
+GC_POINTS = {
+    "faiss": (
+        ("embedkit.backends.faiss.backend:FaissBackend.drop", 1),
+        (f"{STORE}.forget_view", 1),
+        (f"{STORE}.forget_version", 1),
+    ),
+    "vearch": (("embedkit.backends.vearch.client:VearchClient.drop_space", 1),),  # its aliases are gone
+}
+INDEX = {"faiss": "hnsw", "vearch": "ivf(nlist=4)"}  # such that it is built over the rows once they are there
 
 
-def test_killed_at_every_point_it_ends_like_one_that_was_not(on_faiss, catalog, tmp_path, faiss_url, monkeypatch):
-    """kill -9, eight times; every search in between is answered."""
+def test_killed_at_every_point_it_ends_like_one_that_was_not(shared, catalog, tmp_path, shared_url, monkeypatch):
+    """kill -9, again and again; every search in between is answered."""
     monkeypatch.setenv("EMBEDKIT_INGEST__BATCH_SIZE", "4")
-    stop, answers, new = threading.Event(), [], {"encoder": {"image": OTHER}, "index": "hnsw"}
+    name = shared_url.partition(":")[0]
+    stop, answers, new = threading.Event(), [], {"encoder": {"image": OTHER}, "index": INDEX[name]}
 
     def ask():
         while not stop.is_set():
-            answers.append(on_faiss.search(product="p05", view="image", k=3))
-            time.sleep(0.02)
+            answers.append(shared.search(product="p05", view="image", k=3))
+            time.sleep(0.05)
 
     asking = threading.Thread(target=ask)
     asking.start()
     try:
-        for point, calls in POINTS:
-            assert not run(faiss_url, tmp_path / "home", "reindex", new, point=point, calls=calls), point
-            assert on_faiss.status().version == 1
-            assert on_faiss.ingest(catalog).skipped == 24
-        assert run(faiss_url, tmp_path / "home", "reindex", new)
-        assert on_faiss.status().version == 2
-        for point, calls in GC_POINTS:
-            assert not run(faiss_url, tmp_path / "home", "gc", {}, point=point, calls=calls), point
-            assert on_faiss.status().versions == {1: "dropped"}
-        assert run(faiss_url, tmp_path / "home", "gc", {})
+        for point, calls in POINTS[name]:
+            assert not run(shared_url, tmp_path / "home", "reindex", new, point=point, calls=calls), point
+            assert shared.status().version == 1
+            assert shared.ingest(catalog).skipped == 24
+        assert run(shared_url, tmp_path / "home", "reindex", new)
+        assert shared.status().version == 2
+        for point, calls in GC_POINTS[name]:
+            assert not run(shared_url, tmp_path / "home", "gc", {}, point=point, calls=calls), point
+            assert shared.status().versions == {1: "dropped"}
+        assert run(shared_url, tmp_path / "home", "gc", {})
     finally:
         stop.set()
         asking.join()
     assert len(answers) > 20
     assert all(len(hits) == 3 for hits in answers)
-    assert on_faiss.verify().ok
-    assert on_faiss.status().versions == {}
-    assert same(vectors_of(on_faiss), freshly_made(tmp_path, catalog, RENEWED))
+    assert shared.verify().ok
+    assert shared.status().versions == {}
+    assert same(vectors_of(shared), freshly_made(tmp_path, catalog, RENEWED))
+    left = [one for one in shared._resources.backend.list() if one.startswith("products_")]
+    assert left == ["products_v2_image", "products_v2_title"]
+
+
+def test_an_ingest_waits_where_the_rows_are_copied_for_an_index(tmp_path, catalog, clean_vearch_url, monkeypatch):
+    """Vearch copies the rows into another space; what would come into the old one meanwhile would be lost."""
+    waited = []
+
+    def ingest_meanwhile(*arguments):
+        copy(*arguments)
+        if not waited:
+            thread = threading.Thread(target=ingest)
+            thread.start()
+            thread.join(0.5)
+            waited.append(thread)
+
+    def ingest():
+        with embedkit.connect(backend=clean_vearch_url, home=tmp_path / "home") as other:
+            other.collection("products").ingest(catalog)
+
+    copy = VearchBackend._copy
+    with embedkit.connect(backend=clean_vearch_url, home=tmp_path / "home") as kit:
+        products = kit.collection("products")
+        products.ingest(catalog, encoder={"image": "plain"})
+        rows = read_table(catalog)
+        write_table(catalog, [*rows[1:], {**rows[0], "price": 999}, {**rows[0], "key": "new"}])
+        monkeypatch.setattr(VearchBackend, "_copy", ingest_meanwhile)
+        products.reindex(index="ivf(nlist=4)")
+        waited[0].join()
+        assert {hit.key for hit in products.search(product="p00", where="price == 999 or key == 'new'")} == {"new"}
+        assert {hit.key for hit in products.search(product="new", where="price == 999 or key == 'new'")} == {"p00"}
+        assert products.verify().ok
 
 
 def test_a_search_that_knows_a_version_that_is_gone_asks_the_one_that_serves(on_faiss, tmp_path, faiss_url):

@@ -296,6 +296,14 @@ def test_a_new_index_keeps_name_rows_and_aliases_also_for_others(vearch_url, bac
             assert one.search(alias, vectors(1), 1).ids.tolist() == [[0]]
             assert one.describe(alias).name == name
     assert backend.fetch(name, np.array([3])).columns == (columns_of(4)[3],)
+    (space,) = backend._names.spaces_of(name)
+    backend._client.create_space(backend._schema(backend.describe(name), left), left)
+    backend.build_index(name, IndexSpec())
+    assert backend._names.spaces_of(name) == [space], "it is made so already"
+    backend.delete(name, np.arange(4))
+    backend.build_index(name, IndexSpec())
+    assert backend._names.spaces_of(name) != [space], "a tenth of the rows that were written is dead"
+    assert backend.count(name) == 26
     backend.drop(name)
     for gone in (name, alias):
         with pytest.raises(CollectionNotFound):

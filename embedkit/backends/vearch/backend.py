@@ -38,12 +38,13 @@ from embedkit.backends.validation import (
 )
 from embedkit.backends.vearch.capabilities import CAPABILITIES
 from embedkit.backends.vearch.client import Condition, Document, VearchClient
-from embedkit.backends.vearch.filters import TOKENS, tokens
+from embedkit.backends.vearch.filters import TOKENS
 from embedkit.backends.vearch.layout import layout_of
 from embedkit.backends.vearch.names import Names, collection_of
 from embedkit.backends.vearch.reading import Place, pages, rows_of_a_request
-from embedkit.backends.vearch.schema import COLUMNS, ID, enough_of, schema_of, spec_of
-from embedkit.backends.vearch.searching import Searcher, id_token
+from embedkit.backends.vearch.schema import COLUMNS, enough_of, has_index, schema_of, spec_of
+from embedkit.backends.vearch.searching import Searcher
+from embedkit.backends.vearch.writing import documents
 from embedkit.errors import (
     BackendUnavailable,
     BadInput,
@@ -124,8 +125,7 @@ class VearchBackend(VectorBackend):
 
     def _schema(self, spec: CollectionSpec, space: str, rows: int = 0) -> object:
         partitions, replicas = self._options.partitions, self._options.replicas
-        alike = rows if partitions == 1 else int(_SHARE * rows / partitions)
-        return schema_of(spec, space, partitions=partitions, replicas=replicas, rows=alike)
+        return schema_of(spec, space, partitions=partitions, replicas=replicas, rows=_of_a_partition(rows, partitions))
 
     def _make(self, schema: object, spec: CollectionSpec) -> None:
         """Make a space; a cluster may be too old for its index."""
@@ -169,20 +169,9 @@ class VearchBackend(VectorBackend):
         for start in range(0, len(ids), some):
             part = slice(start, start + some)
             stamp = f"w{secrets.token_hex(5)}"
-            documents: list[Document] = [
-                {
-                    "_id": str(row),
-                    ID: row,
-                    TOKENS: tokens(json.loads(text), [id_token(row), stamp]),
-                    COLUMNS: text,
-                    place.layout.field: vector,
-                }
-                for row, vector, text in zip(
-                    ids[part].tolist(), place.layout.given(rows[part], place.spec), texts[part], strict=True
-                )
-            ]
-            self._client.upsert(place.wire, documents, place.name)
-            stamps[stamp] = len(documents)
+            made = documents(place, ids[part], rows[part], texts[part], stamp)
+            self._client.upsert(place.wire, made, place.name)
+            stamps[stamp] = len(made)
         for stamp, count in stamps.items():
             self._confirm(place, stamp, count)
         self._searcher.wrote(place, ids, rows)
@@ -261,10 +250,13 @@ class VearchBackend(VectorBackend):
         with self._writing:
             old, rows = self._looked_up(name)
             wanted = checked_spec(replace(old.spec, index=spec), self.capabilities)
-            space = self._names.rebuilt(old.spec.name)
-            schema = self._schema(wanted, space, rows)
             for left in set(self._names.spaces_of(old.spec.name)) - {old.space}:
                 self._client.drop_space(left)
+            if self._has_index(old, wanted, rows):
+                self._wait_until_built(old)
+                return
+            space = self._names.rebuilt(old.spec.name)
+            schema = self._schema(wanted, space, rows)
             self._make(schema, wanted)
             try:
                 new, _ = self._seen(name, space, space)
@@ -277,6 +269,12 @@ class VearchBackend(VectorBackend):
                 self._names.point(alias, space)
             self._client.drop_space(old.space)
             self._forget()
+
+    def _has_index(self, place: Place, wanted: CollectionSpec, rows: int) -> bool:
+        """Whether a new space would be no other; it would have the partitions and replicas of the settings."""
+        info, asked = self._client.space(place.space, place.name), self._options
+        same = (info["partition_num"], info["replica_num"]) == (asked.partitions, asked.replicas)
+        return same and has_index(info, wanted, _of_a_partition(rows, asked.partitions))
 
     def _copy(self, old: Place, new: Place) -> None:
         for page in pages(self._client, old, [], [COLUMNS, old.layout.field]):
@@ -308,3 +306,8 @@ class VearchBackend(VectorBackend):
 
     def close(self) -> None:
         self._client.close()
+
+
+def _of_a_partition(rows: int, partitions: int) -> int:
+    """So many rows a partition surely has."""
+    return rows if partitions == 1 else int(_SHARE * rows / partitions)

@@ -18,6 +18,7 @@ CAPABILITIES = Capabilities(
     max_columns_bytes=65_000,  # a text that is not indexed holds 65,535 bytes
     alias_switch=True,
     many_processes=True,
+    build_copies=True,
     emulated={
         "update_columns": "the vectors are fetched and written again with the new columns",
         "cosine": "the inner product of vectors of length 1",
@@ -28,7 +29,7 @@ CAPABILITIES = Capabilities(
         "binary": "flat and hnsw hold bits as floats of 1 and -1, whose inner product orders exactly as the Hamming "
         "distance, and distances are given in bits; ivf is BINARYIVF over the bits",
         "build_index": "a space keeps its index: the rows are written into a new space, to which an alias of the "
-        "collection's name then leads",
+        "collection's name then leads, unless the space has that very index already and few rows in it are dead",
         "ivf before it is trained": "the rows are read and compared here, exactly",
     },
 )

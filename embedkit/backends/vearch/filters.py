@@ -16,6 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from embedkit.backends.vearch.client import Condition
@@ -27,6 +28,7 @@ TOKENS = "tokens"
 PARTIAL = "~"
 _ROOM = 1_000
 _HASH = 9  # bytes
+_KEPT, _SHORT = 16_384, 64  # tokens that are remembered; characters of a text whose token is
 
 
 def tokens(columns: Mapping[str, Any], own: list[str]) -> list[str]:
@@ -57,21 +59,24 @@ def _of(columns: Mapping[str, Any], above: Path) -> Iterator[str]:
             yield from _of(value, path)
 
 
-def _hashed(what: list[Any]) -> str:
+def _hashed(*what: object) -> str:
     digest = hashlib.blake2b(json.dumps(what).encode(), digest_size=_HASH).digest()
     return base64.urlsafe_b64encode(digest).decode()
 
 
+_kept = lru_cache(_KEPT)(_hashed)  # what a catalog says again and again
+
+
 def _there(path: Path) -> str:
-    return _hashed([list(path)])
+    return _kept(path)
 
 
 def _is(path: Path, value: Value) -> str:
     if isinstance(value, bool):
-        return _hashed([list(path), "b", value])
+        return _hashed(path, "b", value)
     if isinstance(value, str):
-        return _hashed([list(path), "t", value])
-    return _hashed([list(path), "n", _number(value)])
+        return _kept(path, "t", value) if len(value) <= _SHORT else _hashed(path, "t", value)
+    return _kept(path, "n", _number(value))
 
 
 def _number(value: float) -> str:

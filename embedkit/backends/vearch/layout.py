@@ -34,11 +34,17 @@ class Layout:
         "ivf + rabitq": "IVFRABITQ",
     }
 
-    def given(self, rows: VectorArray, spec: CollectionSpec) -> list[list[Any]]:
-        """Rows for a request."""
+    def numbers(self, rows: VectorArray, spec: CollectionSpec) -> VectorArray:
+        """Rows as Vearch takes them: ``(n, dim)`` float32, or ``(n, dim / 8)`` uint8."""
         del spec
-        lists: list[list[Any]] = rows.tolist()
-        return lists
+        return rows
+
+    def written(self, rows: VectorArray, spec: CollectionSpec) -> list[str]:
+        """Rows as JSON. Nine digits tell a float32 from every other, and a zero keeps its sign."""
+        numbers = self.numbers(rows, spec)
+        digits = "%.8e" if np.signbit(numbers[numbers == 0]).any() else "%.9g"
+        form = f"[{','.join([digits] * numbers.shape[1])}]"
+        return [form % tuple(row) for row in numbers.tolist()]
 
     def taken(self, values: list[Any], spec: CollectionSpec) -> VectorArray:
         """Rows ``(n, spec.width)`` from an answer."""
@@ -63,9 +69,8 @@ class _Signs(Layout):
     metrics: Mapping[str, str] = {"hamming": "InnerProduct"}
     indexes: Mapping[str, str] = {"flat": "FLAT", "hnsw": "HNSW"}
 
-    def given(self, rows: VectorArray, spec: CollectionSpec) -> list[list[Any]]:
-        lists: list[list[Any]] = signs(rows.view(np.uint8), spec.dim).tolist()
-        return lists
+    def numbers(self, rows: VectorArray, spec: CollectionSpec) -> VectorArray:
+        return signs(rows.view(np.uint8), spec.dim)
 
     def taken(self, values: list[Any], spec: CollectionSpec) -> VectorArray:
         return packed(np.array(values, np.float32).reshape(len(values), spec.dim))

@@ -13,12 +13,13 @@ from embedkit.backends.vearch.layout import LAYOUTS, Layout, layout_of
 from embedkit.errors import DataCorrupt
 from embedkit.types import Metric
 
-__all__ = ["COLUMNS", "ID", "enough_of", "index_params", "knobs", "schema_of", "spec_of"]
+__all__ = ["COLUMNS", "ID", "enough_of", "has_index", "index_params", "knobs", "schema_of", "spec_of"]
 
 ID, COLUMNS = "id", "columns"
 _LISTS = 128  # of an inverted file whose rows are yet to come
 _POINTS = 39  # rows that a list wants to be trained on
 _CODES = 256  # of a piece of a vector, where pieces are quantised: fewer rows cannot be trained on
+_DEAD = 0.1  # of the rows ever written, for which a space is not made anew
 _MARK = "embedkit_"  # before the metric, in the name of the vector's index
 _NATIVE: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {  # ours: Vearch's name, default, least, most
     "hnsw": {"m": ("nlinks", 32, 8, 96), "ef_construction": ("efConstruction", 200, 16, 1_024)},
@@ -93,6 +94,20 @@ def spec_of(info: dict[str, Any], name: str) -> CollectionSpec:
         )
     metric: Metric = index["name"].removeprefix(_MARK)
     return CollectionSpec(name, int(fields[layout.field]["dimension"]), metric, layout.kind, _index_of(layout, index))
+
+
+def has_index(info: dict[str, Any], spec: CollectionSpec, rows: int) -> bool:
+    """Whether a space has the very index that `schema_of` would give it, and hardly any rows that are dead.
+
+    Only a new space is rid of rows that were replaced or deleted, through which a search goes all the same.
+    """
+    layout = layout_of(spec)
+    index = next((field.get("index") or {} for field in info["schema"]["fields"] if field["name"] == layout.field), {})
+    if index.get("type") != layout.indexes[spec.index.shape]:
+        return False
+    wanted, stored = index_params(spec, rows), index.get("params") or {}
+    written = sum(part["max_docid"] + 1 for part in info["partitions"])
+    return wanted.items() <= stored.items() and written * (1 - _DEAD) <= int(info["doc_num"])
 
 
 def enough_of(info: dict[str, Any]) -> int:

@@ -18,13 +18,14 @@ from embedkit.backends.vearch.client import Condition, Document, VearchClient
 from embedkit.backends.vearch.filters import TOKENS, Pushed, push
 from embedkit.backends.vearch.reading import Place, pages
 from embedkit.backends.vearch.schema import COLUMNS, knobs
+from embedkit.backends.vearch.writing import id_token
 from embedkit.filters import Filter
 from embedkit.matching import matches
 
 if TYPE_CHECKING:
     from embedkit.types import IdArray, VectorArray
 
-__all__ = ["Searcher", "id_token"]
+__all__ = ["Searcher"]
 
 _QUERIES = 64  # of one request
 _HITS = 50_000  # of one answer
@@ -33,11 +34,6 @@ _AMONG = 5_000  # ids of one condition
 _SETTLED = 10.0  # seconds after which an index surely knows what was written
 _PAUSE = 0.05
 _NEAR = 1e-3  # of what a vector scores for itself
-
-
-def id_token(row: int) -> str:
-    """The token by which a search is kept to some rows."""
-    return f"#{row}"
 
 
 class Searcher:
@@ -138,7 +134,7 @@ class Searcher:
         brute: bool = False,
     ) -> list[list[Document]]:
         """For each query at most `limit` documents, best first."""
-        rows = place.layout.given(queries, place.spec)
+        rows = place.layout.numbers(queries, place.spec)
         some = max(1, min(_QUERIES, _HITS // limit))
         found: list[list[Document]] = []
         for start in range(0, len(rows), some):
@@ -146,7 +142,7 @@ class Searcher:
             answer = self._client.search(
                 place.wire,
                 place.layout.field,
-                [number for row in part for number in row],
+                part.ravel().tolist(),
                 limit,
                 conditions,
                 ["_id", *fields],

@@ -9,8 +9,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import nn
 
 from embedkit.errors import ConfigError
-from embedkit.training.discriminants import fisher_directions, start_at_discriminants
-from embedkit.training.hash_heads import start_codes
+from embedkit.training.discriminants import fisher_directions, set_at_discriminants
+from embedkit.training.hash_heads import build_head, finish_codes, start_codes
 from embedkit.training.recipe import TrainingRecipe
 
 
@@ -60,7 +60,7 @@ def test_a_layer_that_cannot_be_set_keeps_its_random_directions(
 ) -> None:
     layer = nn.Linear(4, dim)
     before = layer.weight.detach().clone()
-    start_at_discriminants(layer, features, labels)
+    set_at_discriminants(layer, features, labels)
     assert torch.equal(layer.weight, before)
 
 
@@ -75,7 +75,7 @@ def test_vectors_of_classes_never_seen_are_better_told_apart_and_as_long_as_befo
     seen = labels < 60
     layer = nn.Linear(50, 10)
     before, length = layer(features).detach(), layer(features[seen]).detach().square().mean()
-    start_at_discriminants(layer, features[seen], labels[seen])
+    set_at_discriminants(layer, features[seen], labels[seen])
     after = layer(features).detach()
     assert _nearest_is_of_the_class(before[~seen], labels[~seen]) < 0.2
     assert _nearest_is_of_the_class(after[~seen], labels[~seen]) > 0.8
@@ -92,12 +92,29 @@ def test_codes_start_from_the_discriminants_where_the_classes_are_given() -> Non
     assert found[1] > 2 * found[0]
 
 
+@pytest.mark.parametrize("kind", ["linear", "divide"])
+def test_bits_end_as_the_signs_of_the_discriminants_each_of_one_scale(kind: str) -> None:
+    features, labels = _classes(120, 4, 50)
+    seen = labels < 60
+    head = build_head(kind, 50, 8)
+    finish_codes(head, features[seen], labels[seen])
+    numbers = head(features).detach()
+    axes = fisher_directions(features[seen], labels[seen], 8, shrinkage=0.5).float()
+    expected = (features - features[seen].mean(dim=0)) @ axes.T
+    assert float((numbers.sign() == expected.sign()).float().mean()) > 0.999
+    torch.testing.assert_close(numbers[seen].square().mean(dim=0), torch.ones(8), rtol=1e-3, atol=1e-3)
+    assert _nearest_is_of_the_class(numbers[~seen].sign(), labels[~seen]) > 0.3
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
         ({"start": "pca"}, "start = 'pca' is not one of , lda"),
         ({"start": "lda", "dim": 0}, "dim = 0 has none"),
         ({"start": "lda", "task": "image-text", "loss": "clip"}, "captions, not classes"),
+        ({"finish": "pca"}, "finish = 'pca' is not one of , lda"),
+        ({"finish": "lda", "dim": 0}, "dim = 0 has none"),
+        ({"finish": "lda", "task": "image-text", "loss": "clip"}, "captions, not classes"),
     ],
 )
 def test_what_cannot_start_there_is_said(settings: dict[str, object], says: str) -> None:

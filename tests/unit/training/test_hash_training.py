@@ -203,6 +203,11 @@ def test_bits_start_in_balance_and_at_one_scale(kind):
     assert ((numbers > 0).float().mean(0) - 0.5).abs().max() < 0.25
 
 
+def test_block_codes_have_no_finish(shop, tmp_path):
+    with pytest.raises(ConfigError, match="finish = 'lda' is not for codes in blocks"):
+        train(small(shop, "subic", finish="lda"), tmp_path / "run")
+
+
 def test_fewer_pictures_than_bits_are_no_trouble():
     head = nn.Linear(40, 16)
     start_codes(head, torch.randn(5, 40), None, seed=0)

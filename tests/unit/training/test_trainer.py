@@ -106,6 +106,26 @@ def test_a_run_that_starts_at_discriminants_goes_on_from_its_checkpoint_bit_by_b
     assert not same(ran(replace(recipe, start=""), tmp_path / "plain"), whole)
 
 
+@pytest.mark.parametrize("changes", [{"bits": 16}, {"ema": 0.5}], ids=["codes", "averaged"])
+def test_a_finish_sets_the_embedding_layer_anew_and_nothing_else(changes, shop, tmp_path):
+    recipe = small(shop, steps=3, **changes).checked()
+    train(recipe, tmp_path / "plain")
+    train(replace(recipe, finish="lda"), tmp_path / "finished")
+    plain, finished = weights(tmp_path / "plain"), weights(tmp_path / "finished")
+    other = {name for name in plain if not torch.equal(plain[name], finished[name])}
+    assert other == {"pooling.embedding.weight", "pooling.embedding.bias"}
+
+
+def test_a_run_that_is_killed_is_finished_when_it_goes_on(shop, tmp_path):
+    recipe = small(shop, steps=3, finish="lda").checked()
+    with pytest.raises(KeyboardInterrupt):
+        ran(recipe, tmp_path / "run", stop_after=2)
+    (tmp_path / "run" / "recipe.toml").write_text(recipe.as_toml())
+    train_encoder(None, tmp_path / "run", resume=True, plots=False, threads=1)
+    train(recipe, tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
 @pytest.mark.parametrize("loss", [*plugins.names("losses"), "daml(base=triplet)"])
 def test_every_loss_trains_and_goes_on_from_its_checkpoint(loss, shop, tmp_path):
     bits = {"dim": 16, "bits": 16} if build_loss(loss, dim=16, classes=8).makes_codes else {}
