@@ -161,7 +161,8 @@ def main() -> None:
         part = [row for row in rows if row["bits"] == bits]
         tables.append(f"\n## {bits} bits\n\n{markdown(part, FIGURES, by='recall@1')}\n")
     (options.out / f"{options.name}.md").write_text(text + "".join(tables))
-    bars(rows, title, options.out / f"{options.name}.png", by="recall@1", label="Recall@1 on emoji never seen")
+    label = "Recall@1 on emoji never seen; pale: with a finish"
+    bars(rows, title, options.out / f"{options.name}.png", by="recall@1", label=label, beside="finished")
     print(text + "".join(tables))
 
 
