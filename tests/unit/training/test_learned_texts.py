@@ -233,10 +233,11 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(shop, tmp_path):
 def test_a_run_is_gone_on_with_by_its_words_and_weights(run, shop):
     recipe = small(shop, encoder=str(run))
     other = replace(open_material(recipe).train, captions=Captions(("other words",) * 24, np.arange(24)))
-    built = with_texts(build_model(recipe, lambda: ()), recipe, other)
+    pictures = build_model(recipe, lambda: ())
+    built = with_texts(pictures, recipe, other)
     assert same(built.model.state_dict(), weights(run))
     with pytest.raises(ConfigError, match=r"learned with texts='gru\(words=16.*set texts to the same, not 'gru'"):
-        with_texts(build_model(recipe, lambda: ()), replace(recipe, texts="gru"), other)
+        with_texts(pictures, replace(recipe, texts="gru"), other)
 
 
 @pytest.mark.parametrize(
