@@ -36,6 +36,7 @@ from embedkit.specs import parse_spec
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from embedkit.encoders.gru import GruTextEncoder
     from embedkit.encoders.hf.texts import TorchTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
@@ -121,13 +122,14 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
     Raises ConfigError for an encoder that does not run in torch, MissingExtra.
     """
     plugins.require("torch", "train", needed_for="Exporting an encoder")
+    from embedkit.encoders.gru import GruTextEncoder
     from embedkit.encoders.hf.texts import TorchTextEncoder
     from embedkit.encoders.projected import ProjectedTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
     pictures, texts = (encoder.pictures, encoder.texts) if isinstance(encoder, JointEncoder) else (encoder, encoder)
     recipe = probe = text = text_probe = None
-    if isinstance(texts, TorchTextEncoder):
+    if isinstance(texts, TorchTextEncoder | GruTextEncoder):
         text, text_probe = texts.recipe.as_dict(), _probe(texts, PROBE_TEXTS)
         texts.write_tokenizer(folder / TOKENIZER)
         _text_graph(texts, folder / (ONNX if texts is encoder else TEXT_ONNX))
@@ -137,7 +139,7 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
     if isinstance(pictures, TorchImageEncoder):
         recipe, probe = pictures.recipe.as_dict(), _probe(pictures, probe_pixels(pictures.recipe.size))
         _picture_graph(pictures, folder / ONNX)
-        if pictures is encoder or isinstance(texts, ProjectedTextEncoder):
+        if pictures is encoder or isinstance(texts, ProjectedTextEncoder | GruTextEncoder):
             _weights(pictures, folder / WEIGHTS)
     if recipe is None:  # texts alone: their recipe is the recipe
         recipe, probe, text, text_probe = text, text_probe, None, None
@@ -151,10 +153,11 @@ def write_model(encoder: Any, folder: Path, *, training: Mapping[str, Any] | Non
 
 def _probe(encoder: Encoder, probe: Any) -> dict[str, Any]:
     """What a runtime is held to: vectors, of a binary encoder the numbers before the sign."""
+    from embedkit.encoders.gru import GruTextEncoder
     from embedkit.encoders.projected import ProjectedTextEncoder
     from embedkit.encoders.torch_model import TorchImageEncoder
 
-    raw = TorchImageEncoder | ProjectedTextEncoder
+    raw = TorchImageEncoder | ProjectedTextEncoder | GruTextEncoder
     found = encoder.numbers(probe) if isinstance(encoder, raw) else encoder.encode(probe)
     return pack(np.asarray(found, np.float32))
 
@@ -173,7 +176,7 @@ def _picture_graph(encoder: TorchImageEncoder, path: Path) -> None:
     _graph(encoder.model, {"pixels": pixels}, {0: "n"}, path)
 
 
-def _text_graph(encoder: TorchTextEncoder, path: Path) -> None:
+def _text_graph(encoder: TorchTextEncoder | GruTextEncoder, path: Path) -> None:
     # Other shapes than the probe's, so that the probe shows a graph that learned the shape by heart.
     tokens = encoder.tokens(["four words of text", "two words"])
     axes = {0: "n"} if encoder.recipe.padding == "full" else {0: "n", 1: "length"}

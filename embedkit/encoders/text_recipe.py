@@ -56,20 +56,28 @@ class TextRecipe:
 
 
 class Tokens:
-    """A ``tokenizer.json`` and a recipe: texts in, arrays of int64 ``(n, length)`` by input name out."""
+    """A ``tokenizer.json``, its path or what it says, and a recipe.
 
-    def __init__(self, tokenizer: Path, recipe: TextRecipe) -> None:
+    Texts in, arrays of int64 ``(n, length)`` by input name out.
+    """
+
+    def __init__(self, tokenizer: Path | str, recipe: TextRecipe) -> None:
         """Raises DataCorrupt."""
         from tokenizers import Tokenizer
 
+        read = Tokenizer.from_str if isinstance(tokenizer, str) else Tokenizer.from_file
         try:
-            self._tokenizer: Any = Tokenizer.from_file(str(tokenizer))
+            self._tokenizer: Any = read(str(tokenizer))
         except Exception as error:
             raise DataCorrupt(f"{tokenizer}: the tokenizer cannot be read: {error}") from error
         self._recipe = recipe
         self._tokenizer.enable_truncation(recipe.max_tokens)
         length = recipe.max_tokens if recipe.padding == "full" else None
         self._tokenizer.enable_padding(pad_id=recipe.pad_id, length=length)
+
+    def __len__(self) -> int:
+        """How many tokens it knows."""
+        return int(self._tokenizer.get_vocab_size())
 
     def __call__(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
         wanted = [text.lower() for text in texts] if self._recipe.lower else list(texts)

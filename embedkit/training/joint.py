@@ -1,8 +1,7 @@
-"""Pictures and texts in one space: the network of pictures, an encoder of texts that stays, a layer after each."""
+"""Pictures and texts in one space: the network of pictures, an encoder of texts that stays or a tower that learns."""
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 import weakref
@@ -10,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,30 +18,32 @@ from embedkit.encoders.contract import Encoder
 from embedkit.encoders.export import export_encoder
 from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.encoders.folder import ONNX, TEXT_ONNX, TOKENIZER, WEIGHTS, read_manifest
+from embedkit.encoders.gru import GruTower
+from embedkit.encoders.gru_options import GruOptions
 from embedkit.encoders.load import model_folder_of
 from embedkit.encoders.model import JointEncoder
-from embedkit.encoders.projected import ProjectedTextEncoder, Sentences, TextFiles
+from embedkit.encoders.projected import Sentences, TextFiles
+from embedkit.encoders.text_recipe import Tokens
 from embedkit.encoders.torch_model import PixelModel
-from embedkit.errors import BadSource, ConfigError
+from embedkit.encoders.words import WORD_RECIPE, build_words
+from embedkit.errors import BadSource, ConfigError, DataCorrupt
 from embedkit.specs import parse_spec
 from embedkit.training.datasets.contract import Captions, Split
 from embedkit.training.losses.joint import JointLoss, build_joint_loss
 from embedkit.training.network import TEXTS, Built, Objective, as_encoder
 from embedkit.training.processes import joined
 from embedkit.training.recipe import TrainingRecipe
+from embedkit.training.texts import FrozenTexts, LearnedTexts, TextSide
 
 if TYPE_CHECKING:
     from embedkit.encoders.preprocess import Preprocess
     from embedkit.types import IdArray
 
-__all__ = ["CaptionVectors", "JointBuilt", "JointModel", "JointObjective", "build_joint_objective", "with_texts"]
-
-
-_log = logging.getLogger(__name__)
+__all__ = ["JointBuilt", "JointModel", "JointObjective", "build_joint_objective", "with_texts"]
 
 
 class JointModel(PixelModel):
-    """A `PixelModel` with the layer that takes the vectors of texts into its space."""
+    """A `PixelModel` with what takes texts into its space: a layer after vectors that stay, or a tower."""
 
     def __init__(self, model: PixelModel, texts: nn.Module, recipe: Preprocess) -> None:
         super().__init__(model.network, model.pooling, recipe)
@@ -51,9 +51,10 @@ class JointModel(PixelModel):
 
 
 class JointObjective(Objective):
-    """Pixels, labels and the vectors ``(n, m)`` of a caption for each picture in; the loss and embeddings out.
+    """Pixels, labels and a caption for each picture in; the loss and embeddings out.
 
-    The loss is that of the batches of all processes together.
+    Captions are vectors ``(n, m)`` or tokens ``(n, length)``, whichever the model's `texts` take. The loss is that of
+    the batches of all processes together.
     """
 
     def __init__(self, model: JointModel, loss: JointLoss) -> None:
@@ -70,80 +71,82 @@ class JointObjective(Objective):
         return self.cost(given, labels, captions), self.embeddings(given)
 
 
-class CaptionVectors:
-    """The vectors ``(m, n)`` of the captions of a split, of which every picture is shown one at a time."""
-
-    def __init__(self, captions: Captions, sentences: Sentences) -> None:
-        order = np.argsort(captions.labels, kind="stable")
-        _log.info("%d captions are encoded by %s", len(captions), sentences.spec.name)
-        self._vectors = sentences.once([captions.texts[row] for row in order])
-        self._counts = np.bincount(captions.labels)
-        self._starts = np.cumsum(self._counts) - self._counts
-
-    @property
-    def means(self) -> Tensor:
-        """Those of the captions of every label ``(labels, n)``; zeros where it has none."""
-        sums = np.zeros((len(self._counts), self._vectors.shape[1]), np.float64)
-        np.add.at(sums, np.repeat(np.arange(len(self._counts)), self._counts), self._vectors)
-        return torch.from_numpy(sums / np.maximum(self._counts, 1)[:, None])
-
-    def drawn(self, labels: IdArray, seed: int) -> Tensor:
-        """One caption of every label, at random."""
-        drawn = np.random.default_rng(seed).random(len(labels))
-        rows = self._starts[labels] + (drawn * self._counts[labels]).astype(np.int64)
-        return torch.from_numpy(self._vectors[rows])
-
-
 @dataclass(frozen=True, slots=True)
 class JointBuilt(Built):
-    """`sentences` give the vectors of texts, before the layer that learns; `captions` those of the training split."""
+    """`texts`: the captions of the training split, and what they become before the layers that learn."""
 
-    sentences: Sentences
-    captions: CaptionVectors
+    texts: TextSide
 
     def encoder(self, model: PixelModel, recipe: TrainingRecipe, *, name: str, threads: int = 0) -> Encoder:
         assert isinstance(model, JointModel)
         pictures = as_encoder(model, self.pictures, recipe, name=name, threads=threads)
-        parts = [one.encode() for one in (pictures.spec.fingerprint, self.sentences.spec.fingerprint)]
+        parts = [one.encode() for one in (pictures.spec.fingerprint, self.texts.fingerprint)]
         spec = replace(pictures.spec, modalities=("image", "text"), fingerprint=fingerprint_of(parts, {}))
-        weight = bias = None
-        if isinstance(model.texts, nn.Linear):
-            weight, bias = (one.detach().cpu().numpy() for one in (model.texts.weight, model.texts.bias))
         pictures.spec = spec
-        return JointEncoder(spec, pictures, ProjectedTextEncoder(spec, self.sentences, weight, bias))
+        return JointEncoder(spec, pictures, self.texts.encoder(spec, model.texts))
 
-    def targets(self) -> Tensor:
-        return self.captions.means
+    def targets(self) -> Tensor | None:
+        return self.texts.means()
 
     def beside(self, labels: IdArray, seed: int) -> tuple[Tensor, ...]:
-        return (self.captions.drawn(labels, seed),)
+        return (self.texts.drawn(labels, seed),)
 
 
 def with_texts(built: Built, recipe: TrainingRecipe, train: Split) -> JointBuilt:
-    """The model with a layer for texts: of random numbers, or that of the run folder that it goes on from.
+    """The model with what learns of texts: of random numbers, or that of the run folder that it goes on from.
 
-    With ``dim = 0`` neither side has a new layer. Raises BadSource, ConfigError, DataCorrupt, MissingExtra.
+    Raises BadSource, ConfigError, DataCorrupt, MissingExtra.
     """
     if train.captions is None:
         raise BadSource("The data set has no captions")
+    folder = model_folder_of(recipe.encoder)
+    known = _stored(folder, recipe) if folder is not None else {}
+    learn = _frozen if GruOptions.of(recipe.texts) is None else _learned
+    side, learned = learn(built, recipe, train.captions, folder if known else None)
+    if known:
+        try:
+            learned.load_state_dict(known)
+        except RuntimeError as error:
+            raise DataCorrupt(f"{folder}: what learned of its texts is not of texts = {recipe.texts!r}") from error
+    values = {one.name: getattr(built, one.name) for one in fields(Built)}
+    values["model"] = JointModel(built.model, learned, built.pictures).to(memory_format=torch.channels_last)
+    return JointBuilt(**values, texts=side)
+
+
+def _frozen(
+    built: Built, recipe: TrainingRecipe, captions: Captions, before: Path | None
+) -> tuple[TextSide, nn.Module]:
+    """Texts of an encoder that stays, and the layer after it; with ``dim = 0`` there is none, on neither side."""
     sentences = _sentences(recipe.texts)
     layer: nn.Module = nn.Linear(sentences.spec.dim, built.dim)
     if recipe.bits:
         _even(layer, sentences.spec.dim)
-    folder = model_folder_of(recipe.encoder)
-    known = _stored(folder, recipe) if folder is not None else {}
-    if known:
-        layer.load_state_dict(known)
-    elif not built.layers["dim"]:
+    if before is None and not built.layers["dim"]:
         if sentences.spec.dim != built.dim:
             raise ConfigError(
                 f"With dim = 0 pictures and texts must have vectors of one length, but {recipe.encoder!r} gives "
                 f"{built.dim} numbers and {recipe.texts!r} {sentences.spec.dim}; set dim"
             )
         layer = nn.Identity()
-    values = {one.name: getattr(built, one.name) for one in fields(Built)}
-    values["model"] = JointModel(built.model, layer, built.pictures).to(memory_format=torch.channels_last)
-    return JointBuilt(**values, sentences=sentences, captions=CaptionVectors(train.captions, sentences))
+    return FrozenTexts(captions, sentences), layer
+
+
+def _learned(
+    built: Built, recipe: TrainingRecipe, captions: Captions, before: Path | None
+) -> tuple[TextSide, nn.Module]:
+    """Texts of a tower that learns, whose words are those of the captions, or of the run `before`."""
+    options = GruOptions.of(recipe.texts)
+    assert options is not None
+    words = build_words(captions.texts, least=options.least) if before is None else _words(before)
+    return LearnedTexts(captions, words), GruTower(len(Tokens(words, WORD_RECIPE)), built.dim, options)
+
+
+def _words(folder: Path) -> str:
+    """The vocabulary of a run folder. Raises DataCorrupt."""
+    try:
+        return (folder / TOKENIZER).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataCorrupt(f"{folder / TOKENIZER}: the words that the run learned cannot be read: {error}") from error
 
 
 @torch.no_grad()
@@ -155,7 +158,7 @@ def _even(layer: nn.Module, width: int) -> None:
 
 
 def _stored(folder: Path, recipe: TrainingRecipe) -> dict[str, Tensor]:
-    """The layer for texts of a run folder; nothing where it was trained without. Raises ConfigError."""
+    """What learned of the texts of a run folder; nothing where it was trained without. Raises ConfigError."""
     from safetensors.torch import load_file
 
     state = load_file(str(folder / WEIGHTS))

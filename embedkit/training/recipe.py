@@ -15,6 +15,7 @@ from typing import Any
 
 from embedkit import plugins
 from embedkit.encoders.codes import check_bits
+from embedkit.encoders.gru_options import GruOptions
 from embedkit.errors import ConfigError, EmbedkitError, UnknownName
 from embedkit.specs import parse_spec
 from embedkit.training.datasets.registry import find_dataset
@@ -97,17 +98,18 @@ class TrainingRecipe:
 
     `data`: path of a data set, or a table; `data_name`: which one, if its files do not tell. `task`: metric-learning
     from classes of pictures, or image-text from pictures with captions. `encoder`: the spec string or model folder to
-    start from; its pooling is kept. `texts`: of image-text, the encoder of captions, which stays as it is. `dim`: of
-    the embedding; 0 keeps the encoder's own vector without a new layer. `bits`: of a hash encoder, whose codes are the
-    signs of the embedding; 0 is a float encoder. `head`: how its bits are made (linear, divide, blocks:
-    `training/hash_heads.py`), empty for what the loss asks for. `start`: where the embedding layer starts: lda, at the
-    discriminants of the training classes, ridge, of image-text, at the texts that pictures are likely to have, or
-    empty, at random (codes by ITQ). `finish`: where it is set when the last batch is done: lda, at the discriminants of
-    what the network then makes of training pictures, or empty, where the loss left it. `multi_scale`: Deep Ranking's
-    three scales (Wang 2014). `loss`, `miner`: spec strings; no miner leaves the loss its own. `batch`: pictures,
-    `per_class` of a class, 0 for what the loss asks for. `sampler`: balanced, class, domains (equally many sketches and
-    pictures of each class), or pairs, which mines hard classes each epoch for N-pair. `epochs`, `minutes`, `steps`: the
-    budget, at most one of them. `rate`: of the network; `head_rate`: of the embedding layer, which the loss's own
+    start from; its pooling is kept. `texts`: of image-text, the encoder of captions, which stays as it is, or
+    ``gru``, a tower that learns. `dim`: of the embedding; 0 keeps the encoder's own vector without a new layer.
+    `bits`: of a hash encoder, whose codes are the signs of the embedding; 0 is a float encoder. `head`: how its bits
+    are made (linear, divide, blocks: `training/hash_heads.py`), empty for what the loss asks for. `start`: where the
+    embedding layer starts: lda, at the discriminants of the training classes, ridge, of image-text, at the texts that
+    pictures are likely to have, or empty, at random (codes by ITQ). `finish`: where it is set when the last batch is
+    done: lda, at the discriminants of what the network then makes of training pictures, or empty, where the loss left
+    it. `multi_scale`: Deep Ranking's three scales (Wang 2014). `loss`, `miner`: spec strings; no miner leaves the loss
+    its own. `batch`: pictures, `per_class` of a class, 0 for what the loss asks for. `sampler`: balanced, class,
+    domains (equally many sketches and pictures of each class), or pairs, which mines hard classes each epoch for
+    N-pair. `epochs`, `minutes`, `steps`: the budget, at most one of them. `rate`: of the network; `head_rate`: of the
+    embedding layer and a text tower, which the loss's own
     numbers follow. `warmup`: share of the budget with a rising rate, cosine afterwards. `clip`: greatest norm of the
     gradient, 0 for none. `frozen`: share of the network's parameter tensors, from the input on, that stay as they are.
     `lora`: the rank of adapters (Hu 2021) that learn in their place, the network staying as it is; 0 for none.
@@ -255,6 +257,10 @@ class TrainingRecipe:
             self._check_image_text()
         elif self.start == "ridge":
             raise ConfigError("start = 'ridge' needs captions; set task = 'image-text', or start = 'lda'")
+        elif GruOptions.of(self.texts) is not None:
+            raise ConfigError(
+                f"texts = {self.texts!r} learns from captions; set task = 'image-text', or leave out texts"
+            )
         if self.pieces > self.batch:
             raise ConfigError(f"A batch of {self.batch} cannot be cut into pieces = {self.pieces}")
 
@@ -274,6 +280,11 @@ class TrainingRecipe:
             raise ConfigError(f"start = {self.start!r} is not for codes; leave out start, or bits")
         if not self.texts:
             raise ConfigError("texts is empty; name an encoder of texts such as 'minilm', or a model folder")
+        if GruOptions.of(self.texts) is not None and self.start:
+            raise ConfigError(
+                f"start = {self.start!r} foretells vectors of texts that stay, and those of texts = {self.texts!r} are "
+                "yet to be learned; leave out start"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; `augment` is a dict."""

@@ -32,6 +32,7 @@ NAMES = (
     "emoji-hashnet",
     "emoji-npair",
     "emoji-ntxent",
+    "emoji-vsepp-gru",
     "inshop-proxyanchor",
     "lfw-arcface",
     "market1501-batchhard",
