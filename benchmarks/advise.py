@@ -60,7 +60,7 @@ def quickest(backend: embedkit.VectorBackend, text: str, queries: np.ndarray, ri
             found.append({"params": dict(setting), "recall": share, "qps": len(queries) / min(times)})
             if share >= ENOUGH:
                 break
-    return max(found, key=lambda one: (one["recall"] >= wanted, one["qps"] if one["recall"] >= wanted else 0))
+    return max(found, key=lambda one: (one["recall"] >= wanted, one["qps" if one["recall"] >= wanted else "recall"]))
 
 
 def main() -> None:
