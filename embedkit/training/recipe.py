@@ -206,7 +206,8 @@ class TrainingRecipe:
         for name, known in _CHOICES.items():
             value = _value(self, name)
             if value not in known:
-                raise ConfigError(f"{name} = {value!r} is not one of {', '.join(known)}")
+                empty = ", or leave it empty" if "" in known else ""
+                raise ConfigError(f"{name} = {value!r} is not one of {', '.join(filter(None, known))}{empty}")
         self._check_names()
         self._check_together()
         return self.resolved()

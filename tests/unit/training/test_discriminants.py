@@ -109,10 +109,10 @@ def test_bits_end_as_the_signs_of_the_discriminants_each_of_one_scale(kind: str)
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"start": "pca"}, "start = 'pca' is not one of , lda"),
+        ({"start": "pca"}, "start = 'pca' is not one of lda"),
         ({"start": "lda", "dim": 0}, "dim = 0 has none"),
         ({"start": "lda", "task": "image-text", "loss": "clip"}, "captions, not classes"),
-        ({"finish": "pca"}, "finish = 'pca' is not one of , lda"),
+        ({"finish": "pca"}, "finish = 'pca' is not one of lda"),
         ({"finish": "lda", "dim": 0}, "dim = 0 has none"),
         ({"finish": "lda", "task": "image-text", "loss": "clip"}, "captions, not classes"),
     ],
