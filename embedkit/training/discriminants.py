@@ -50,10 +50,13 @@ def _scatter(rows: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def set_at_discriminants(layer: nn.Linear, features: Tensor, labels: Tensor, *, shrinkage: float = _SHRINKAGE) -> None:
+def set_at_discriminants(
+    layer: nn.Linear, features: Tensor, labels: Tensor, *, shrinkage: float = _SHRINKAGE, even: bool = False
+) -> bool:
     """Set a layer to the discriminants of features ``(n, f)``; its vectors stay as long as they were, centred at 0.
 
-    A layer of classes that do not vary, or of more numbers than there are features, stays as it is.
+    `even`: instead, each of its numbers has a mean square of 1. A layer of classes that do not vary, or of more numbers
+    than there are features, stays as it is; whether it was set is returned.
     """
     length = layer(features).square().mean().sqrt()
     mean = features.mean(dim=0)
@@ -61,7 +64,13 @@ def set_at_discriminants(layer: nn.Linear, features: Tensor, labels: Tensor, *, 
         axes = fisher_directions(features, labels, layer.out_features, shrinkage=shrinkage).to(features)
     except ValueError as error:
         _log.warning("The embedding layer stays as it is: %s", error)
-        return
-    numbers = (features - mean) @ axes.T
-    layer.weight.copy_(axes * (length / numbers.square().mean().sqrt().clamp_min(1e-6)))
+        return False
+    squares = ((features - mean) @ axes.T).square()
+    scale = 1 / _root(squares.mean(dim=0))[:, None] if even else length / _root(squares.mean())
+    layer.weight.copy_(axes * scale)
     layer.bias.copy_(-layer.weight @ mean)
+    return True
+
+
+def _root(squares: Tensor) -> Tensor:
+    return squares.sqrt().clamp_min(1e-6)

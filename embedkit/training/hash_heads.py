@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from embedkit.encoders.projections import directions
 from embedkit.errors import ConfigError
-from embedkit.training.discriminants import AT_THE_END, fisher_directions
+from embedkit.training.discriminants import AT_THE_END, fisher_directions, set_at_discriminants
 from embedkit.training.losses.build import build_loss
 from embedkit.training.recipe import TrainingRecipe
 
@@ -109,7 +109,6 @@ def start_codes(head: nn.Module, features: Tensor, labels: Tensor | None, *, see
         head.start_at(both)
 
 
-@torch.no_grad()
 def finish_codes(head: nn.Linear | DivideAndEncode, features: Tensor, labels: Tensor) -> None:
     """Set a layer so that its bits are the signs of the discriminants of features ``(n, f)`` with labels ``(n,)``.
 
@@ -117,16 +116,8 @@ def finish_codes(head: nn.Linear | DivideAndEncode, features: Tensor, labels: Te
     a mixture of them would lose. The layer of classes that do not vary stays as it is.
     """
     layer = head if isinstance(head, nn.Linear) else nn.Linear(features.shape[1], head.bits).to(features)
-    mean = features.mean(dim=0)
-    try:
-        axes = fisher_directions(features, labels, layer.out_features, shrinkage=AT_THE_END).to(features)
-    except ValueError as error:
-        _log.warning("The hash layer stays as it is: %s", error)
-        return
-    numbers = (features - mean) @ axes.T
-    layer.weight.copy_(axes / numbers.square().mean(dim=0).sqrt().clamp_min(1e-6)[:, None])
-    layer.bias.copy_(-layer.weight @ mean)
-    if isinstance(head, DivideAndEncode):
+    known = set_at_discriminants(layer, features, labels, shrinkage=AT_THE_END, even=True)
+    if known and isinstance(head, DivideAndEncode):
         head.start_at(layer)
 
 

@@ -27,12 +27,9 @@ PASSWORD = "se:cr/et"
 
 
 @pytest.fixture
-def backend(vearch_url):
-    opened = open_backend(vearch_url)
-    before = set(opened.list())
+def backend(clean_vearch_url):
+    opened = open_backend(clean_vearch_url)
     yield opened
-    for name in set(opened.list()) - before:
-        opened.drop(name)
     opened.close()
 
 

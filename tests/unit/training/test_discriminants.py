@@ -106,6 +106,14 @@ def test_bits_end_as_the_signs_of_the_discriminants_each_of_one_scale(kind: str)
     assert _nearest_is_of_the_class(numbers[~seen].sign(), labels[~seen]) > 0.3
 
 
+@pytest.mark.parametrize("kind", ["linear", "divide"])
+def test_bits_of_classes_that_do_not_vary_stay_as_they_were(kind: str) -> None:
+    head, features = build_head(kind, 50, 8), torch.randn(10, 50)
+    before = head(features).detach()
+    finish_codes(head, features, torch.arange(10))
+    assert torch.equal(head(features), before)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
