@@ -12,7 +12,7 @@ demo: $(VENV)/demo
 
 # Trainings have a process of their own: beside every other native library in one process they crashed. They run while
 # the tests that need servers wait for those, and give way to them; then come the tests of single parts.
-TRAININGS := tests/unit/training/test_trainer.py tests/unit/training/test_joint_training.py
+TRAININGS := $(addprefix tests/unit/training/,test_trainer.py test_resume.py test_joint_training.py)
 
 test: lint gamma
 	$(MAKE) --no-print-directory --jobs=2 served trainings units

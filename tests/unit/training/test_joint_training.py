@@ -17,7 +17,7 @@ from embedkit.training.recipe import Augment, TrainingRecipe
 from embedkit.training.train import train_encoder
 from tests import tiny_models
 from tests.conftest import picture
-from tests.unit.training.test_trainer import losses, ran, same
+from tests.unit.training.runs import losses, ran, same
 
 COLOURS = ("red", "green", "blue", "grey")
 STILL = Augment(flip=False, crop=1.0, colour=0.0)

@@ -28,8 +28,8 @@ from embedkit.training.network import build_model
 from embedkit.training.recipe import Augment, TrainingRecipe
 from embedkit.training.texts import LearnedTexts
 from tests.conftest import WITHOUT_TORCH
+from tests.unit.training.runs import losses, ran, same
 from tests.unit.training.test_joint_training import train, weights
-from tests.unit.training.test_trainer import losses, ran, same
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "orange", "pink", "brown")
 SHAPES = ("disc", "square", "stripes", "cross")

@@ -3,74 +3,32 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import embedkit
 from embedkit import plugins
 from embedkit.encoders.load import load_encoder
-from embedkit.errors import BadSource, ConfigError, DataCorrupt, TrainingFailed
-from embedkit.training.checkpoint import read_checkpoint, write_checkpoint
+from embedkit.errors import BadSource, ConfigError, TrainingFailed
+from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.evaluation.encode import encode_split
-from embedkit.training.history import History, read_history
+from embedkit.training.history import read_history
 from embedkit.training.losses.build import build_loss
 from embedkit.training.material import open_material
 from embedkit.training.recipe import Augment, TrainingRecipe
 from embedkit.training.run import Run, _devices
-from embedkit.training.stopping import StopSignal
 from embedkit.training.train import train_encoder
 from tests import tiny_models
 from tests.conftest import picture
 from tests.unit.training import launched
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    """Sixteen classes of four pictures: a pattern, in four brightnesses."""
-    root = tmp_path_factory.mktemp("shop")
-    for place in range(16):
-        folder = root / f"thing {place:02}"
-        folder.mkdir()
-        for copy in range(4):
-            picture(place, (64, 64)).point(lambda value, copy=copy: value * (8 - copy) // 8).save(
-                folder / f"{copy}.png"
-            )
-    return root
-
-
-def small(shop, **changes):
-    recipe = TrainingRecipe(
-        data=str(shop), encoder="effnet-lite0(size=64)", dim=16, loss="nt-xent", batch=10, steps=4, validate=0
-    )
-    return replace(recipe, **changes)
-
-
-def train(recipe, out, **options):
-    return train_encoder(recipe, out, **{"plots": False, "threads": 1, **options})  # two would wait for each other
-
-
-def weights(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def same(left, right):
-    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
-
-
-def losses(folder):
-    lines = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+from tests.unit.training.runs import losses, ran, same, small, train, weights
 
 
 def test_a_run_folder_is_a_model_folder_whose_figures_are_those_of_evaluate(shop, tmp_path):
@@ -140,35 +98,6 @@ def test_every_loss_trains_and_goes_on_from_its_checkpoint(loss, shop, tmp_path)
     assert same(found, whole)
 
 
-def _log(values, step):
-    assert values
-    assert step >= 0
-
-
-def ran(recipe, folder, stop_after=0):
-    """What a run's checkpoint says of model and loss in the end; nothing is exported."""
-    folder.mkdir(exist_ok=True)
-    stop = StopSignal()
-
-    def note(now):
-        stop.requested = now.seen == stop_after
-
-    with _devices(recipe, folder, False) as accelerator:
-        trainer = Run(recipe, folder, threads=1, progress=note)._trainer(open_material(recipe), accelerator)
-        kept = read_checkpoint(folder)
-        history = History(folder, step=trainer.step if kept is None else kept.step)
-        try:
-            if kept is None:
-                trainer.begin(history, _log)
-            else:
-                trainer.restore(kept)
-            trainer.run(history, stop, _log)
-        finally:
-            history.close()
-            trainer.close()
-    return read_checkpoint(folder).objective
-
-
 def test_the_first_batch_is_learned_from(shop, tmp_path):
     recipe = small(shop, steps=1).checked()
     learned = ran(recipe, tmp_path / "run")
@@ -234,72 +163,6 @@ def test_the_threads_asked_for_are_those_of_torch_and_of_decoding(shop, tmp_path
         trainer.close()
 
 
-def test_a_run_does_not_go_on_with_more_processes_than_it_was_begun_by(broken_off):
-    write_checkpoint(broken_off, replace(read_checkpoint(broken_off), processes=2))
-    with pytest.raises(ConfigError, match="begun by 2 processes"):
-        train_encoder(None, broken_off, resume=True)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"loss": "margin", "memory": 64, "ema": 0.9, "lora": 4},
-        {"sampler": "pairs", "loss": "npair", "freeze_norm": False},
-        {"loss": "proxy-anchor", "augment": Augment(crop=0.5, colour=0.3, rotate=10, erase=0.5)},
-    ],
-    ids=[
-        "plain",
-        "memory, average and adapters",
-        "hard classes and batch statistics",
-        "class vectors and augmentation",
-    ],
-)
-def test_a_run_that_is_killed_in_an_epoch_ends_bit_equal_to_one_that_is_not(changes, shop, tmp_path):
-    recipe = small(shop, steps=12, **changes)
-    train(recipe, tmp_path / "whole")
-    (tmp_path / "recipe.toml").write_text(recipe.as_toml())
-    command = [
-        "train",
-        "--recipe",
-        "recipe.toml",
-        "--out",
-        "run",
-        "--no-plots",
-        "--threads",
-        "1",
-        "--checkpoint-seconds",
-        "0",
-    ]
-    code = "from embedkit_cli.main import main; main()"
-    process = subprocess.Popen([sys.executable, "-c", code, *command], cwd=tmp_path)
-    history = tmp_path / "run" / "history.jsonl"
-    while process.poll() is None and not (history.is_file() and history.read_text().count('"loss"') >= 6):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "run" / "encoder.json").exists()
-    report = train_encoder(None, tmp_path / "run", resume=True, plots=False, threads=1)
-    assert report.steps == 12
-    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
-
-
-def test_ctrl_c_finishes_the_batch_and_writes_a_checkpoint(shop, tmp_path):
-    recipe = small(shop, steps=6)
-    train(recipe, tmp_path / "whole")
-
-    def interrupt(now):
-        if now.seen == 2:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(recipe, tmp_path / "run", progress=interrupt)
-    assert len(losses(tmp_path / "run")) == 2
-    train_encoder(None, tmp_path / "run", resume=True, plots=False, threads=1)
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
-
-
 def test_a_picture_that_cannot_be_read_is_left_out_counted_and_named(shop, tmp_path):
     root = shutil.copytree(shop, tmp_path / "data")
     (root / "thing 03" / "2.png").write_bytes(b"no picture")
@@ -354,54 +217,6 @@ def test_a_class_with_gaps_in_its_numbers_or_few_pictures_is_no_trouble(shop, tm
     (tmp_path / "mine.csv").write_text("\n".join(rows))
     report = train(small(tmp_path / "mine.csv", loss="proxy-anchor", steps=2), tmp_path / "run")
     assert report.steps == 2
-
-
-def test_a_folder_that_is_taken_is_refused_and_a_finished_run_is_not_resumed(shop, tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("dear diary")
-    with pytest.raises(ConfigError, match="exists; choose another"):
-        train(small(shop), tmp_path / "mine")
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
-    with pytest.raises(ConfigError, match="holds no run to go on with"):
-        train_encoder(None, tmp_path / "mine", resume=True)
-    train(small(shop, steps=1), tmp_path / "run")
-    with pytest.raises(ConfigError, match="is finished"):
-        train_encoder(None, tmp_path / "run", resume=True)
-
-
-@pytest.fixture
-def broken_off(shop, tmp_path):
-    def interrupt(now):
-        if now.seen == 1:
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(small(shop), tmp_path / "run", progress=interrupt)
-    return tmp_path / "run"
-
-
-def test_a_checkpoint_of_another_network_is_refused(broken_off):
-    path = broken_off / "recipe.toml"
-    path.write_text(path.read_text().replace("dim = 16", "dim = 24"))
-    with pytest.raises(ConfigError, match="of another network"):
-        train_encoder(None, broken_off, resume=True)
-
-
-def test_a_checkpoint_that_is_a_pickle_of_a_stranger_is_refused_unread(broken_off, tmp_path):
-    marker = tmp_path / "ran"
-    code = f"import pathlib; pathlib.Path({str(marker)!r}).touch()"
-    payload = type("Payload", (), {"__reduce__": lambda _: (exec, (code,))})
-    torch.save(payload(), broken_off / "checkpoint.pt", pickle_module=_Cloudy)
-    with pytest.raises(DataCorrupt, match="no checkpoint that embedkit wrote"):
-        train_encoder(None, broken_off, resume=True)
-    assert not marker.exists()
-
-
-class _Cloudy:
-    """A pickle module that pickles classes made on the spot."""
-
-    Pickler = pickle.Pickler
-    __name__ = "pickle"
 
 
 def test_pieces_of_a_batch_give_the_gradient_of_the_whole(shop, tmp_path):
