@@ -173,12 +173,14 @@ class Collection(Indexed):
         return self._steadily(lambda target: delete_products(target, plain))
 
     def drop(self) -> None:
-        """Remove the collection: its vectors, its products, its history."""
-        row = self._fresh()
-        every = {view.physical for other in row.others for view in other.views} | {view.physical for view in row.views}
-        for physical in sorted(every):
-            self._resources.backend.drop(physical)
-        self._resources.store.drop_collection(row.id)
+        """Remove the collection: its vectors, its products, its history.
+
+        An ingest under way ends with CollectionNotFound. Raises CollectionNotFound, StoreBusy (a reindex runs).
+        """
+        from embedkit.living.versions import drop_all
+
+        self._resources.check_open()
+        drop_all(self._resources, self.name)
         self._row = None
 
     # -- asking --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from pymilvus.exceptions import MilvusException
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MilvusBackend"]
 
+T = TypeVar("T")
 _Page: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `list`, so not inside the class
 
 _CHUNK = 2_000  # rows of one request; a message holds 64 MiB, and a row up to 200 kB
@@ -90,7 +91,7 @@ class MilvusBackend(VectorBackend):
     # -- collections ---------------------------------------------------------------------------
 
     def _spec(self, name: str) -> CollectionSpec:
-        """Read once; what a search checks does not change, except by `build_index` and `drop`."""
+        """Read once; what a search checks changes by `build_index` and `drop` alone, of this process or another."""
         spec = self._specs.get(name)
         if spec is None:
             with translated(self.url, name):
@@ -100,6 +101,17 @@ class MilvusBackend(VectorBackend):
                 spec = spec_of(self.client, name, self._timeout)
             self._specs[name] = spec
         return spec
+
+    def _as_it_is(self, name: str, work: Callable[[CollectionSpec], T]) -> T:
+        """Do something by the spec; once more where another process has made another collection of that name."""
+        spec = self._spec(name)
+        try:
+            return work(spec)
+        except Terminal:
+            now = self.describe(name)
+            if now == spec:
+                raise
+            return work(now)
 
     def _layout(self, spec: CollectionSpec) -> Layout:
         return layout_of(spec.kind, self.capabilities)
@@ -157,8 +169,7 @@ class MilvusBackend(VectorBackend):
     def upsert(
         self, name: str, ids: IdArray, vectors: VectorArray, columns: Sequence[Attributes] | None = None
     ) -> None:
-        spec = self._spec(name)
-        ids, rows = checked_rows(spec, ids, vectors)
+        ids, rows = self._as_it_is(name, lambda spec: checked_rows(spec, ids, vectors))
         self._write(name, ids, rows, checked_columns(columns, len(ids), self.capabilities))
 
     def _write(self, name: str, ids: IdArray, rows: VectorArray, texts: Sequence[str]) -> None:
@@ -196,9 +207,19 @@ class MilvusBackend(VectorBackend):
         where: Filter | None = None,
         params: SearchParams | None = None,
     ) -> SearchResult:
-        spec = self._spec(name)
-        asked, layout = checked_queries(spec, queries), self._layout(spec)
         k = checked_k(k, self.capabilities)
+        return self._as_it_is(name, lambda spec: self._search(name, spec, queries, k, where, params))
+
+    def _search(
+        self,
+        name: str,
+        spec: CollectionSpec,
+        queries: VectorArray,
+        k: int,
+        where: Filter | None,
+        params: SearchParams | None,
+    ) -> SearchResult:
+        asked, layout = checked_queries(spec, queries), self._layout(spec)
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
             return columnar([[] for _ in asked], spec, layout.distances)
