@@ -235,34 +235,31 @@ def test_a_collection_that_another_process_makes_anew_is_read_anew(backend, url)
     assert backend.describe("c") == CollectionSpec("c", 8, "l2")
 
 
-@pytest.mark.parametrize("call", ["drop", "create"])
-def test_what_a_kill_leaves_of_a_folder_is_swept_out(url, tmp_path, call):
-    """Killed after the move that drops a collection, or before the one that makes it."""
+def test_what_kills_leave_of_folders_is_swept_out(url, tmp_path):
+    """One after the move that drops a collection, and one before the move that makes it."""
     code = f"""
 import os, signal, shutil
 from embedkit.backends.contract import CollectionSpec
-from embedkit.backends.faiss import folders
 from embedkit.backends.open import open_backend
 backend = open_backend({url!r})
-backend.create(CollectionSpec("other", {DIM}))
-die = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
-if {call!r} == "drop":
-    shutil.rmtree = die
-    backend.drop("other")
-os.replace = die
+for name in ("kept", "dropped"):
+    backend.create(CollectionSpec(name, {DIM}))
+shutil.rmtree = lambda *args, **kwargs: None
+backend.drop("dropped")
+os.replace = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 backend.create(CollectionSpec("c", {DIM}))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     place = tmp_path / "faiss"
-    [left] = [path for path in place.iterdir() if path.name.startswith(".")]
-    assert (left / "rows.sqlite").is_file()
-    if call == "create":
-        open_backend(url).close()
-        assert left.exists()  # it may be another process's, which is about to move it
-        os.utime(left, (0, 0))
+    dropped, draft = sorted(place.glob(".*"), key=lambda path: path.suffix)
+    assert (dropped / "rows.sqlite").is_file()
+    assert (draft / "rows.sqlite").is_file()
+    open_backend(url).close()
+    assert [path.name for path in place.glob(".*")] == [draft.name], "which another process may be about to move"
+    os.utime(draft, (0, 0))
     backend = open_backend(url)
-    assert not left.exists()
-    assert backend.list() == (() if call == "drop" else ("other",))
+    assert [path.name for path in place.iterdir()] == ["kept"]
+    assert backend.list() == ("kept",)
     backend.close()
 
 
