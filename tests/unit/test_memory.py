@@ -99,6 +99,30 @@ def test_a_memory_gives_the_loss_of_the_batch_against_the_last_embeddings():
     assert result == pytest.approx(np.mean(costs), abs=1e-5)
 
 
+@pytest.mark.parametrize("spec", ["hashnet", "dch", "dpsh"])
+def test_a_memory_holds_codes_of_the_length_that_their_loss_compares(spec):
+    memory = CrossBatchMemory(build_loss(spec, dim=8), size=24, dim=8).double()
+    memory(rows(10, 0), torch.arange(10) % 5)
+    assert memory.bank.embeddings.norm(dim=1).tolist() == pytest.approx([8**0.5] * 10)
+    assert memory.bank.embeddings.numpy() == pytest.approx((8**0.5 * unit(rows(10, 0))).numpy())
+
+
+def test_dpsh_with_a_memory_is_its_formula_on_the_batch_and_the_memory():
+    """Li 2016 in plain NumPy, Θ = 4 zᵀz' / 8 on vectors of length √8; both kinds of pairs by their mean."""
+    memory = CrossBatchMemory(build_loss("dpsh(sharp=4, boundary=0, share=0.5, quantise=0)", dim=8), size=24, dim=8)
+    batches = [(rows(10, seed), torch.arange(10) % 5) for seed in (1, 0)]
+    for batch in batches:
+        result = memory.double()(*batch).item()
+    z = torch.cat([batches[1][0], batches[0][0]]).numpy()
+    z *= np.sqrt(8) / np.linalg.norm(z, axis=1, keepdims=True)
+    costs = {True: [], False: []}
+    for i in range(10):
+        for j in (other for other in range(20) if other != i):
+            theta, same = z[i] @ z[j] / 2, i % 5 == j % 5
+            costs[same].append(np.log1p(np.exp(theta)) - same * theta)
+    assert result == pytest.approx(np.mean(costs[True]) + np.mean(costs[False]))
+
+
 PAIRS = [
     "contrastive",
     "triplet",
