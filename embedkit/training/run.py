@@ -27,7 +27,7 @@ from embedkit.training.joint import build_joint_objective, with_texts
 from embedkit.training.loop import Trainer
 from embedkit.training.losses.contract import Loss
 from embedkit.training.material import Material, concepts_of_labels, open_material, sample_bytes
-from embedkit.training.network import Built, Objective, build_model, build_objective
+from embedkit.training.network import Built, Objective, build_model, build_objective, started_from
 from embedkit.training.recipe import RECIPE, TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
 from embedkit.training.stopping import StopSignal
@@ -87,7 +87,7 @@ def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective
     classes = int(material.train.labels.max()) + 1
     built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
     if recipe.lora:
-        add_adapters(built.model.network, recipe.lora)
+        add_adapters(started_from(built.model), recipe.lora)
     if recipe.task == "image-text":
         joint = with_texts(built, recipe, material.train)
         return joint, build_joint_objective(joint, recipe, classes=classes)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from embedkit.encoders.preprocess import Preprocess
+from embedkit.encoders.torch_model import PixelModel
 from embedkit.errors import BadInput, ConfigError
 from embedkit.training.losses.build import build_loss
 from embedkit.training.memory import CrossBatchMemory, GradientCache
+from embedkit.training.network import Objective
 from embedkit.training.pairs import Bank, Batch, unit
 
 LABELS = torch.arange(64) % 16
@@ -43,6 +47,32 @@ def test_four_pieces_of_16_give_the_loss_and_the_gradients_of_64(spec):
         for (name, one), other in zip(left.named_parameters(), right.parameters(), strict=True):
             assert torch.allclose(one.grad, other.grad, atol=1e-5, rtol=1e-4), name
     assert sum(part.grad.abs().sum() for part in pieces.parameters()) > 0
+
+
+def test_pieces_of_features_that_stay_give_the_layer_of_the_loss_its_gradient():
+    """DAML takes features, and nothing before them learns where the network is frozen."""
+    layers = [nn.Linear(10, 8) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    losses = [build_loss("daml(warmup=0)", dim=8) for _ in range(2)]
+    for loss, layer in zip(losses, layers, strict=True):
+        loss.attach(layer, 10)
+    losses[1].load_state_dict(losses[0].state_dict())
+    torch.manual_seed(3)
+    losses[0](images(), LABELS).backward()
+    torch.manual_seed(3)
+    GradientCache(nn.Identity(), losses[1]).step(images().split(16), LABELS)
+    for left, right in zip((*layers[:1], losses[0]), (*layers[1:], losses[1]), strict=True):
+        for one, other in zip(left.parameters(), right.parameters(), strict=True):
+            torch.testing.assert_close(other.grad, one.grad, atol=1e-5, rtol=1e-4)
+            assert other.grad.abs().sum() > 0
+
+
+def test_features_in_half_precision_become_embeddings_in_full():
+    """As autocast leaves them to a loss on features, whose embeddings are made outside of it."""
+    layer, features = nn.Linear(10, 8), images().bfloat16()
+    model = PixelModel(nn.Identity(), nn.Sequential(OrderedDict(embedding=layer)), Preprocess(size=(8, 8)))
+    objective = Objective(model, build_loss("daml", dim=8))
+    torch.testing.assert_close(objective.embeddings(features), layer(features.float()).detach())
 
 
 def test_dropout_draws_the_same_in_both_passes():

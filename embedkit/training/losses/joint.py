@@ -94,8 +94,8 @@ class VsePlusPlus(JointLoss):
 class Clip(JointLoss):
     """Radford 2021, figure 3: cross-entropy over the scaled cosines of a batch, from pictures and from texts, halved.
 
-    The scale exp(t) is learned from 1 / `temperature` on; t is set back to log 100 where a step took it above. Of several rows of one label each counts as
-    right by an even share.
+    The scale exp(t) is learned from 1 / `temperature` on and at most 100: where a step took t above that, it is set
+    back. Of several rows of one label each counts as right by an even share.
     """
 
     def __init__(self, *, temperature: float = 0.07) -> None:
