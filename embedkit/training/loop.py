@@ -26,7 +26,8 @@ from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.features import Features, nothing_varies
 from embedkit.training.history import History
 from embedkit.training.judging import Judge
-from embedkit.training.losses.contract import ClassLoss
+from embedkit.training.losses.contract import ClassLoss, Loss
+from embedkit.training.losses.joint import JointLoss
 from embedkit.training.material import Material, build_sampler
 from embedkit.training.memory import GradientCache
 from embedkit.training.network import Built, Objective, parameter_groups, set_modes
@@ -114,6 +115,11 @@ class Trainer:
         averaged = self._average.module
         assert isinstance(averaged, PixelModel)
         return averaged
+
+    @property
+    def loss(self) -> Loss | JointLoss:
+        """With the numbers that it learned."""
+        return self._objective.loss
 
     @property
     def batch(self) -> int:
