@@ -45,24 +45,26 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A record that cannot go on. `known`: the product is in the collection from an earlier run."""
+    """A record that cannot go on. `known`: the product is in the collection from an earlier run.
+
+    `unreadable`: a row that is no record, whose product may be any.
+    """
 
     failure: FailureWrite
     known: bool
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """A record and what shall happen with it.
 
-    `inputs`: what to encode, by view. `stale`: views that keep their vector while its columns change,
-    with the vector's id. `retired`: views that lose their vector.
+    `inputs`: what to encode, by view. `retired`: views that lose their vector.
     """
 
     write: ProductWrite
     inputs: Mapping[str, ByteArray | str]
     changed: bool
-    stale: Mapping[str, int]
     retired: tuple[str, ...]
     record: Record
     known: bool
@@ -166,7 +168,6 @@ def decide(
     content_hash, validator = _picture_identity(known, picture)
     wanted: dict[str, tuple[str, str]] = {}
     inputs: dict[str, ByteArray | str] = {}
-    kept: dict[str, int] = {}
     retired: list[str] = []
     for slot, view in views.items():
         old = known.vectors.get(slot) if known else None
@@ -175,27 +176,21 @@ def decide(
             if old is not None:
                 retired.append(slot)
         elif old and (old.state, old.content_hash, old.fingerprint) == ("live", source_hash, view.fingerprint):
-            kept[slot] = old.id
+            continue
         elif slot not in following or source_hash != known_hash(known, view):
             wanted[slot] = (source_hash, view.fingerprint)
             inputs[slot] = picture.prepared[slot] if view.modality == "image" and picture else str(record.title)
     write = ProductWrite(
         record.key, record.title, record.image, record.attributes, content_hash, validator, vectors=wanted
     )
-    seen_by_filters = known is None or (known.title, known.attributes) != (record.title, record.attributes)
-    changed = (
-        known is None
-        or seen_by_filters
-        or (known.uri, known.content_hash, known.validator)
-        != (
-            record.image,
-            content_hash,
-            validator,
-        )
+    changed = known is None or (known.title, known.attributes, known.uri, known.content_hash, known.validator) != (
+        record.title,
+        record.attributes,
+        record.image,
+        content_hash,
+        validator,
     )
-    return Item(
-        write, inputs, changed or bool(retired), kept if seen_by_filters else {}, tuple(retired), record, bool(known)
-    )
+    return Item(write, inputs, changed or bool(retired), tuple(retired), record, bool(known))
 
 
 def known_hash(known: KnownProduct | None, view: ViewRow) -> str | None:

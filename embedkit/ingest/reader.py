@@ -116,7 +116,9 @@ class Reader:
     def _unreadable(self, entry: RecordError) -> Failed:
         key = entry.key or entry.locator
         return Failed(
-            FailureWrite(key, entry.locator, "read", entry.reason, {"key": key, "locator": entry.locator}), False
+            FailureWrite(key, entry.locator, "read", entry.reason, {"key": key, "locator": entry.locator}),
+            known=False,
+            unreadable=True,
         )
 
     def _slot(self, record: Record, known: KnownProduct | None) -> Slot:

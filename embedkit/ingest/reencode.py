@@ -284,7 +284,7 @@ class _Fill:
     def _write(self, batch: Sequence[_Job], made: Mapping[str, tuple[list[_Job], VectorArray]]) -> None:
         """As an ingest writes, but alone, and only what is still as it was when it was looked at."""
         target, cid = self._target, self._target.row.id
-        with target.writing(exclusive=True):
+        with target.writing():
             now = target.store.known(cid, [job.product.key for job in batch])
             same = [job for job in batch if _alike(now.get(job.product.key), job.product)]
             good = {job.product.key: job for job in same if job.hashes}

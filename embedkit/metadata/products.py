@@ -35,15 +35,17 @@ _BY_VECTOR_IN = {
     "sqlite": _BY_VECTOR.format("IN (SELECT value FROM json_each(?))", "?", "?"),
     "postgresql": _BY_VECTOR.format("IN (SELECT json_array_elements_text(%s::json)::bigint)", "%s", "%s"),
 }
+_RUN = sa.bindparam("b_last_run", type_=_P.c.last_run.type)
 _SET_PRODUCT = (
     sa.update(_P)
     .where(_P.c.collection_id == sa.bindparam("b_cid"), _P.c.key == sa.bindparam("b_key"))
     .values(
         {
             name: sa.bindparam(f"b_{name}", type_=_P.c[name].type)
-            for name in ("title", "uri", "attributes", "content_hash", "validator", "last_run", "words")
+            for name in ("title", "uri", "attributes", "content_hash", "validator", "words")
         }
     )
+    .values(last_run=sa.case((_P.c.last_run > _RUN, _P.c.last_run), else_=_RUN))
 )
 _SET_VECTOR = (
     sa.update(_V)
@@ -155,8 +157,9 @@ class Products(Session):
             self._set_products(connection, cid, run_id, writes)
             self._set_vectors(connection, writes, ids)
             for part in parts(skipped):
+                older = sa.or_(_P.c.last_run.is_(None), _P.c.last_run < run_id)
                 connection.execute(
-                    sa.update(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part)).values(last_run=run_id)
+                    sa.update(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part), older).values(last_run=run_id)
                 )
             forget(connection, cid, [key for key in (*ids, *skipped) if key not in failed])
             remember(connection, cid, failures)
@@ -282,7 +285,7 @@ class Products(Session):
             return connection.execute(query).scalar_one()
 
     def unseen(self, cid: int, *, run_id: int, batch: int = 1_000) -> Iterator[list[str]]:
-        """Keys that a run did not see, in pieces; the caller may delete them while it reads."""
+        """Keys that neither a run nor a later one has seen, in pieces; the caller may delete them while it reads."""
         after = ""
         while True:
             query = (
@@ -291,7 +294,7 @@ class Products(Session):
                     _P.c.collection_id == cid,
                     _P.c.key > after,
                     _P.c.deleted.is_(False),
-                    _P.c.last_run.is_distinct_from(run_id),
+                    sa.or_(_P.c.last_run.is_(None), _P.c.last_run < run_id),
                 )
                 .order_by(_P.c.key)
                 .limit(batch)

@@ -21,7 +21,7 @@ import embedkit
 from embedkit.errors import DataCorrupt, StoreBusy, StoreError
 from embedkit.metadata import engine
 from embedkit.metadata.models import Base
-from embedkit.metadata.rows import ViewRow
+from embedkit.metadata.rows import ProductWrite, RunCounts, ViewRow
 from embedkit.metadata.store import open_store
 
 
@@ -80,9 +80,9 @@ def test_a_view_is_changed_and_what_others_have_changed_meanwhile_stays(store_ur
         assert not any(view.knobs for view in other.collection("p", "oracle://x").views)
 
 
-def test_a_reindex_writes_alone_and_ingests_together(store_url):
+def test_whoever_writes_to_a_collection_does_so_alone(store_url):
     one, other = open_store(store_url), open_store(store_url)
-    with one.writing(7), other.writing(7):
+    with one.writing(7), other.writing(8):
         pass
     entered = []
 
@@ -90,7 +90,7 @@ def test_a_reindex_writes_alone_and_ingests_together(store_url):
         with other.writing(7):
             entered.append(True)
 
-    with one.writing(7, exclusive=True):
+    with one.writing(7):
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join(0.2)
@@ -99,6 +99,33 @@ def test_a_reindex_writes_alone_and_ingests_together(store_url):
     assert entered
     one.close()
     other.close()
+
+
+def test_a_run_belongs_to_one_process(store_url, tmp_path):
+    with closing(open_store(store_url)) as one, closing(open_store(store_url)) as other:
+        with one.running(7) as ours, other.running(7) as theirs, other.running(8) as another:
+            assert (ours, theirs, another) == (True, False, True)
+        with other.running(7) as theirs:
+            assert theirs
+    assert not list(tmp_path.glob("*.run-*"))
+
+
+def test_a_product_remembers_the_newest_run_that_saw_it(store_url):
+    with closing(open_store(store_url)) as store:
+        views = [ViewRow("image", "image", "e", "f", 8, "cosine", "p_v1_image")]
+        row = store.create_collection("p", backend_url="oracle://x", views=views)
+        older, newer = (store.start_run(row.id, source="x", source_fingerprint=None).id for _ in range(2))
+        writes = [ProductWrite(key, key, None, {}) for key in ("a", "b")]
+
+        def see(run_id, **seen):
+            store.commit(row.id, run_id=run_id, offset=0, counts=RunCounts(), **{"writes": (), **seen})
+
+        see(older, writes=writes)
+        assert list(store.unseen(row.id, run_id=newer)) == [["a", "b"]]
+        see(newer, writes=writes[:1], skipped=["b"])
+        see(older, writes=writes[1:], skipped=["a"])
+        assert list(store.unseen(row.id, run_id=newer)) == []
+        assert list(store.unseen(row.id, run_id=older)) == []
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(store_url):
@@ -172,8 +199,6 @@ def test_a_locked_store_is_busy_not_broken(tmp_path, monkeypatch):
 
 
 def test_many_threads_write_and_read_one_store(store_url):
-    from embedkit.metadata.rows import ProductWrite, RunCounts
-
     store = open_store(store_url)
     row = store.create_collection("p", backend_url="faiss:///x", views=[])
     run = store.start_run(row.id, source="x", source_fingerprint=None)
