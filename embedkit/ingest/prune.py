@@ -40,5 +40,4 @@ def delete_products(target: Target, keys: Sequence[str]) -> int:
             deleted += len(target.store.products(target.row.id, part))
             target.store.mark_deleted(target.row.id, part)
             remove_vectors(target)
-            target.store.purge(target.row.id, [])
     return deleted
