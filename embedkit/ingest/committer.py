@@ -135,7 +135,7 @@ class Committer:
             writes=[item.write for item in changed],
             failures=[entry.failure for entry in failed],
             skipped=[item.record.key for item in items if not (item.inputs or item.changed)]
-            + [entry.failure.key for entry in failed if entry.known],
+            + [entry.key for entry in failed if entry.known],
             offset=offset,
             counts=counts,
         )
