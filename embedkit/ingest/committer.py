@@ -148,7 +148,7 @@ class Committer:
             writes=[item.write for item in changed],
             failures=[entry.failure for entry in failed],
             skipped=[item.record.key for item in items if item.record.key not in columns]
-            + [entry.failure.key for entry in failed if entry.known],
+            + [entry.key for entry in failed if entry.known],
             offset=offset,
             counts=counts,
         )

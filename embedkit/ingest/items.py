@@ -31,7 +31,8 @@ __all__ = [
     "text_hash",
 ]
 
-MAX_KEY = 1_024
+MAX_KEY = 1_024  # bytes of UTF-8; PostgreSQL takes no more than 2,704 into an index
+_NO_TEXT = "holds a NUL or half a surrogate pair, which is no valid text; mend the row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,11 @@ class Failed:
     failure: FailureWrite
     known: bool
     unreadable: bool = False
+
+    @property
+    def key(self) -> str:
+        """That of the product; a failure's own is cut where it is too long."""
+        return str(self.failure.record["key"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +83,8 @@ def text_hash(text: str) -> str:
 
 def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, bool]:
     """The record with NaN made null, and whether that was needed. Raises BadRecord."""
-    if not record.key:
-        raise BadRecord(f"{record.locator}: the key is empty")
-    if len(record.key) > MAX_KEY:
-        raise BadRecord(f"{record.locator}: the key has {len(record.key)} characters, more than {MAX_KEY}")
-    for name, text in (("key", record.key), ("title", record.title or "")):
-        if not is_plain_text(text):
-            raise BadRecord(f"{record.locator}: the {name} holds characters that are not valid text")
-    attributes, cleaned = _without_nan(dict(record.attributes))
+    _check_texts(record)
+    attributes, cleaned = _without_nan(record, dict(record.attributes))
     try:
         columns = columns_of(record.key, record.title, attributes)
         size = len(json.dumps(columns, ensure_ascii=False).encode())
@@ -103,9 +103,8 @@ def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, b
 
 def checked_attributes(record: Record) -> dict[str, Any]:
     """Attributes as JSON without NaN, of a record that comes with its vector. Raises BadRecord."""
-    if not record.key or not is_plain_text(record.key) or len(record.key) > MAX_KEY:
-        raise BadRecord(f"{record.locator}: the key {record.key[:40]!r} is empty, too long or not valid text")
-    cleaned: dict[str, Any] = _without_nan(dict(record.attributes))[0]
+    _check_texts(record)
+    cleaned: dict[str, Any] = _without_nan(record, dict(record.attributes))[0]
     try:
         json.dumps(cleaned, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, UnicodeEncodeError) as error:
@@ -122,16 +121,39 @@ def is_plain_text(text: str) -> bool:
     return "\x00" not in text
 
 
-def _without_nan(value: Any) -> tuple[Any, bool]:
+def _check_texts(record: Record) -> None:
+    if not record.key:
+        raise BadRecord(f"{record.locator}: the key is empty")
+    for name, text in (("key", record.key), ("title", record.title), ("picture's address", record.image)):
+        if text is not None and not is_plain_text(text):
+            raise BadRecord(f"{record.locator}: the {name} {_NO_TEXT}")
+    if (size := len(record.key.encode())) > MAX_KEY:
+        raise BadRecord(f"{record.locator}: the key takes {size:,} bytes of UTF-8, more than {MAX_KEY:,}")
+
+
+def _without_nan(record: Record, value: Any) -> tuple[Any, bool]:
+    """Raises BadRecord for a text that a database cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return None, True
+    if isinstance(value, str) and not is_plain_text(value):
+        raise BadRecord(f"{record.locator}: a text among the attributes {_NO_TEXT}")
     if isinstance(value, dict):
-        pairs = {name: _without_nan(inner) for name, inner in value.items()}
+        for name in value:
+            _without_nan(record, name)
+        pairs = {name: _without_nan(record, inner) for name, inner in value.items()}
         return {name: inner for name, (inner, _) in pairs.items()}, any(was for _, was in pairs.values())
     if isinstance(value, list | tuple):
-        parts = [_without_nan(inner) for inner in value]
+        parts = [_without_nan(record, inner) for inner in value]
         return [inner for inner, _ in parts], any(was for _, was in parts)
     return value, False
+
+
+def _written(text: str, most: int | None = None) -> str:
+    """A text as any database can hold it, with escapes for the rest; beyond `most` bytes it ends in a hash."""
+    plain = text.encode("utf-8", "backslashreplace").replace(b"\x00", b"\\x00")
+    if most is not None and len(plain) > most:
+        plain = plain[: most - 40] + f"…{text_hash(text)}".encode()
+    return plain.decode("utf-8", "ignore")
 
 
 def record_of(stored: Mapping[str, Any]) -> Record:
@@ -146,11 +168,12 @@ def record_of(stored: Mapping[str, Any]) -> Record:
 
 
 def failure_of(record: Record, stage: str, error: object, *, whole: bool = True) -> FailureWrite:
-    """A failure row; `whole` keeps everything that a retry needs."""
-    stored: dict[str, object] = {"key": record.key, "locator": record.locator}
+    """A failure row; `whole` keeps everything that a retry needs, of a record that has been checked."""
+    locator = _written(record.locator)
+    stored: dict[str, object] = {"key": _written(record.key), "locator": locator}
     if whole:
         stored.update(image=record.image, title=record.title, attributes=dict(record.attributes))
-    return FailureWrite(record.key, record.locator, stage, str(error), stored)
+    return FailureWrite(_written(record.key, MAX_KEY), locator, stage, _written(str(error)), stored)
 
 
 def decide(

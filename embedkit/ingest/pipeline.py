@@ -21,15 +21,14 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from embedkit.config import FetchSettings, IngestSettings
 from embedkit.encoders.contract import Encoder
-from embedkit.errors import CollectionNotFound, EmbedkitError, Terminal
+from embedkit.errors import CollectionNotFound, EmbedkitError
 from embedkit.ingest.channel import Channel, Stop, Stopped
 from embedkit.ingest.committer import Batch, Committer, Encoded, remove_vectors, retry
+from embedkit.ingest.encode import make_vectors
 from embedkit.ingest.fetch import Fetcher
 from embedkit.ingest.items import Failed, Item, record_of
 from embedkit.ingest.prune import gone, prune
@@ -39,9 +38,6 @@ from embedkit.ingest.sources.contract import RecordError, Source
 from embedkit.ingest.target import Moved, Target
 from embedkit.metadata.rows import RunCounts, RunRow, RunState, ViewRow
 from embedkit.types import Record
-
-if TYPE_CHECKING:
-    from embedkit.types import ByteArray
 
 __all__ = ["IngestOptions", "ingest", "retry_failed"]
 
@@ -307,7 +303,7 @@ class _Run:
         for view, encoder in self.target.encoders.items():
             chosen = [item for item in items if view in item.inputs]
             if chosen:
-                vectors[view] = encode.submit(_encode, encoder, view, chosen)
+                vectors[view] = encode.submit(_encode, encoder, self.target.views[view], chosen)
         batches.put(Batch(_without_pixels(items), failed, vectors, keys, offset))
 
     def _count_dry(self, items: Sequence[Item], failed: Sequence[Failed]) -> None:
@@ -427,23 +423,12 @@ def _without_pixels(items: Sequence[Item]) -> list[Item]:
     return [replace(item, inputs=dict.fromkeys(item.inputs, "")) for item in items]
 
 
-def _encode(encoder: Encoder, view: str, items: Sequence[Item]) -> Encoded:
-    """Vectors of a batch. If the encoder refuses it, each item alone, so that one cannot fail the others."""
-    keys = [item.record.key for item in items]
-    try:
-        return Encoded(encoder.encode(_stacked([item.inputs[view] for item in items])), keys)
-    except Terminal:
-        _log.debug("a batch was refused; encoding its items one by one", exc_info=True)
-    good, vectors, errors = [], [], {}
-    for item in items:
-        try:
-            vectors.append(encoder.encode(_stacked([item.inputs[view]]))[0])
-            good.append(item.record.key)
-        except Terminal as error:
-            errors[item.record.key] = f"{item.record.locator}: {error}"
-    return Encoded(np.stack(vectors) if vectors else np.empty((0, encoder.spec.dim), np.float32), good, errors)
-
-
-def _stacked(inputs: Sequence[ByteArray | str]) -> ByteArray | list[str]:
-    texts = [one for one in inputs if isinstance(one, str)]
-    return texts or np.stack([one for one in inputs if not isinstance(one, str)])
+def _encode(encoder: Encoder, view: ViewRow, items: Sequence[Item]) -> Encoded:
+    """Vectors of a batch, without the items that no vector can be made of."""
+    made = make_vectors(encoder, [item.inputs[view.slot] for item in items], view.metric)
+    errors = [(items[place].record, reason) for place, reason in made.errors.items()]
+    return Encoded(
+        made.vectors,
+        [items[place].record.key for place in made.places],
+        {record.key: f"{record.locator}: {reason}" for record, reason in errors},
+    )

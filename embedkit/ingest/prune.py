@@ -48,5 +48,4 @@ def _delete_alone(target: Target, keys: Sequence[str]) -> int:
     deleted = len(target.store.products(target.row.id, keys))
     target.store.mark_deleted(target.row.id, keys)
     remove_vectors(target)
-    target.store.purge(target.row.id, [])
     return deleted
