@@ -22,7 +22,7 @@ from embedkit.backends.contract import (
 )
 from embedkit.backends.faiss.capabilities import CAPABILITIES
 from embedkit.backends.faiss.collection import FaissCollection
-from embedkit.backends.faiss.errors import not_found, translated
+from embedkit.backends.faiss.errors import already_there, not_found, translated
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,
@@ -32,7 +32,7 @@ from embedkit.backends.validation import (
     checked_rows,
     checked_spec,
 )
-from embedkit.errors import BadInput, CollectionExists, ConfigError, DataCorrupt
+from embedkit.errors import BadInput, ConfigError, DataCorrupt
 from embedkit.filters import Filter
 from embedkit.types import Attributes
 
@@ -98,7 +98,7 @@ class FaissBackend(VectorBackend):
         wanted = checked_spec(spec, CAPABILITIES)
         with self._lock:
             if (self._root / wanted.name).exists() or wanted.name in self._aliases():
-                raise CollectionExists(f"The backend 'faiss' already has a collection {wanted.name!r} in {self._root}")
+                raise already_there(self._root / wanted.name)
             FaissCollection.create(self._root / wanted.name, wanted)
             if wanted.index != IndexSpec():
                 self._built(wanted)

@@ -11,6 +11,7 @@ build an index or compact.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -35,7 +36,7 @@ from embedkit.backends.contract import (
 )
 from embedkit.backends.faiss import kernel
 from embedkit.backends.faiss.bits import BitKernel
-from embedkit.backends.faiss.errors import broken, not_found, translated
+from embedkit.backends.faiss.errors import already_there, broken, not_found, translated
 from embedkit.backends.faiss.files import Generation
 from embedkit.backends.faiss.filters import ColumnCache
 from embedkit.backends.faiss.floats import FloatKernel
@@ -55,6 +56,7 @@ _APPENDED = 0.1  # share of rows beside the index that are added to it, where it
 _SOME = 10_000  # rows below which neither is worth it
 _RENEWED = 1_000  # changed rows up to which the columns in memory are mended one by one
 _FILTERS = 8  # whose rows are remembered, at 1 to 3 bytes a row
+_THERE = (errno.ENOTEMPTY, errno.EEXIST)  # another process has made the collection meanwhile
 _TRIES = 3  # another process may sweep a generation away between the reading of its name and its opening
 
 
@@ -125,7 +127,7 @@ class FaissCollection:
 
     @staticmethod
     def create(folder: Path, spec: CollectionSpec) -> None:
-        """Lay out the files of an empty collection; the folder's move makes it exist."""
+        """Lay out the files of an empty collection; the folder's move makes it exist. Raises CollectionExists."""
         draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         with translated(folder):
             shutil.rmtree(draft, ignore_errors=True)
@@ -134,7 +136,13 @@ class FaissCollection:
             rows = RowFile(draft / "rows.sqlite")
             rows.create(replace(spec, index=IndexSpec()))
             rows.close()
-            os.replace(draft, folder)
+            try:
+                os.replace(draft, folder)
+            except OSError as error:
+                shutil.rmtree(draft, ignore_errors=True)
+                if error.errno in _THERE:
+                    raise already_there(folder) from error
+                raise
 
     def exists(self) -> bool:
         """False once another process has dropped it."""
