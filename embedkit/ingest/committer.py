@@ -136,6 +136,7 @@ class Committer:
             failures=[entry.failure for entry in failed],
             skipped=[item.record.key for item in items if not (item.inputs or item.changed)]
             + [entry.failure.key for entry in failed if entry.known],
+            places=[item.record.locator for item in items],
             offset=offset,
             counts=counts,
         )

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -139,7 +140,7 @@ def _pruned(target: Target, run: RunRow | None, work: _Run, report: IngestReport
     if reason:
         return replace(report, warnings=(*report.warnings, f"Nothing was pruned: {reason}."))
     if run is not None:
-        return replace(report, deleted=prune(target, run.id))
+        return replace(report, deleted=prune(target, run.id, begun=min(run.started_at, work.begun)))
     keys = gone(target, work.reader.keys)
     first = list(islice(keys, _NAMED))
     count = len(first) + sum(1 for _ in keys)
@@ -165,6 +166,9 @@ class _Run:
         self.target, self.run, self.start, self.total = target, run, start, total
         self.settings, self.fetch, self.options = settings, fetch, options
         self.stop = Stop()
+        self.begun = datetime.now(
+            timezone.utc
+        )  # by the clock of this machine; a run that goes on may have begun on another
         self._note = ""
         self._told = 0.0
         self._dry = RunCounts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from datetime import datetime
 
 from embedkit.ingest.committer import remove_vectors
 from embedkit.ingest.target import Target
@@ -12,11 +13,13 @@ __all__ = ["delete_products", "gone", "prune"]
 _BATCH = 1_000
 
 
-def prune(target: Target, run_id: int) -> int:
-    """Delete every product that the run did not see; how many."""
-    return sum(
+def prune(target: Target, run_id: int, *, begun: datetime) -> int:
+    """Delete every product that the run did not see; how many. Failures from before it `begun` are forgotten."""
+    deleted = sum(
         delete_products(target, keys) for keys in target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH)
     )
+    target.store.clear_old_failures(target.row.id, before=begun)
+    return deleted
 
 
 def gone(target: Target, seen: Set[str]) -> Iterator[str]:
@@ -30,7 +33,7 @@ def gone(target: Target, seen: Set[str]) -> Iterator[str]:
 def delete_products(target: Target, keys: Sequence[str]) -> int:
     """Delete products by key; keys that are not there are no error. Returns how many were there.
 
-    Marked in the store first, then removed from the backend, then from the store, so that a kill
+    Failures of these keys are forgotten. Marked in the store first, then removed from the backend, then from the store, so that a kill
     in between leaves a mark that the next ingest or verify finishes.
     """
     deleted = 0
@@ -41,4 +44,5 @@ def delete_products(target: Target, keys: Sequence[str]) -> int:
             target.store.mark_deleted(target.row.id, part)
             remove_vectors(target)
             target.store.purge(target.row.id, [])
+            target.store.clear_failures(target.row.id, part)
     return deleted

@@ -142,12 +142,14 @@ class Products(Session):
         writes: Sequence[ProductWrite],
         failures: Sequence[FailureWrite] = (),
         skipped: Sequence[str] = (),
+        places: Sequence[str] = (),
         offset: int,
         counts: RunCounts,
     ) -> None:
         """Last step, one transaction: products as written, their vectors ``live``, the run's checkpoint.
 
-        The failures of written and skipped keys are forgotten, those of `failures` are remembered.
+        The failures of written and skipped keys are forgotten, those of `failures` are remembered. `places`: the
+        locators of the records that went in; one that had no key until now failed under its locator.
         """
         failed = {failure.key for failure in failures}
         with self._write() as connection:
@@ -158,7 +160,7 @@ class Products(Session):
                 connection.execute(
                     sa.update(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part)).values(last_run=run_id)
                 )
-            forget(connection, cid, [key for key in (*ids, *skipped) if key not in failed])
+            forget(connection, cid, [key for key in (*ids, *skipped, *places) if key not in failed])
             remember(connection, cid, failures)
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(offset=offset, counts=asdict(counts)))
 

@@ -178,6 +178,23 @@ def test_mended_records_are_tried_again(products, catalog):
     assert products.count() == 24
 
 
+def test_what_was_mended_or_is_gone_is_no_failure_any_more(products, catalog):
+    def failed(*rows, **options):
+        write_table(catalog, rows)
+        products.ingest(catalog, **options)
+        return [row.key for row in products.failures()]
+
+    shoe, hat, without = {"key": "a", "title": "shoe"}, {"key": "b", "title": "hat"}, {"key": "", "title": "hat"}
+    lost = [{"key": f"lost{number}", "image": "img/lost.png"} for number in range(2)]
+    of_rows = ["products.jsonl row 2", "products.jsonl row 5"]
+    assert failed(shoe, without, *lost, without) == ["lost0", "lost1", *of_rows]
+    assert failed(shoe, hat, *lost, without) == ["lost0", "lost1", of_rows[1]]
+    assert products.delete("lost0") == 0
+    assert failed(shoe, hat) == ["lost1", of_rows[1]]  # another catalog may hold them
+    assert failed(shoe, {"key": "c", "image": "img/lost.png"}, prune=True) == ["c"]
+    assert products.ingest(retry_failed=True).seen == 1
+
+
 def test_a_product_whose_new_picture_is_broken_keeps_its_old_one(products, catalog):
     products.ingest(catalog)
     (catalog / "img" / "03.png").write_bytes(b"broken")
