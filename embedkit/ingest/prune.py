@@ -33,8 +33,8 @@ def gone(target: Target, seen: Set[str]) -> Iterator[str]:
 def delete_products(target: Target, keys: Sequence[str]) -> int:
     """Delete products by key; keys that are not there are no error. Returns how many were there.
 
-    Failures of these keys are forgotten. Marked in the store first, then removed from the backend, then from the store, so that a kill
-    in between leaves a mark that the next ingest or verify finishes.
+    Marked in the store first, then removed from the backend, then from the store, so that a kill
+    in between leaves a mark that the next ingest or verify finishes. Failures of these keys are forgotten.
     """
     deleted = 0
     for first in range(0, len(keys), _BATCH):

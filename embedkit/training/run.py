@@ -26,7 +26,7 @@ from embedkit.training.history import History, read_history
 from embedkit.training.joint import build_joint_objective, with_texts
 from embedkit.training.loop import Trainer
 from embedkit.training.losses.contract import Loss
-from embedkit.training.material import Material, concepts_of_labels, open_material, sample_bytes
+from embedkit.training.material import Material, concepts_of_labels, open_material, sample_files
 from embedkit.training.network import Built, Objective, build_model, build_objective
 from embedkit.training.recipe import RECIPE, TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
@@ -85,7 +85,7 @@ class Run:
 def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective]:
     """The model and what it learns by; what is random follows torch's seed."""
     classes = int(material.train.labels.max()) + 1
-    built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
+    built = build_model(recipe, lambda: sample_files(material.train, seed=recipe.seed))
     if recipe.lora:
         add_adapters(built.model.network, recipe.lora)
     if recipe.task == "image-text":
