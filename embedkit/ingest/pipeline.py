@@ -36,6 +36,7 @@ from embedkit.ingest.items import Failed, Item, record_of
 from embedkit.ingest.prune import gone, prune
 from embedkit.ingest.reader import CHUNK, Reader, Slot
 from embedkit.ingest.report import IngestReport, Progress, ProgressCallback
+from embedkit.ingest.same import same_pictures
 from embedkit.ingest.sources.contract import RecordError, Source
 from embedkit.ingest.target import Moved, Target
 from embedkit.metadata.rows import RunCounts, RunRow, RunState
@@ -172,6 +173,7 @@ class _Run:
         self._note = ""
         self._told = 0.0
         self._dry = RunCounts()
+        self._hashes: dict[str, str] = {}  # of the pictures of a dry run, by key
         self.committer: Committer
         self.reader: Reader
 
@@ -299,6 +301,7 @@ class _Run:
     def _count_dry(self, items: Sequence[Item], failed: Sequence[Failed]) -> None:
         encoded = sum(bool(item.inputs) for item in items)
         updated = sum(item.changed and not item.inputs for item in items)
+        self._hashes.update((one.record.key, one.write.content_hash) for one in items if one.write.content_hash)
         old = self._dry
         self._dry = RunCounts(
             old.seen + len(items) + len(failed),
@@ -359,7 +362,9 @@ class _Run:
             skipped=counts.skipped,
             failed=counts.failed,
             deleted=0,
-            duplicates=store.duplicate_count(cid) if self.run else 0,
+            duplicates=store.duplicate_count(cid, run_id=self.run.id)
+            if self.run
+            else same_pictures(self.target, self._hashes),
             seconds=seconds,
             interrupted=interrupted,
             dry_run=self.run is None,
