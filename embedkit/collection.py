@@ -159,7 +159,7 @@ class Collection(Indexed):
         return replace(report, warnings=(*report.warnings, *ignored_settings(self._resources, row)))
 
     def delete(self, keys: Sequence[str] | str | None = None, *, where: Filter | str | None = None) -> int:
-        """Delete products by key, or all that a filter admits; how many there were."""
+        """Delete products by key, or all that a filter admits; how many there were. Their failures are forgotten."""
         from embedkit.ingest.items import is_plain_text
         from embedkit.ingest.prune import delete_products
 

@@ -31,6 +31,7 @@ __all__ = [
     "hits_table",
     "note",
     "progress_bar",
+    "short",
     "size",
     "table",
     "waiting",
@@ -50,6 +51,17 @@ class Moment(Protocol):
     def note(self) -> str: ...
 
 
+# Characters of a cell in a terminal, by the name of its column: what a catalog may make as long as it likes.
+_MOST = {
+    "key": 60,
+    "where": 100,
+    "why": 300,
+    "title": 100,
+    "keep": 60,
+    "near-duplicates": 200,
+    "nearest to its mean": 200,
+}
+
 # What a terminal would obey, or what would break a line of a table.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _CONTROLS.update({ord("\n"): " ", ord("\t"): " ", ord("\r"): " "})
@@ -58,6 +70,16 @@ _CONTROLS.update({ord("\n"): " ", ord("\t"): " ", ord("\r"): " "})
 def _shown(value: object) -> str:
     """A value of a catalog as one harmless line: an escape is spelt out, a line break becomes a space."""
     return str(value).translate(_CONTROLS)
+
+
+def short(text: str, most: int) -> str:
+    """At most so many characters of a text; its end is kept, since keys and reasons often differ there.
+
+    >>> short("a very long title of a shoe", 15)
+    'a very lon…shoe'
+    """
+    tail = most // 3 - 1
+    return text if len(text) <= most else f"{text[: most - tail - 1]}…{text[-tail:]}"
 
 
 def _lines(message: str) -> str:
@@ -118,7 +140,7 @@ def fields(rows: Iterable[tuple[str, object]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """A table; on a pipe, plain tab-separated lines."""
+    """A table, in which long keys and titles are cut; on a pipe, plain tab-separated lines with all of them."""
     if not sys.stdout.isatty():
         if title:
             typer.echo(title)
@@ -133,7 +155,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(_shown(cell)) for cell in row))
+        cells = zip(columns, map(_shown, row), strict=False)
+        shown.add_row(*(Text(short(cell, _MOST.get(column, len(cell)))) for column, cell in cells))
     Console().print(shown)
 
 

@@ -13,6 +13,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from embedkit.errors import ConfigError, EmbedkitError
+from embedkit_cli.render import short
 
 if TYPE_CHECKING:
     from embedkit import Hit, Product
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "write"]
 
 _SIDE = 160  # pixels of a thumbnail
+_TITLE = 80  # characters of a title under it; a tooltip has all of them
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ def _answer(answer: Answer, picture: Callable[[Product], str]) -> str:
 
 
 def _tile(hit: Hit, picture: str) -> str:
-    title = html.escape(hit.product.title or hit.product.key)
+    title = hit.product.title or hit.product.key
+    shown = html.escape(short(title, _TITLE))
     return (
-        f'<figure>{picture}<figcaption>{title}<span title="{html.escape(hit.product.key)}">{hit.score:.3f}</span>'
-        "</figcaption></figure>"
+        f'<figure>{picture}<figcaption><b title="{html.escape(title)}">{shown}</b>'
+        f'<span title="{html.escape(hit.product.key)}">{hit.score:.3f}</span></figcaption></figure>'
     )
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from embedkit.encoders.gru import GruTextEncoder
     from embedkit.encoders.hf.texts import TorchTextEncoder
+    from embedkit.encoders.samples import SamplePicture
     from embedkit.encoders.torch_model import TorchImageEncoder
 
 __all__ = ["export_encoder", "write_model"]
@@ -49,7 +50,7 @@ def export_encoder(
     text: str,
     out: Path,
     *,
-    fit: Iterable[bytes] | None = None,
+    fit: Iterable[SamplePicture] | None = None,
     overwrite: bool = False,
     cache_dir: Path | None = None,
 ) -> Path:
@@ -79,7 +80,13 @@ def export_encoder(
 
 
 def _hashed(
-    hashing: Hashing, text: str, out: Path, fit: Iterable[bytes] | None, *, overwrite: bool, cache_dir: Path | None
+    hashing: Hashing,
+    text: str,
+    out: Path,
+    fit: Iterable[SamplePicture] | None,
+    *,
+    overwrite: bool,
+    cache_dir: Path | None,
 ) -> Path:
     """The float encoder as a folder, and then its codes."""
     from embedkit.encoders.hashing import hash_folder
@@ -105,7 +112,7 @@ def _builtin_folder(text: str, cache_dir: Path | None) -> Path | None:
     return makers[spec.name](spec, cache_dir) if spec.name in makers else None
 
 
-def _fit(text: str, pictures: Iterable[bytes], folder: Path) -> None:
+def _fit(text: str, pictures: Iterable[SamplePicture], folder: Path) -> None:
     plugins.require("torch", "train", needed_for="Fitting an encoder")
     from embedkit.encoders.fit import fit_encoder
 

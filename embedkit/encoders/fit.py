@@ -6,7 +6,6 @@ the vectors of regions, and ``dim=`` reduces by PCA-whitening what any other poo
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING
@@ -19,9 +18,10 @@ from embedkit import plugins
 from embedkit.encoders.load import model_folder_of
 from embedkit.encoders.poolings import RMAC, NetVLAD, make_pooling
 from embedkit.encoders.preprocess import Preprocess
+from embedkit.encoders.samples import SamplePicture, decoded
 from embedkit.encoders.torch_model import Backbone, PixelModel, TorchImageEncoder, encoder_of
 from embedkit.encoders.whitening import fit_whitening
-from embedkit.errors import BadImage, ConfigError
+from embedkit.errors import ConfigError
 from embedkit.specs import parse_spec
 
 if TYPE_CHECKING:
@@ -35,10 +35,9 @@ _PICTURES = 1_000  # more bring little; a whitening to many dimensions takes two
 _LOCAL_FEATURES = 50_000  # for k-means, as in the NetVLAD paper
 _BATCH = 32
 _SEED = 0
-_log = logging.getLogger(__name__)
 
 
-def fit_encoder(text: str, pictures: Iterable[bytes]) -> tuple[TorchImageEncoder, int]:
+def fit_encoder(text: str, pictures: Iterable[SamplePicture]) -> tuple[TorchImageEncoder, int]:
     """The encoder with its pooling fitted to the first pictures that can be decoded, and how many those were.
 
     Raises ConfigError when nothing is to be fitted, or there are too few pictures.
@@ -91,22 +90,13 @@ def _needed(backbone: Backbone) -> int:
     return max(centres, options.dim + 1 if options.dim else 1)
 
 
-def _prepare(pictures: Iterable[bytes], recipe: Preprocess, file: IO[bytes], limit: int) -> int:
+def _prepare(pictures: Iterable[SamplePicture], recipe: Preprocess, file: IO[bytes], limit: int) -> int:
     """Write the pixels of the first `limit` good pictures; how many there were."""
-    good = bad = 0
-    for picture in pictures:
-        try:
-            file.write(recipe(picture).tobytes())
-        except BadImage as error:
-            _log.debug("A picture is left out of the fit: %s", error)
-            bad += 1
-            continue
+    good = 0
+    for pixels in decoded(pictures, recipe, limit):
+        file.write(pixels.tobytes())
         good += 1
-        if good == limit:
-            break
     file.flush()
-    if bad:
-        _log.warning("%d pictures cannot be decoded and are left out of the fit; %d are used", bad, good)
     return good
 
 

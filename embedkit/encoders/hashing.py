@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,12 @@ from embedkit.encoders.folder import MANIFEST, ONNX, WEIGHTS, Manifest, read_man
 from embedkit.encoders.hash_options import Hashing
 from embedkit.encoders.probe import pack, probe_pixels
 from embedkit.encoders.projections import directions
-from embedkit.errors import BadImage, ConfigError
+from embedkit.encoders.samples import decoded
+from embedkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from embedkit.encoders.contract import Encoder
+    from embedkit.encoders.samples import SamplePicture
     from embedkit.types import FloatArray
 
 __all__ = ["hash_folder"]
@@ -35,7 +38,7 @@ _PICTURES = 2_000
 _BATCH = 32
 
 
-def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[bytes], *, source: str) -> None:
+def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[SamplePicture], *, source: str) -> None:
     """Turn the model folder of a float encoder into one of codes. `source`: the spec string that asks for it.
 
     Raises ConfigError when it takes no pictures, is binary already, or there are too few pictures.
@@ -79,23 +82,11 @@ def hash_folder(folder: Path, hashing: Hashing, pictures: Iterable[bytes], *, so
     (folder / MANIFEST).write_text(hashed.as_json(), encoding="utf-8")
 
 
-def _vectors(encoder: Encoder, pictures: Iterable[bytes]) -> FloatArray:
+def _vectors(encoder: Encoder, pictures: Iterable[SamplePicture]) -> FloatArray:
     """Vectors of the first pictures that can be decoded."""
+    good = decoded(pictures, encoder.prepare, _PICTURES)
     found: list[FloatArray] = []
-    pixels = []
-    count = 0
-    for picture in pictures:
-        try:
-            pixels.append(encoder.prepare(picture))
-        except BadImage:
-            continue
-        count += 1
-        if len(pixels) == _BATCH or count == _PICTURES:
-            found.append(np.asarray(encoder.encode(np.stack(pixels)), np.float32))
-            pixels = []
-        if count == _PICTURES:
-            break
-    if pixels:
+    while pixels := list(islice(good, _BATCH)):
         found.append(np.asarray(encoder.encode(np.stack(pixels)), np.float32))
     return np.concatenate(found) if found else np.empty((0, encoder.spec.dim), np.float32)
 

@@ -25,6 +25,7 @@ _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
     ZeroDivisionError, MemoryError, NotImplementedError, RuntimeError, struct.error, zlib.error,
 )  # fmt: skip  # what Pillow's readers raise on broken files
+_JPEG = b"\xff\xd8\xff"  # whatever segment follows
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 
@@ -42,6 +43,8 @@ def decode_image(picture: bytes | Image.Image, *, at_least: tuple[int, int] | No
     try:
         image = Image.open(io.BytesIO(picture))
     except UnidentifiedImageError:
+        if picture.startswith(_JPEG):
+            raise BadImage("it is a JPEG whose beginning is cut short or broken") from None
         raise BadImage(f"it is not a picture of a known format ({_start_of(picture)})") from None
     except Image.DecompressionBombError as error:
         raise BadImage(f"it has too many pixels to be decoded safely: {error}") from error

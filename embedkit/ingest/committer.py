@@ -149,6 +149,7 @@ class Committer:
             failures=[entry.failure for entry in failed],
             skipped=[item.record.key for item in items if item.record.key not in columns]
             + [entry.key for entry in failed if entry.known],
+            places=[item.record.locator for item in items],
             offset=offset,
             counts=counts,
         )

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -34,6 +35,7 @@ from embedkit.ingest.items import Failed, Item, record_of
 from embedkit.ingest.prune import gone, prune
 from embedkit.ingest.reader import CHUNK, Reader, Slot
 from embedkit.ingest.report import IngestReport, Progress, ProgressCallback
+from embedkit.ingest.same import same_pictures
 from embedkit.ingest.sources.contract import RecordError, Source
 from embedkit.ingest.target import Moved, Target
 from embedkit.metadata.rows import RunCounts, RunRow, RunState, ViewRow
@@ -152,7 +154,7 @@ def _pruned(target: Target, run: RunRow | None, work: _Run, report: IngestReport
     if reason:
         return replace(report, warnings=(*report.warnings, f"Nothing was pruned: {reason}."))
     if run is not None:
-        return replace(report, deleted=prune(target, run.id))
+        return replace(report, deleted=prune(target, run.id, begun=min(run.started_at, work.begun)))
     keys = gone(target, work.reader.keys)
     first = list(islice(keys, _NAMED))
     count = len(first) + sum(1 for _ in keys)
@@ -178,9 +180,13 @@ class _Run:
         self.target, self.run, self.start, self.total = target, run, start, total
         self.settings, self.fetch, self.options = settings, fetch, options
         self.stop = Stop()
+        self.begun = datetime.now(
+            timezone.utc
+        )  # by the clock of this machine; a run that goes on may have begun on another
         self._note = ""
         self._told = 0.0
         self._dry = RunCounts()
+        self._hashes: dict[str, str] = {}  # of the pictures of a dry run, by key
         self.committer: Committer
         self.reader: Reader
 
@@ -309,6 +315,7 @@ class _Run:
     def _count_dry(self, items: Sequence[Item], failed: Sequence[Failed]) -> None:
         encoded = sum(bool(item.inputs) for item in items)
         updated = sum(item.changed and not item.inputs for item in items)
+        self._hashes.update((one.record.key, one.write.content_hash) for one in items if one.write.content_hash)
         old = self._dry
         self._dry = RunCounts(
             old.seen + len(items) + len(failed),
@@ -370,7 +377,9 @@ class _Run:
             skipped=counts.skipped,
             failed=counts.failed,
             deleted=0,
-            duplicates=store.duplicate_count(cid) if self.run else 0,
+            duplicates=store.duplicate_count(cid, run_id=self.run.id)
+            if self.run
+            else same_pictures(self.target, self._hashes),
             seconds=seconds,
             interrupted=interrupted,
             dry_run=self.run is None,

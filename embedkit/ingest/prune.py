@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from datetime import datetime
 
 from embedkit.ingest.committer import remove_vectors
 from embedkit.ingest.target import Target
@@ -12,15 +13,20 @@ __all__ = ["delete_products", "gone", "prune"]
 _BATCH = 1_000
 
 
-def prune(target: Target, run_id: int) -> int:
-    """Delete every product that neither the run nor a later one has seen; how many."""
+def prune(target: Target, run_id: int, *, begun: datetime) -> int:
+    """Delete every product that neither the run nor a later one has seen; how many.
+
+    Failures from before it `begun` are forgotten.
+    """
     deleted, unseen = 0, target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH)
     while True:
         with target.writing():  # which no other run shares, so none sees a product between the question and its end
             keys = next(unseen, None)
             if keys is None:
-                return deleted
+                break
             deleted += _delete_alone(target, keys)
+    target.store.clear_old_failures(target.row.id, before=begun)
+    return deleted
 
 
 def gone(target: Target, seen: Set[str]) -> Iterator[str]:
@@ -35,7 +41,7 @@ def delete_products(target: Target, keys: Sequence[str]) -> int:
     """Delete products by key; keys that are not there are no error. Returns how many were there.
 
     Marked in the store first, then removed from the backend, then from the store, so that a kill
-    in between leaves a mark that the next ingest or verify finishes.
+    in between leaves a mark that the next ingest or verify finishes. Failures of these keys are forgotten.
     """
     deleted = 0
     for first in range(0, len(keys), _BATCH):
@@ -48,4 +54,5 @@ def _delete_alone(target: Target, keys: Sequence[str]) -> int:
     deleted = len(target.store.products(target.row.id, keys))
     target.store.mark_deleted(target.row.id, keys)
     remove_vectors(target)
+    target.store.clear_failures(target.row.id, keys)
     return deleted

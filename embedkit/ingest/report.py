@@ -31,8 +31,9 @@ class IngestReport:
     """How a run ended.
 
     `seen` records = `encoded` (at least one vector made) + `updated` (title, place or attributes
-    changed, no vector made) + `skipped` (nothing changed) + `failed`. `duplicates`: products that
-    share their picture with another one of the collection. `interrupted`: stopped by Ctrl-C;
+    changed, no vector made) + `skipped` (nothing changed) + `failed`. `duplicates`: products of this
+    run whose picture another one of the collection has too, byte by byte; a key that comes again is a failure of the
+    stage ``duplicate`` instead. `interrupted`: stopped by Ctrl-C;
     the next run goes on.
     """
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import heapq
 import logging
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from itertools import islice
 
 from embedkit.config import FetchSettings
+from embedkit.encoders.samples import SamplePicture
 from embedkit.errors import BadImage, FetchFailed, FetchTimeout
 from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
 from embedkit.ingest.sources.contract import Source
 from embedkit.types import Record
+from embedkit.urls import redact
 
 __all__ = ["sample_pictures"]
 
@@ -25,39 +27,43 @@ _log = logging.getLogger(__name__)
 
 def sample_pictures(
     source: Source, *, settings: FetchSettings | None = None, seed: int = 0
-) -> Generator[bytes, None, None]:
-    """The bytes of up to 20,000 pictures in an order that depends on the keys of their products and `seed` alone.
+) -> Generator[SamplePicture, None, None]:
+    """Up to 20,000 pictures in an order that depends on the keys of their products and `seed` alone.
 
-    They are read as they are asked for. What cannot be read is left out; a warning says how many those were.
+    They are read as they are asked for. What cannot be read is left out; a warning counts those and names the first.
     Raises BadSource if the catalog as a whole fails.
     """
     marked = ((_mark(one.key, seed), one.image) for one in source.records() if isinstance(one, Record) and one.image)
     chosen = (image for _, image in heapq.nsmallest(_MOST, marked))
-    lost = 0
+    lost, first = 0, ""
     try:
         with closing(Fetcher(settings or FetchSettings())) as fetcher:
             while chunk := list(islice(chosen, _AHEAD)):
                 for fetched in _read(chunk, fetcher):
-                    if isinstance(fetched, bytes):
+                    if isinstance(fetched, SamplePicture):
                         yield fetched
                     else:
-                        _log.debug("A picture is left out of the sample: %s", fetched)
+                        first = first or str(fetched)
                         lost += 1
     finally:
         if lost:
-            _log.warning("%d pictures of %s cannot be read and are left out of the sample", lost, source.name)
+            _log.warning(
+                "%d pictures of %s cannot be read and are left out of the sample. The first is %s",
+                *(lost, source.name, first),
+            )
 
 
 def _mark(key: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed} {key}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
-def _read(images: Iterable[str], fetcher: Fetcher) -> Iterator[bytes | Exception]:
+def _read(images: Sequence[str], fetcher: Fetcher) -> Iterator[SamplePicture | Exception]:
     """Remote pictures are all asked for before the first is waited for."""
     asked: list[str | Future[FetchedImage]] = [fetcher.submit(one) if is_remote(one) else one for one in images]
-    for one in asked:
+    for image, one in zip(images, asked, strict=True):
+        name = redact(image)
         try:
             data = (fetcher.read_local(one) if isinstance(one, str) else one.result()).data
-            yield data if data is not None else BadImage("the host sent no picture")
+            yield SamplePicture(name, data) if data is not None else BadImage(f"{name}: the host sent no picture")
         except (BadImage, FetchFailed, FetchTimeout) as error:
             yield error

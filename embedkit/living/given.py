@@ -315,7 +315,10 @@ def _milvus_pages(
             for key, row in zip(keys, rows, strict=True):
                 named = mapping if mapping.key is not None else replace(mapping, key=_PRIMARY)
                 columns = named.resolve(collection, [*row, _PRIMARY], strict=False)
-                made = columns.record({**row, _PRIMARY: key}, collection, lambda place: place)
+                try:
+                    made = columns.record({**row, _PRIMARY: key}, collection, lambda place: place)
+                except ValueError as error:
+                    raise BadSource(f"The collection {collection!r} in {redact(url)}, key {key!r}: {error}") from error
                 kept = {name: value for name, value in made.attributes.items() if name != _PRIMARY}
                 records.append(replace(made, attributes=kept))
             yield GivenPage(records, array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from operator import itemgetter
 
 import sqlalchemy as sa
@@ -84,3 +85,8 @@ class Failures(Session):
     def clear_failures(self, cid: int, keys: Sequence[str]) -> None:
         with self._write() as connection:
             forget(connection, cid, keys)
+
+    def clear_old_failures(self, cid: int, *, before: datetime) -> None:
+        """Remove the failures that have not come again since."""
+        with self._write() as connection:
+            connection.execute(sa.delete(_T).where(_T.c.collection_id == cid, _T.c.last_seen < before))

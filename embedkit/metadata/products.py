@@ -158,12 +158,14 @@ class Products(Session):
         writes: Sequence[ProductWrite],
         failures: Sequence[FailureWrite] = (),
         skipped: Sequence[str] = (),
+        places: Sequence[str] = (),
         offset: int,
         counts: RunCounts,
     ) -> None:
         """Last step, one transaction: products as written, their vectors ``live``, the run's checkpoint.
 
-        The failures of written and skipped keys are forgotten, those of `failures` are remembered.
+        The failures of written and skipped keys are forgotten, those of `failures` are remembered. `places`: the
+        locators of the records that went in; one that had no key until now failed under its locator.
         """
         failed = {failure.key for failure in failures}
         with self._write() as connection:
@@ -175,7 +177,7 @@ class Products(Session):
                 connection.execute(
                     sa.update(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part), older).values(last_run=run_id)
                 )
-            forget(connection, cid, [key for key in (*ids, *skipped) if key not in failed])
+            forget(connection, cid, [key for key in (*ids, *skipped, *places) if key not in failed])
             remember(connection, cid, failures)
             connection.execute(sa.update(_R).where(_R.c.id == run_id).values(offset=offset, counts=asdict(counts)))
 
@@ -328,14 +330,25 @@ class Products(Session):
             grouped.setdefault(content_hash, []).append(key)
         return [(content_hash, tuple(keys)) for content_hash, keys in grouped.items()]
 
-    def duplicate_count(self, cid: int) -> int:
-        """Products whose picture another product has too."""
+    def keys_by_hash(self, cid: int, hashes: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(content hash, key) of every product whose picture is one of these."""
+        for part in parts(hashes):
+            query = sa.select(_P.c.content_hash, _P.c.key).where(
+                _P.c.collection_id == cid, _P.c.content_hash.in_(part), _P.c.deleted.is_(False)
+            )
+            with self._read() as connection:
+                found = [(row.content_hash, row.key) for row in connection.execute(query)]
+            yield from found
+
+    def duplicate_count(self, cid: int, *, run_id: int | None = None) -> int:
+        """Products whose picture another product has too; with `run_id`, of those that the run saw last."""
         shared = self._shared(cid).subquery()
+        of_run = () if run_id is None else (_P.c.last_run == run_id,)
         query = (
             sa.select(sa.func.count())
             .select_from(_P)
             .join(shared, shared.c.content_hash == _P.c.content_hash)
-            .where(_P.c.collection_id == cid, _P.c.deleted.is_(False))
+            .where(_P.c.collection_id == cid, _P.c.deleted.is_(False), *of_run)
         )
         with self._read() as connection:
             return connection.execute(query).scalar_one()

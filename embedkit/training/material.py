@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.encoders.samples import SamplePicture
 from embedkit.errors import BadImage, BadSource, ConfigError
 from embedkit.training.datasets.contract import PICTURE, SKETCH, DataSet, Split
 from embedkit.training.datasets.open import open_dataset
@@ -20,7 +21,7 @@ from embedkit.training.samplers import BalancedSampler, ClassSampler, DomainSamp
 if TYPE_CHECKING:
     from embedkit.training.datasets.contract import BoolArray
 
-__all__ = ["Material", "build_sampler", "concepts_of_labels", "open_material", "sample_bytes"]
+__all__ = ["Material", "build_sampler", "concepts_of_labels", "open_material", "sample_files"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,11 +103,11 @@ def concepts_of_labels(split: Split) -> BoolArray | None:
     return found
 
 
-def sample_bytes(split: Split, *, seed: int) -> Iterator[bytes]:
+def sample_files(split: Split, *, seed: int) -> Iterator[SamplePicture]:
     """The files of the pictures in random order; those that cannot be read are left out."""
     for row in np.random.default_rng(seed).permutation(len(split)):
         try:
-            yield picture_bytes(split.paths[row])
+            yield SamplePicture(split.paths[row], picture_bytes(split.paths[row]))
         except BadImage:
             continue
 

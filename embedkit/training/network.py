@@ -16,6 +16,7 @@ from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.folder import WEIGHTS, read_manifest
 from embedkit.encoders.load import load_encoder, model_folder_of
 from embedkit.encoders.model import JointEncoder
+from embedkit.encoders.samples import SamplePicture
 from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder, state_fingerprint
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.specs import parse_spec
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 TEXTS = "texts."  # what the weights of a projection of texts are called, beside those of the network
-Sample = Callable[[], Iterable[bytes]]
+Sample = Callable[[], Iterable[SamplePicture]]
 
 
 class Objective(nn.Module):
@@ -133,7 +134,7 @@ class Built:
 def build_model(recipe: TrainingRecipe, sample: Sample) -> Built:
     """The model that a recipe starts from; random numbers follow torch's seed.
 
-    `sample` gives the bytes of training pictures, for a pooling that starts from them (NetVLAD). A model folder that
+    `sample` gives training pictures, for a pooling that starts from them (NetVLAD). A model folder that
     embedkit trained goes on with its own layers. Raises ConfigError, DataCorrupt, UnknownName.
     """
     folder = model_folder_of(recipe.encoder)

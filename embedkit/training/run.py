@@ -29,7 +29,7 @@ from embedkit.training.kept_classes import keep_classes, start_at_kept
 from embedkit.training.loop import Trainer
 from embedkit.training.losses.contract import Loss
 from embedkit.training.losses.joint import Instance
-from embedkit.training.material import Material, concepts_of_labels, open_material, sample_bytes
+from embedkit.training.material import Material, concepts_of_labels, open_material, sample_files
 from embedkit.training.network import Built, Objective, build_model, build_objective, started_from
 from embedkit.training.recipe import RECIPE, TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
@@ -88,7 +88,7 @@ class Run:
 def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective]:
     """The model and what it learns by; what is random follows torch's seed."""
     classes = int(material.train.labels.max()) + 1
-    built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
+    built = build_model(recipe, lambda: sample_files(material.train, seed=recipe.seed))
     if recipe.lora:
         add_adapters(started_from(built.model), recipe.lora)
     if recipe.task == "image-text":

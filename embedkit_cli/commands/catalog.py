@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 FAILED, INTERRUPTED = 3, 130
+_WORDS = {"duplicates": "same picture"}  # not the failures of the stage `duplicate`, which are keys
 
 
 def register(app: typer.Typer) -> None:
@@ -70,9 +71,9 @@ def ingest(
     A key takes at most 1,024 bytes of UTF-8. A row with a longer one, with characters that are no text, or of which the
     encoder makes no vector, fails alone: see embedkit failures.
 
-    The last line of the output is JSON: seen, encoded, updated, skipped, failed, deleted, seconds,
-    images_per_second. Exit code 3: some records failed; 130: stopped by Ctrl-C or SIGTERM, and the next run
-    goes on.
+    The last line of the output is JSON: seen, encoded, updated, skipped, failed, deleted, duplicates (products of
+    this run with the same picture as another one), seconds, images_per_second. Exit code 3: some records failed;
+    130: stopped by Ctrl-C or SIGTERM, and the next run goes on.
     """
     if retry_failed == (source is not None):
         raise typer.BadParameter("give either a SOURCE or --retry-failed")
@@ -104,6 +105,8 @@ def finish(report: IngestReport, collection: str, *, json_only: bool) -> None:
             render.note(f"{report.failed:,} records would fail, for the reasons above.")
         elif report.failed:
             render.note(f"{report.failed:,} records failed; see why with: embedkit failures -c {collection}")
+        if report.duplicates:
+            render.note(f"{report.duplicates:,} with the same picture as another product; they are kept.")
         if report.interrupted:
             render.note("Stopped. What was done is kept; the same command goes on from here.")
     render.as_json(report.as_dict())
@@ -152,7 +155,10 @@ def status(
         return
     run = state.pop("last_run")
     render.fields(
-        (name, ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value)
+        (
+            _WORDS.get(name, name),
+            ", ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else value,
+        )
         for name, value in state.items()
     )
     if isinstance(run, dict):
@@ -162,7 +168,10 @@ def status(
 def failures(
     collection: CollectionName = "products",
     stage: Annotated[
-        str | None, typer.Option("--stage", help="read, fetch, decode, encode or duplicate.", show_default=False)
+        str | None,
+        typer.Option(
+            "--stage", help="read, fetch, decode, encode, or duplicate: a key that came again.", show_default=False
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")] = 100,
     config: Config = None,

@@ -67,8 +67,11 @@ def test_failed_records_give_exit_code_3_and_are_listed(run, catalog):
     failures = last(run("failures", "--json"))["failures"]
     assert [(row["key"], row["stage"]) for row in failures] == [("p03", "decode")]
     assert "known format" in run("failures").stdout
-    picture(3).save(catalog / "img" / "03.png")
-    assert last(run("ingest", "--retry-failed"))["encoded"] == 1
+    picture(4).save(catalog / "img" / "03.png")
+    done = run("ingest", "--retry-failed")
+    assert (last(done)["encoded"], last(done)["duplicates"]) == (1, 1)
+    assert "1 with the same picture as another product" in done.stderr
+    assert "same picture  2" in run("status", "-c", "products").stdout
 
 
 @pytest.mark.parametrize(

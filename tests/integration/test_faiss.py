@@ -20,7 +20,14 @@ from embedkit.backends.faiss import collection as faiss_collection
 from embedkit.backends.faiss import indexes as faiss_indexes
 from embedkit.backends.faiss.errors import translated
 from embedkit.backends.open import open_backend
-from embedkit.errors import BackendUnavailable, CollectionNotFound, ConfigError, DataCorrupt, EmbedkitError
+from embedkit.errors import (
+    BackendUnavailable,
+    CollectionExists,
+    CollectionNotFound,
+    ConfigError,
+    DataCorrupt,
+    EmbedkitError,
+)
 from embedkit.filters import F
 from embedkit.testing.compare import assert_same_answer
 
@@ -82,6 +89,25 @@ def test_two_connections_stay_in_step_through_any_order_of_writes(url, eager, se
                 assert_same_answer(found, oracle.search("c", vectors[:4], 30, where))
     for one in (*ours, oracle):
         one.close()
+
+
+def test_a_collection_that_another_process_makes_after_it_was_looked_for_is_there_already(
+    url, backend, tmp_path, monkeypatch
+):
+    other, spec = open_backend(url), CollectionSpec("c", DIM)
+
+    def meanwhile():
+        other.create(spec)
+        other.upsert("c", np.arange(3), vectors_of(3))
+        return {}
+
+    monkeypatch.setattr(backend, "_aliases", meanwhile)  # the last step of the look
+    with pytest.raises(CollectionExists, match="'c'"):
+        backend.create(spec)
+    monkeypatch.undo()
+    assert backend.count("c") == 3
+    assert [path.name for path in (tmp_path / "faiss").iterdir()] == ["c"]
+    other.close()
 
 
 def test_a_compaction_gives_the_space_back_and_no_search_notices(backend, eager, tmp_path):

@@ -74,10 +74,22 @@ def test_only_what_changed_is_done_again(products, catalog):
 
 def test_two_products_with_one_picture_are_two_products(products, catalog):
     shutil.copy(catalog / "img" / "01.png", catalog / "img" / "02.png")
+    assert products.ingest(catalog, dry_run=True).duplicates == 2
     report = products.ingest(catalog)
     assert (report.encoded, report.duplicates) == (24, 2)
     assert {hit.key for hit in products.search(image=catalog / "img" / "01.png", k=2)} == {"p01", "p02"}
     assert [keys for _, keys in products.duplicates()] == [("p01", "p02")]
+
+
+def test_a_run_counts_its_own_products_with_the_same_picture_as_another(products, catalog):
+    shutil.copy(catalog / "img" / "01.png", catalog / "img" / "02.png")
+    rows = read_table(catalog)
+    write_table(catalog, [*rows[:4], {"key": "late", "image": "img/late.png"}])
+    assert products.ingest(catalog).duplicates == 2
+    shutil.copy(catalog / "img" / "03.png", catalog / "img" / "late.png")
+    for dry_run in (True, False):
+        assert products.ingest(retry_failed=True, dry_run=dry_run).duplicates == 1
+    assert products.status().duplicates == 4
 
 
 def test_prune_deletes_what_the_catalog_no_longer_holds(products, catalog):
@@ -176,6 +188,23 @@ def test_mended_records_are_tried_again(products, catalog):
     assert (report.encoded, report.failed) == (1, 0)
     assert products.failures() == []
     assert products.count() == 24
+
+
+def test_what_was_mended_or_is_gone_is_no_failure_any_more(products, catalog):
+    def failed(*rows, **options):
+        write_table(catalog, rows)
+        products.ingest(catalog, **options)
+        return [row.key for row in products.failures()]
+
+    shoe, hat, without = {"key": "a", "title": "shoe"}, {"key": "b", "title": "hat"}, {"key": "", "title": "hat"}
+    lost = [{"key": f"lost{number}", "image": "img/lost.png"} for number in range(2)]
+    of_rows = ["products.jsonl row 2", "products.jsonl row 5"]
+    assert failed(shoe, without, *lost, without) == ["lost0", "lost1", *of_rows]
+    assert failed(shoe, hat, *lost, without) == ["lost0", "lost1", of_rows[1]]
+    assert products.delete("lost0") == 0
+    assert failed(shoe, hat) == ["lost1", of_rows[1]]  # another catalog may hold them
+    assert failed(shoe, {"key": "c", "image": "img/lost.png"}, prune=True) == ["c"]
+    assert products.ingest(retry_failed=True).seen == 1
 
 
 def test_a_product_whose_new_picture_is_broken_keeps_its_old_one(products, catalog):

@@ -23,6 +23,7 @@ from embedkit.metadata import engine
 from embedkit.metadata.models import Base
 from embedkit.metadata.rows import FailureWrite, ProductWrite, RunCounts, ViewRow
 from embedkit.metadata.store import open_store
+from tests.conftest import write_table
 
 
 def test_a_catalog_goes_in_and_out_on_either_database(store_url, catalog, tmp_path, faiss_url, monkeypatch):
@@ -34,6 +35,11 @@ def test_a_catalog_goes_in_and_out_on_either_database(store_url, catalog, tmp_pa
         assert there.search(text="blue shoe 8", where="price < 1000", k=1)[0].key == "p08"
         assert there.delete(where="brand == 'acme'") == 12
         assert there.count() == 12
+        write_table(catalog, [{"key": "lost", "image": "img/lost.png"}])
+        assert there.ingest(catalog).failed == 1
+        write_table(catalog, [{"key": "p08", "title": "a shoe"}, {"key": "worse", "image": "img/worse.png"}])
+        assert there.ingest(catalog, prune=True).deleted == 12
+        assert [row.key for row in there.failures()] == ["worse"]
         assert there.verify().ok
         assert [info.name for info in kit.collections()] == ["products"]
         there.drop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from embedkit.encoders.load import load_encoder
 from embedkit.encoders.poolings import RMAC, NetVLAD
 from embedkit.encoders.probe import agreement
 from embedkit.encoders.regions import rmac_regions
+from embedkit.encoders.samples import SamplePicture
 from embedkit.encoders.whitening import fit_whitening
 from embedkit.errors import ConfigError, UnknownName
 from embedkit.ingest.sample import sample_pictures
@@ -28,24 +30,24 @@ def unit(vectors):
 
 
 @pytest.fixture
-def picture_bytes(pictures):
+def given_pictures(pictures):
     def make(count):
         found = []
         for seed in range(count):
             file = io.BytesIO()
             pictures(seed).save(file, "PNG")
-            found.append(file.getvalue())
+            found.append(SamplePicture(f"{seed}.png", file.getvalue()))
         return found
 
     return make
 
 
 @pytest.fixture
-def prepared(picture_bytes):
+def prepared(given_pictures):
     """Pixels of pictures that no pooling was fitted to."""
 
     def make(encoder):
-        return np.stack([encoder.prepare(data) for data in picture_bytes(45)[40:]])
+        return np.stack([encoder.prepare(one.data) for one in given_pictures(45)[40:]])
 
     return make
 
@@ -107,9 +109,9 @@ def test_the_sharpness_of_netvlad_is_that_of_the_papers_appendix():
     assert np.exp(ratios.mean()) == pytest.approx(100, rel=1e-3)
 
 
-def test_fitted_netvlad_takes_its_centres_from_the_pictures(picture_bytes, prepared):
+def test_fitted_netvlad_takes_its_centres_from_the_pictures(given_pictures, prepared):
     encoder, count = fit_encoder(
-        "torchvision:squeezenet1_1(weights=none, size=64, pooling=netvlad, clusters=3)", picture_bytes(12)
+        "torchvision:squeezenet1_1(weights=none, size=64, pooling=netvlad, clusters=3)", given_pictures(12)
     )
     assert count == 12
     pixels = prepared(encoder)
@@ -165,8 +167,8 @@ def squeezenet(options, pictures):
     return fit_encoder(f"torchvision:squeezenet1_1(weights=none, size=64, {options})", pictures)
 
 
-def test_a_fingerprint_covers_what_was_fitted(picture_bytes):
-    prints = [squeezenet("dim=4", picture_bytes(count))[0].spec.fingerprint for count in (20, 20, 21)]
+def test_a_fingerprint_covers_what_was_fitted(given_pictures):
+    prints = [squeezenet("dim=4", given_pictures(count))[0].spec.fingerprint for count in (20, 20, 21)]
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -192,9 +194,9 @@ def test_without_pictures_the_message_says_how_to_fit(text, tmp_path):
         ("pooling=netvlad", 0, "at least 2 good pictures, not 0"),
     ],
 )
-def test_too_few_pictures_are_refused_with_the_number_needed(options, count, message, picture_bytes):
+def test_too_few_pictures_are_refused_with_the_number_needed(options, count, message, given_pictures):
     with pytest.raises(ConfigError, match=message):
-        squeezenet(options, picture_bytes(count))
+        squeezenet(options, given_pictures(count))
 
 
 @pytest.mark.parametrize(
@@ -207,23 +209,25 @@ def test_too_few_pictures_are_refused_with_the_number_needed(options, count, mes
         ("efnet-lite0(dim=4)", UnknownName, "effnet-lite0"),
     ],
 )
-def test_what_cannot_be_fitted_is_refused(text, error, message, picture_bytes):
+def test_what_cannot_be_fitted_is_refused(text, error, message, given_pictures):
     with pytest.raises(error, match=message):
-        fit_encoder(text, picture_bytes(3))
+        fit_encoder(text, given_pictures(3))
 
 
-def test_bad_pictures_are_left_out_of_the_fit_and_counted(picture_bytes, caplog):
-    good = picture_bytes(15)
+def test_bad_pictures_are_left_out_of_the_fit_and_counted(given_pictures, caplog):
+    good = given_pictures(15)
     with caplog.at_level(logging.WARNING):
-        encoder, count = squeezenet("dim=4", [b"no picture", *good, b""])
+        bad = SamplePicture("words.png", b"no picture"), SamplePicture("empty.png", b"")
+        encoder, count = squeezenet("dim=4", [bad[0], *good, bad[1]])
     assert count == 15
     assert "2 pictures cannot be decoded" in caplog.text
+    assert "The first is words.png: it is not a picture of a known format" in caplog.text
     assert encoder.spec.fingerprint == squeezenet("dim=4", good)[0].spec.fingerprint
 
 
-def test_no_more_pictures_are_read_than_are_used(picture_bytes, monkeypatch):
+def test_no_more_pictures_are_read_than_are_used(given_pictures, monkeypatch):
     monkeypatch.setattr("embedkit.encoders.fit._PICTURES", 10)
-    pictures = iter(picture_bytes(20))
+    pictures = iter(given_pictures(20))
     assert squeezenet("dim=4", pictures)[1] == 10
     assert len(list(pictures)) == 10
 
@@ -232,11 +236,12 @@ def test_a_sample_is_random_and_yet_the_same_every_time(catalog, caplog):
     source = open_source(str(catalog))
     sample = list(sample_pictures(source))
     assert sample == list(sample_pictures(open_source(str(catalog))))
+    files = [one.data for one in sample]
     in_order = [(catalog / "img" / f"{number:02}.png").read_bytes() for number in range(24)]
-    assert sample != in_order
-    assert sorted(sample) == sorted(in_order)
+    assert files != in_order
+    assert sorted(files) == sorted(in_order)
     assert sample != list(sample_pictures(source, seed=1))
     (catalog / "img" / "03.png").unlink()
     with caplog.at_level(logging.WARNING):
-        assert list(sample_pictures(source)) == [data for data in sample if data != in_order[3]]
-    assert "1 pictures" in caplog.text
+        assert list(sample_pictures(source)) == [one for one in sample if one.data != in_order[3]]
+    assert re.search("1 pictures .* The first is .*03.png: no such file", caplog.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -130,12 +131,15 @@ assert embedkit.describe_encoder(str(folder)).kind == "binary"
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_hashed_says_what_to_do(tmp_path, catalog):
+def test_what_cannot_be_hashed_says_what_to_do(tmp_path, catalog, caplog):
     with pytest.raises(ConfigError, match=r"embedkit export .*hash=itq.* --fit PICTURES"):
         embedkit.export_encoder("effnet-lite0(bits=64, hash=itq)", tmp_path / "m")
     with pytest.raises(ConfigError, match=r"embedkit export .* FOLDER --fit PICTURES"):
         load_encoder("effnet-lite0(bits=64, hash=itq)")
-    with pytest.raises(ConfigError, match="at least 65 good pictures, not 24"):
+    for number in range(3):
+        (catalog / "img" / f"{number:02}.png").write_bytes(b"words")
+    with pytest.raises(ConfigError, match="at least 65 good pictures, not 21"):
         embedkit.export_encoder("effnet-lite0(size=64, bits=64, hash=itq)", tmp_path / "m", fit=catalog)
+    assert re.search(r"3 pictures cannot be decoded .* The first is .*0[0-2]\.png: it is not a picture", caplog.text)
     with pytest.raises(ConfigError, match="cannot be hashed"):
         embedkit.export_encoder("minilm(bits=64, hash=lsh)", tmp_path / "m", fit=catalog)

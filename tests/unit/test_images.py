@@ -78,6 +78,8 @@ def test_of_an_animation_the_first_frame_counts():
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\x89PNG\r\n\x1a\n" + b"\x00" * 40, "known format|cannot be"),
+        (b"\xff\xd8\xff\xee\x00\x0eAdobe\x00d\x00\x00\x00\x00\x00", "it is a JPEG whose beginning is cut short"),
+        (b"\xff\xd8\xff\xdb", "it is a JPEG whose beginning is cut short"),
     ],
 )
 def test_what_is_no_picture_says_so(data, reason):

@@ -123,6 +123,24 @@ def test_bad_rows_keep_their_place(tmp_path):
     assert "UTF-8" in entries[2].reason
 
 
+def test_a_key_is_a_text_or_a_whole_number_and_a_picture_has_one_address(tmp_path):
+    path = tmp_path / "t.jsonl"
+    cells = [
+        *('"id": "1.5"', '"id": 7', '"id": 7.0'),
+        *('"id": true', '"id": 1.5', '"id": ["a"]'),
+        *('"id": 8, "image": ["a.png", "b.png"]', '"id": 9, "image": {"path": "a.png"}'),
+    ]
+    path.write_text("".join(f'{{{cell}, "title": "shoe"}}\n' for cell in cells))
+    entries = list(open_source(str(path)).records())
+    assert [entry.key for entry in entries[:3]] == ["1.5", "7", "7"]
+    key = "the column 'id', which names the product, holds {}; a key is a text or a whole number"
+    image = "the column 'image' holds {} where the path or URL of one picture belongs"
+    assert [entry.reason for entry in entries[3:]] == [
+        *(key.format(shown) for shown in ("true", "1.5", "a list")),
+        *(image.format(kind) for kind in ("a list", "an object")),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "message"),
     [

@@ -21,7 +21,7 @@ from embedkit.backends.contract import (
 )
 from embedkit.backends.faiss.capabilities import CAPABILITIES
 from embedkit.backends.faiss.collection import FaissCollection
-from embedkit.backends.faiss.errors import not_found, translated
+from embedkit.backends.faiss.errors import already_there, not_found, translated
 from embedkit.backends.faiss.folders import removed, sweep
 from embedkit.backends.validation import (
     check_filter,
@@ -33,7 +33,7 @@ from embedkit.backends.validation import (
     checked_spec,
     closed,
 )
-from embedkit.errors import BadInput, CollectionExists, ConfigError, DataCorrupt
+from embedkit.errors import BadInput, ConfigError, DataCorrupt
 from embedkit.filters import Filter
 from embedkit.types import Attributes
 
@@ -107,7 +107,7 @@ class FaissBackend(VectorBackend):
         with self._lock:
             self._check_open()
             if (self._root / wanted.name).exists() or wanted.name in self._aliases():
-                raise CollectionExists(f"The backend 'faiss' already has a collection {wanted.name!r} in {self._root}")
+                raise already_there(self._root / wanted.name)
             FaissCollection.create(self._root / wanted.name, wanted)
             if wanted.index != IndexSpec():
                 self._built(wanted)

@@ -128,7 +128,7 @@ class FaissCollection:
 
     @staticmethod
     def create(folder: Path, spec: CollectionSpec) -> None:
-        """Lay out the files of an empty collection; the folder's move makes it exist."""
+        """Lay out the files of an empty collection; the folder's move makes it exist. Raises CollectionExists."""
         with translated(folder.parent), laid_out(folder) as draft:
             Generation(draft, 0, spec).create()
             rows = RowFile(draft / "rows.sqlite")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from embedkit.errors import (
     BackendUnavailable,
+    CollectionExists,
     CollectionNotFound,
     ConfigError,
     DataCorrupt,
@@ -17,9 +18,14 @@ from embedkit.errors import (
     EmbedkitError,
 )
 
-__all__ = ["broken", "not_found", "translated"]
+__all__ = ["already_there", "broken", "not_found", "translated"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def already_there(folder: Path) -> CollectionExists:
+    """The error for a collection that is to be made, and is there."""
+    return CollectionExists(f"The backend 'faiss' already has a collection {folder.name!r} in {folder.parent}")
 
 
 def not_found(name: str) -> CollectionNotFound:

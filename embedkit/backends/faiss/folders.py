@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -12,9 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from embedkit.backends.faiss.errors import already_there
+
 __all__ = ["Mark", "laid_out", "mark_of", "removed", "sweep"]
 
 Mark: TypeAlias = tuple[int, int]
+_THERE = (errno.EEXIST, errno.ENOTEMPTY)  # a folder is not put in the place of one that holds something
 _LEFT = 3_600.0  # seconds after which a draft, which takes milliseconds, is taken for a killed process's
 
 
@@ -29,14 +33,23 @@ def mark_of(path: Path) -> Mark | None:
 
 @contextmanager
 def laid_out(folder: Path) -> Iterator[Path]:
-    """A draft to be filled; at the end it gets its name, with which it exists."""
+    """A draft to be filled; at the end it gets its name, with which it exists. Raises CollectionExists."""
     draft = folder.with_name(f".{folder.name}.{secrets.token_hex(6)}.part")
     draft.mkdir(parents=True)
     try:
         yield draft
-        os.replace(draft, folder)
+        _named(draft, folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _named(draft: Path, folder: Path) -> None:
+    try:
+        os.replace(draft, folder)
+    except OSError as error:
+        if error.errno in _THERE:
+            raise already_there(folder) from error
         raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,8 @@ class Columns:
 
     def record(self, row: Mapping[str, Any], locator: str, placed: Callable[[str], str]) -> Record:
         """A row as a record; `placed` makes an address of a picture's path. Raises ValueError saying what is wrong."""
-        image = _text(row.get(self.image)) if self.image else None
-        key = _text(row.get(self.key)) if self.key else image
+        image = _text(_address(row, self.image)) if self.image else None
+        key = _text(_name(row, self.key)) if self.key else image
         if key is None:
             raise ValueError(f"the column {self.key or self.image!r}, which names the product, is empty")
         title = _text(row.get(self.title)) if self.title else None
@@ -107,6 +108,33 @@ class Columns:
         else:
             attributes = {name: value for name, value in row.items() if name not in used}
         return Record(key, locator, placed(image) if image and "://" not in image else image, title, attributes)
+
+
+def _address(row: Mapping[str, Any], column: str) -> Any:
+    """The cell that says where the picture is. Raises ValueError if it holds several values."""
+    value = row.get(column)
+    if kind := _several(value):
+        raise ValueError(f"the column {column!r} holds {kind} where the path or URL of one picture belongs")
+    return value
+
+
+def _name(row: Mapping[str, Any], column: str) -> Any:
+    """The cell that names the product. Raises ValueError if that is neither a text nor a whole number."""
+    value = row.get(column)
+    fraction = isinstance(value, float) and value == value and not value.is_integer()
+    kind = json.dumps(value) if fraction or isinstance(value, bool) else _several(value)
+    if kind:
+        raise ValueError(
+            f"the column {column!r}, which names the product, holds {kind}; a key is a text or a whole number"
+        )
+    return value
+
+
+def _several(value: Any) -> str:
+    """What a cell holds if it is more than one value."""
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else ""
 
 
 def _text(value: Any) -> str | None:

@@ -168,6 +168,7 @@ def evaluate_encoder(
     if limit is not None and limit < 2:
         raise ConfigError(f"A limit of {limit} pictures leaves nothing to be found; give 2 or more")
     opened = open_dataset(data, name=name)
+    _check_classes(opened, str(data), limit)
     encoder = load_encoder(str(model), runtime=runtime, threads=threads)
     try:
         if curves is not None:
@@ -180,6 +181,20 @@ def evaluate_encoder(
         return report
     finally:
         encoder.close()
+
+
+def _check_classes(data: DataSet, where: str, limit: int | None) -> None:
+    """Raise BadSource where pictures search each other and all are of one class, since every answer is then right."""
+    if data.protocol != "zero-shot":
+        return
+    queries = (data if limit is None else limited(data, limit)).query
+    if len(queries) and len(np.unique(queries.labels)) < 2:
+        few = "" if limit is None else f", which a limit of {limit} leaves"
+        raise BadSource(
+            f"{where} has {len(queries):,} pictures of one class to search each other{few}; every answer among "
+            "them is right, so the figures say nothing; give two classes or more"
+            + ("" if limit is None else ", or a larger limit")
+        )
 
 
 def _check_curves(encoder: Encoder, data: DataSet) -> None:

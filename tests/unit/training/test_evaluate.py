@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -180,10 +181,15 @@ def test_an_encoder_in_torch_may_be_closed_twice():
     encoder.close()
 
 
-def test_what_cannot_be_judged_is_refused(shop):
+def test_what_cannot_be_judged_is_refused(shop, tmp_path):
     with pytest.raises(ConfigError, match="'minilm' takes no pictures"):
         embedkit.evaluate_encoder("minilm", shop)
     with pytest.raises(ConfigError, match="leaves nothing"):
         embedkit.evaluate_encoder("effnet-lite0", shop, limit=1)
     with pytest.raises(BadSource, match="no data set at"):
         embedkit.evaluate_encoder("effnet-lite0", shop / "nowhere")
+    with pytest.raises(BadSource, match=r"2 pictures of one class .*, which a limit of 2 leaves"):
+        embedkit.evaluate_encoder("effnet-lite0", shop, limit=2)
+    shutil.copytree(shop / "thing 00", tmp_path / "cat" / "thing")
+    with pytest.raises(BadSource, match=r"cat has 2 pictures of one class .* give two classes or more$"):
+        embedkit.evaluate_encoder("effnet-lite0", tmp_path / "cat")
