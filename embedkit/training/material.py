@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.errors import BadImage, BadSource, ConfigError
 from embedkit.training.datasets.contract import PICTURE, SKETCH, DataSet, Split
 from embedkit.training.datasets.open import open_dataset
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from embedkit.training.datasets.contract import BoolArray
     from embedkit.types import IdArray
 
-__all__ = ["Material", "build_sampler", "concepts_of_labels", "open_material", "sample_bytes"]
+__all__ = ["Material", "build_sampler", "concepts_of_labels", "open_material", "sample_bytes", "split_fingerprint"]
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +106,25 @@ def concepts_of_labels(split: Split) -> BoolArray | None:
     found = np.zeros((int(split.labels.max()) + 1, split.concepts.shape[1]), np.bool_)
     found[split.labels] = split.concepts
     return found
+
+
+def split_fingerprint(split: Split) -> str:
+    """One hash over what is learned from: the names of pictures and classes, labels and what else goes into a batch.
+
+    Of the paths their last parts alone, so that a data set may lie elsewhere. The pictures themselves are not read.
+    """
+    columns = {name: getattr(split, name) for name in ("labels", "boxes", "domains", "concepts")}
+    texts: dict[str, Iterable[str]] = {"paths": (path.replace("\\", "/").rpartition("/")[2] for path in split.paths)}
+    if split.names is not None:
+        texts["names"] = split.names
+    if split.captions is not None:
+        texts["captions"], columns["of captions"] = split.captions.texts, split.captions.labels
+    given = {name: column for name, column in columns.items() if column is not None}
+    parts = ["\0".join(part).encode("utf-8", "surrogatepass") for part in texts.values()]
+    return fingerprint_of(
+        parts + [np.ascontiguousarray(column).tobytes() for column in given.values()],
+        {"texts": list(texts), **{name: column.shape for name, column in given.items()}},
+    )
 
 
 def sample_bytes(split: Split, *, seed: int) -> Iterator[bytes]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from embedkit.errors import ConfigError
-from embedkit.training.datasets.contract import Split
+from embedkit.training.datasets.contract import Captions, Split
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.joint import build_joint_loss
-from embedkit.training.material import build_sampler
+from embedkit.training.material import build_sampler, split_fingerprint
 from embedkit.training.memory import CrossBatchMemory
 from embedkit.training.recipe import TrainingRecipe
 
@@ -75,3 +77,48 @@ def test_one_picture_of_a_class_is_enough_for_class_vectors_a_memory_and_shared_
     assert build_sampler(recipe, memory, data).per_class == 1
     shared = split(*[5] * 8, concepts=np.ones((40, 3), np.bool_))
     assert sampler_of(shared, "nt-xent", batch=8, per_class=1).per_class == 1
+
+
+def drawn(root="shop", **changes):
+    """Two things of two pictures, each with a caption."""
+    paths = tuple(f"{root}/{name}/{copy}.png" for name in ("cup", "hat") for copy in range(2))
+    captions = Captions(("a cup", "a hat"), np.array([0, 1]))
+    made = Split(paths, np.array([0, 0, 1, 1]), names=("cup", "hat"), captions=captions)
+    return replace(made, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"paths": ("shop/cup/0.png", "shop/cup/2.png", "shop/hat/0.png", "shop/hat/1.png")},
+        {"labels": np.array([0, 1, 1, 1])},
+        {"names": ("bag", "hat")},
+        {"captions": Captions(("a mug", "a hat"), np.array([0, 1]))},
+        {"captions": Captions(("a cup", "a hat"), np.array([1, 0]))},
+        {"captions": None},
+        {"concepts": np.eye(4, 2, dtype=np.bool_)},
+        {"boxes": np.ones((4, 4), np.int64)},
+        {"domains": np.array([0, 1, 0, 1])},
+    ],
+    ids=[
+        "a picture",
+        "a label",
+        "a class",
+        "a caption",
+        "whose captions",
+        "no captions",
+        "concepts",
+        "boxes",
+        "domains",
+    ],
+)
+def test_the_fingerprint_of_a_split_tells_what_is_learned_from(changes):
+    assert split_fingerprint(drawn(**changes)) != split_fingerprint(drawn())
+
+
+def test_a_data_set_that_lies_elsewhere_has_the_same_fingerprint():
+    assert (
+        split_fingerprint(drawn("elsewhere/photos")) == split_fingerprint(drawn()) == split_fingerprint(drawn("C:\\x"))
+    )
+    odd = drawn(paths=("a\udcff.png",) * 4)  # a file name that is no UTF-8
+    assert split_fingerprint(odd) != split_fingerprint(drawn())
