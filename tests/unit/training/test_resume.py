@@ -111,19 +111,14 @@ def broken_off(shop, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_does_not_go_on_with_other_classes_or_labels(shop, tmp_path):
-    """What else counts, captions too, is in test_material.py."""
+def test_a_run_does_not_go_on_where_a_class_is_renamed_and_the_labels_shift(shop, tmp_path):
+    """What else counts, labels and captions too, is in test_material.py."""
     root, run = shutil.copytree(shop, tmp_path / "data"), tmp_path / "run"
     recipe = small(root, steps=2).checked()
     with pytest.raises(KeyboardInterrupt):
         ran(recipe, run, stop_after=1)
-    first, second = (root / name for name in open_dataset(root).train.names[:2])
-    first.rename(root / "thing 99")  # the labels of all classes after it shift
+    (root / open_dataset(root).train.names[0]).rename(root / "thing 99")
     with pytest.raises(ConfigError, match=r"data' are not those that the run in .*run' was begun with; give them back"):
-        ran(recipe, run)
-    (root / "thing 99").rename(first)
-    (first / "3.png").rename(second / "4.png")
-    with pytest.raises(ConfigError, match="are not those that the run in"):
         ran(recipe, run)
     write_checkpoint(run, replace(read_checkpoint(run), learned_from=""))  # one of before
     ran(recipe, run)
