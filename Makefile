@@ -5,23 +5,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test served trainings units gamma lint types check bench docs clean
+.PHONY: demo test served trainings commands units gamma lint types check bench docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/embedkit demo
 
 # Trainings have a process of their own: beside every other native library in one process they crashed. They run while
-# the tests that need servers wait for those, and give way to them; then come the tests of single parts.
+# the tests that need servers wait for those, and give way to them; then come the commands and the tests of single parts.
 TRAININGS := $(addprefix tests/unit/training/,test_trainer.py test_resume.py test_joint_training.py)
 
 test: lint gamma
-	$(MAKE) --no-print-directory --jobs=2 served trainings units
+	$(MAKE) --no-print-directory --jobs=2 served trainings commands units
 
 served: $(VENV)/dev
-	$(BIN)/python -m pytest tests --ignore=tests/unit
+	$(BIN)/python -m pytest tests --ignore=tests/unit --ignore=tests/cli
 
 trainings: $(VENV)/dev
 	nice $(BIN)/python -m pytest --quiet $(TRAININGS)
+
+commands: $(VENV)/dev
+	nice $(BIN)/python -m pytest --quiet tests/cli
 
 units: $(VENV)/dev
 	nice $(BIN)/python -m pytest --quiet tests/unit embedkit $(addprefix --ignore=,$(TRAININGS))

@@ -219,8 +219,9 @@ class Collection(Indexed):
         Several together are fused. `fusion`: ``weighted`` adds up exact scores times `weights` (``{"image": 0.7,
         "text": 0.3}``; 1 each by default), those of keywords over the best one's; ``rrf`` adds up weight / (60 + rank)
         (Cormack 2009). `rerank`: a second view, whose exact scores put the nearest products of the first in order, as
-        when codes are searched and floats decide. `candidates`: how many each part hands in to be fused, reranked or
-        spread out; 10 for each of k, and 100 or more, if unset.
+        when codes are searched and floats decide; or the view of codes itself, which then compares the stored bits with
+        the numbers of which the question's bits are the signs (Gordo 2014). `candidates`: how many each part hands in
+        to be fused, reranked or spread out; 10 for each of k, and 100 or more, if unset.
 
         `offset`: how many of the best to leave out, for pages; ask each with the same k, or the same candidates.
         `group_by`: an attribute, of each value of which the best product alone is given; one without it stands for

@@ -22,11 +22,12 @@ def big_catalog(tmp_path_factory):
 def test_every_backend_gives_the_same_answers_to_200_queries(big_catalog, tmp_path, milvus_server_url):
     urls = [f"faiss:///{tmp_path}/f", f"milvus:///{tmp_path}/lite.db", milvus_server_url, "oracle://x"]
     vectors = np.random.default_rng(0).standard_normal((60, 1280)).astype(np.float32)
+    encoders = {"image": "effnet-lite0(size=64)", "title": "minilm"}
     answers = []
     for number, url in enumerate(urls):
         with embedkit.connect(backend=url, home=tmp_path / f"h{number}") as kit:
             there = kit.collection(f"swap_{tmp_path.name}".replace("-", "_"))
-            assert there.ingest(big_catalog).encoded == 300
+            assert there.ingest(big_catalog, encoder=encoders).encoded == 300
             found = [there.search(image=big_catalog / f"{n:03}.png", k=10) for n in range(80)]
             found += [there.search(text=f"number {n}", k=10) for n in range(30)]
             found += [there.search(product=f"{n:03}.png", k=10, where="price < 25") for n in range(30)]
