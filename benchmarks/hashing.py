@@ -96,7 +96,7 @@ def _finished(name: str) -> str:
 def finished(run: Path, options: argparse.Namespace, out: Path, *given: str) -> None:
     """The model of a run with a finish and nothing else: one batch at a rate of 0."""
     shutil.rmtree(out, ignore_errors=True)
-    still = [f"encoder={run}", "rate=0", "head_rate=0", "frozen=1", "finish=lda"]
+    still = [f"encoder={run}", "start=", "rate=0", "head_rate=0", "frozen=1", "finish=lda"]
     settings = [part for text in still for part in ("--set", text)]
     trained(out, options, *given, *settings, budget=("--steps", "1"))
 

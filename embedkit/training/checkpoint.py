@@ -28,6 +28,7 @@ class Checkpoint:
     the weights that had it. `scaler`: of the gradients, with fp16. `centres`: class means ``(classes, dim)`` for the
     mining of hard classes, `mined`: as they were at the start of the epoch. `start`: the figures before training.
     `failures`: reasons by path. `processes`: how many share the batches. `prepared`: seconds before the first batch.
+    `learned_from`: the fingerprint of the training split; empty in checkpoints of before.
     """
 
     step: int
@@ -44,6 +45,7 @@ class Checkpoint:
     failures: Mapping[str, str] | None = None
     processes: int = 1
     prepared: float = 0.0
+    learned_from: str = ""
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -28,7 +29,7 @@ from embedkit.training.history import History
 from embedkit.training.judging import Judge
 from embedkit.training.losses.contract import ClassLoss, Loss
 from embedkit.training.losses.joint import JointLoss
-from embedkit.training.material import Material, build_sampler
+from embedkit.training.material import Material, build_sampler, split_fingerprint
 from embedkit.training.memory import GradientCache
 from embedkit.training.network import Built, Objective, parameter_groups, set_modes
 from embedkit.training.pictures import PictureBatch, Pictures
@@ -116,6 +117,10 @@ class Trainer:
         assert isinstance(averaged, PixelModel)
         return averaged
 
+    @cached_property
+    def _learned_from(self) -> str:
+        return split_fingerprint(self.material.train)
+
     @property
     def loss(self) -> Loss | JointLoss:
         """With the numbers that it learned."""
@@ -137,11 +142,16 @@ class Trainer:
         return self.judge.satisfied or self._budget.progress(self.step, self.seconds) >= 1
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from there. Raises ConfigError when it is of another network, or of more or fewer processes."""
+        """Go on from there. Raises ConfigError when it is of another network or data, or of more or fewer processes."""
         if checkpoint.processes != self.accelerator.num_processes:
             raise ConfigError(
                 f"The run in {str(self.folder)!r} was begun by {checkpoint.processes} processes and cannot go on with "
                 f"{self.accelerator.num_processes}, whose epochs are others; start as many"
+            )
+        if checkpoint.learned_from not in ("", self._learned_from):
+            raise ConfigError(
+                f"The pictures, labels or captions of {self.recipe.data!r} are not those that the run in "
+                f"{str(self.folder)!r} was begun with; give them back, or train into another folder"
             )
         try:
             self._objective.load_state_dict(checkpoint.objective)
@@ -183,6 +193,7 @@ class Trainer:
             dict(self.pictures.failures),
             self.accelerator.num_processes,
             self._prepared,
+            self._learned_from,
         )
         write_checkpoint(self.folder, checkpoint)
 

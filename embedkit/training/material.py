@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedkit.encoders.fingerprint import fingerprint_of
 from embedkit.encoders.samples import SamplePicture
 from embedkit.errors import BadImage, BadSource, ConfigError
 from embedkit.training.datasets.contract import PICTURE, SKETCH, DataSet, Split
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.datasets.pixels import picture_bytes
-from embedkit.training.losses.contract import Loss
+from embedkit.training.losses.contract import Loss, PairLoss
+from embedkit.training.losses.daml import DAML
 from embedkit.training.losses.joint import JointLoss
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.samplers import BalancedSampler, ClassSampler, DomainSampler, PairSampler, Sampler, shared
 
 if TYPE_CHECKING:
     from embedkit.training.datasets.contract import BoolArray
+    from embedkit.types import IdArray
 
-__all__ = ["Material", "build_sampler", "concepts_of_labels", "open_material", "sample_files"]
+__all__ = ["Material", "build_sampler", "concepts_of_labels", "open_material", "sample_files", "split_fingerprint"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,6 +109,25 @@ def concepts_of_labels(split: Split) -> BoolArray | None:
     return found
 
 
+def split_fingerprint(split: Split) -> str:
+    """One hash over what is learned from: the names of pictures and classes, labels and what else goes into a batch.
+
+    Of the paths their last parts alone, so that a data set may lie elsewhere. The pictures themselves are not read.
+    """
+    columns = {name: getattr(split, name) for name in ("labels", "boxes", "domains", "concepts")}
+    texts: dict[str, Iterable[str]] = {"paths": (path.replace("\\", "/").rpartition("/")[2] for path in split.paths)}
+    if split.names is not None:
+        texts["names"] = split.names
+    if split.captions is not None:
+        texts["captions"], columns["of captions"] = split.captions.texts, split.captions.labels
+    given = {name: column for name, column in columns.items() if column is not None}
+    parts = ["\0".join(part).encode("utf-8", "surrogatepass") for part in texts.values()]
+    return fingerprint_of(
+        parts + [np.ascontiguousarray(column).tobytes() for column in given.values()],
+        {"texts": list(texts), **{name: column.shape for name, column in given.items()}},
+    )
+
+
 def sample_files(split: Split, *, seed: int) -> Iterator[SamplePicture]:
     """The files of the pictures in random order; those that cannot be read are left out."""
     for row in np.random.default_rng(seed).permutation(len(split)):
@@ -117,12 +142,18 @@ def build_sampler(
 ) -> Sampler:
     """Batches as the recipe and the loss want them, of fewer classes where the data has no more.
 
-    Pictures of several concepts are drawn as they are, one for one, unless the recipe says `per_class`: what a batch
-    has in common are their concepts. Raises ConfigError when a batch is too small for the loss.
+    Where these do not fill a batch each gives more pictures, unless the recipe says `per_class`. Pictures of several
+    concepts are drawn as they are, one for one, unless the recipe says `per_class`: what a batch has in common are
+    their concepts. Raises ConfigError when a batch is too small for the loss, or has nothing that belongs together.
     """
     labels, per_class = split.labels, 2 if recipe.sampler == "pairs" else recipe.per_class or loss.per_class
     if split.concepts is not None and not recipe.per_class and recipe.sampler == "balanced":
         labels, per_class = np.arange(len(split)), 1
+    if recipe.per_class == 1 and split.concepts is None and not recipe.memory and isinstance(loss, PairLoss | DAML):
+        raise ConfigError(
+            f"The loss {recipe.loss!r} learns from pictures of one class, and with per_class = 1 a batch has no two; "
+            f"set per_class to 2 or more, or leave it out for {loss.per_class}"
+        )
     if recipe.sampler == "domains":
         return _domain_sampler(recipe, split, per_class + per_class % 2, shard, shards)
     if recipe.batch < 2 * per_class:
@@ -130,11 +161,40 @@ def build_sampler(
             f"The loss {recipe.loss!r} wants {per_class} pictures of a class and two classes or more, which a batch of "
             f"{recipe.batch} does not hold; set batch to at least {2 * per_class}, or per_class"
         )
-    classes = min(recipe.batch // per_class, len(np.unique(labels)))
+    classes, per_class = _shape(recipe, labels, per_class, tell=shard == 0)
     if recipe.sampler == "pairs":
         return PairSampler(split.labels, classes=classes, seed=recipe.seed, shard=shard, shards=shards)
     kind = ClassSampler if recipe.sampler == "class" else BalancedSampler
     return kind(labels, classes=classes, per_class=per_class, seed=recipe.seed, shard=shard, shards=shards)
+
+
+def _shape(recipe: TrainingRecipe, labels: IdArray, per_class: int, *, step: int = 1, tell: bool) -> tuple[int, int]:
+    """Classes of a batch and pictures of each, at least `per_class` and a multiple of `step`.
+
+    More than `per_class` where the classes run out, but no more than half of them have. `tell`: warn of a batch that
+    is not full even so.
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    classes = max(2, recipe.batch // per_class)
+    if classes <= len(counts):
+        return classes, per_class
+    classes, has = len(counts), int(np.median(counts))
+    if not recipe.per_class and recipe.sampler != "pairs":
+        per_class = max(per_class, min(recipe.batch // classes, has) // step * step)
+    if tell and classes * (per_class + step) <= recipe.batch:
+        why = f"and half of them have no more than {has} pictures"
+        if recipe.per_class:
+            why = f"and per_class = {per_class} takes no more of each; leave it out"
+        elif recipe.sampler == "pairs":
+            why = "and sampler = 'pairs' takes two pictures of each; sampler = 'balanced' takes more"
+        _log.warning(
+            "A batch holds %d pictures, not %d: the data has %d classes, %s",
+            classes * per_class,
+            recipe.batch,
+            classes,
+            why,
+        )
+    return classes, per_class
 
 
 def _domain_sampler(recipe: TrainingRecipe, split: Split, per_class: int, shard: int, shards: int) -> Sampler:
@@ -143,15 +203,17 @@ def _domain_sampler(recipe: TrainingRecipe, split: Split, per_class: int, shard:
         raise ConfigError(
             "sampler = 'domains' needs data with sketches and pictures, which this is not; take sampler = 'balanced'"
         )
-    classes = len(np.unique(split.labels[shared(split.labels, split.domains)]))
-    if classes < 2:
+    labels = split.labels[shared(split.labels, split.domains)]
+    there = len(np.unique(labels))
+    if there < 2:
         raise BadSource(
-            f"{recipe.data} has {classes} classes with both a sketch and a picture; training needs two or more"
+            f"{recipe.data} has {there} classes with both a sketch and a picture; training needs two or more"
         )
+    classes, per_class = _shape(recipe, labels, per_class, step=2, tell=shard == 0)
     return DomainSampler(
         split.labels,
         split.domains,
-        classes=min(max(2, recipe.batch // per_class), classes),
+        classes=classes,
         per_class=per_class,
         seed=recipe.seed,
         shard=shard,

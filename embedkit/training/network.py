@@ -138,9 +138,10 @@ def build_model(recipe: TrainingRecipe, sample: Sample) -> Built:
     embedkit trained goes on with its own layers. Raises ConfigError, DataCorrupt, UnknownName.
     """
     folder = model_folder_of(recipe.encoder)
-    if folder is not None:
-        return _trained(folder, recipe)
-    return _fresh(recipe, sample)
+    built = _fresh(recipe, sample) if folder is None else _trained(folder, recipe)
+    if recipe.augment.size:
+        _check_size(built.model, recipe)
+    return built
 
 
 def _fresh(recipe: TrainingRecipe, sample: Sample | None) -> Built:
@@ -149,7 +150,7 @@ def _fresh(recipe: TrainingRecipe, sample: Sample | None) -> Built:
     if recipe.multi_scale:
         network, pooling = MultiScale(network, pooling), nn.Identity()
     model = PixelModel(network, nn.Sequential(OrderedDict(pool=pooling, flat=nn.Flatten(1))), pictures)
-    features = _length(model, pictures)
+    features = _length(model, pictures.size)
     dim, head = recipe.bits or recipe.dim, head_of(recipe) if recipe.bits else ""
     embedding: nn.Module = build_head(head or "linear", features, dim) if dim else nn.Identity()
     _stages(model).add_module("embedding", embedding)
@@ -196,11 +197,25 @@ def _start_fitted(text: str, sample: Sample | None) -> _Start:
     return _Start(backbone.network, pooling, backbone.recipe)
 
 
-def _length(model: PixelModel, pictures: Preprocess) -> int:
-    """The length of what the model makes of a picture."""
-    black = torch.zeros(2, *pictures.size, 3, dtype=torch.uint8, device=model.mean.device)
+def _length(model: PixelModel, size: tuple[int, int]) -> int:
+    """The length of what the model makes of a picture of (height, width)."""
+    black = torch.zeros(2, *size, 3, dtype=torch.uint8, device=model.mean.device)
     with torch.no_grad():
         return int(model(black).shape[1])
+
+
+def _check_size(model: PixelModel, recipe: TrainingRecipe) -> None:
+    """Raises ConfigError where the network takes pictures of its own size only, as vision transformers may."""
+    side = recipe.augment.size
+    model.eval()
+    try:
+        _length(model, (side, side))
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"The encoder {recipe.encoder!r} takes no pictures of augment.size = {side} ({reason}); leave out "
+            "augment.size, or take a network of convolutions such as effnet-lite0"
+        ) from error
 
 
 def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
@@ -222,6 +237,7 @@ def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
             f"{str(folder)!r} makes {made} and multi_scale={before.multi_scale}; "
             "to start from it, the recipe must say the same"
         )
+    _check_layers(folder, before, recipe)
     built = _fresh(before, None)
     try:
         stored_weights = load_file(str(folder / WEIGHTS))
@@ -231,6 +247,25 @@ def _trained(folder: Path, recipe: TrainingRecipe) -> Built:
         reason = str(error).strip().splitlines()[0]
         raise DataCorrupt(f"{folder / WEIGHTS}: these are not the weights of {before.encoder!r} ({reason})") from error
     return built
+
+
+def _check_layers(folder: Path, before: TrainingRecipe, recipe: TrainingRecipe) -> None:
+    """Raises ConfigError where the recipe asks for another last layer than the one that the run `before` brings."""
+    name, anew = repr(str(folder)), f"or start from {before.encoder!r}, of which it was made"
+    if recipe.start:
+        raise ConfigError(
+            f"start = {recipe.start!r} sets an embedding layer, and {name} brings its own; leave out start, {anew}"
+        )
+    if not recipe.bits:
+        return
+    asked, kept = head_of(recipe), head_of(before)
+    if recipe.head and asked != kept:
+        raise ConfigError(f"head = {asked!r} cannot replace the head {kept!r} of {name}; leave out head, {anew}")
+    if asked != kept and asked != "linear":  # a head that the loss is made for
+        raise ConfigError(
+            f"The loss {recipe.loss!r} wants the head {asked!r}, and {name} has {kept!r}; set head = {kept!r} to go on "
+            f"with that, {anew}"
+        )
 
 
 def build_objective(built: Built, recipe: TrainingRecipe, *, classes: int) -> Objective:
@@ -282,7 +317,8 @@ def set_modes(objective: Objective, recipe: TrainingRecipe) -> None:
 def parameter_groups(objective: Objective, recipe: TrainingRecipe) -> list[dict[str, Any]]:
     """Groups for an optimiser: network and pooling, embedding layers, the loss's own numbers.
 
-    Vectors (biases, normalisation) and the loss's numbers do not decay. Raises ConfigError when nothing learns.
+    Vectors (biases, normalisation) and the loss's numbers do not decay. Raises ConfigError when nothing of the model
+    learns.
     """
     body = objective.body
     head = [one for one in objective.model.parameters() if not any(one is other for other in body)]
@@ -292,11 +328,12 @@ def parameter_groups(objective: Objective, recipe: TrainingRecipe) -> list[dict[
         matrices, vectors = [one for one in learning if one.ndim > 1], [one for one in learning if one.ndim <= 1]
         groups.append({"params": matrices, "lr": rate, "weight_decay": recipe.weight_decay})
         groups.append({"params": vectors, "lr": rate, "weight_decay": 0.0})
-    own = [one for one in objective.loss.parameters() if one.requires_grad]
-    groups.append({"params": own, "lr": recipe.head_rate * objective.loss.rate, "weight_decay": 0.0})
     groups = [group for group in groups if group["params"]]
     if not groups:
         raise ConfigError(f"With frozen={recipe.frozen:g} and dim={recipe.dim} nothing is left to learn; lower frozen")
+    own = [one for one in objective.loss.parameters() if one.requires_grad]
+    if own:
+        groups.append({"params": own, "lr": recipe.head_rate * objective.loss.rate, "weight_decay": 0.0})
     return groups
 
 
@@ -309,7 +346,7 @@ def as_encoder(
     spec = EncoderSpec(
         name=name,
         modalities=("image",),
-        dim=_length(model, pictures),
+        dim=_length(model, pictures.size),
         fingerprint=state_fingerprint(model, identity | ({"bits": recipe.bits} if recipe.bits else {})),
         kind="binary" if recipe.bits else "float",
         normalized=not recipe.bits,

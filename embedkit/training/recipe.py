@@ -166,7 +166,8 @@ class TrainingRecipe:
     def changed(self, values: Mapping[str, Any]) -> TrainingRecipe:
         """With other values, by name (``augment.crop`` too); a text stands for what it says in TOML.
 
-        A budget replaces the one that was set, bits a dim, and another task brings its loss along. Raises ConfigError.
+        A budget replaces the one that was set, bits a dim, and another task brings its loss along. Raises ConfigError,
+        also for a dim where bits stay set.
 
         >>> TrainingRecipe(epochs=3).changed({"steps": 5, "augment.crop": "0.5"}).augment.crop
         0.5
@@ -186,7 +187,13 @@ class TrainingRecipe:
                 inner[rest] = plain
             else:
                 flat[name] = plain
-        return TrainingRecipe.from_dict({**flat, "augment": inner})
+        made = TrainingRecipe.from_dict({**flat, "augment": inner})
+        if "dim" in values and made.bits and made.dim != made.bits:
+            raise ConfigError(
+                f"dim = {made.dim} would be ignored: a code of bits = {made.bits} has a number for each bit. Set bits "
+                "(--bits) instead of dim, or bits = 0 for floats"
+            )
+        return made
 
     def resolved(self) -> TrainingRecipe:
         """With 20 epochs where no budget is set, and as many dimensions as bits."""
@@ -240,6 +247,11 @@ class TrainingRecipe:
         if self.patience and not (self.holdout and self.validate):
             raise ConfigError(
                 "patience needs holdout > 0 and validate > 0: what is watched must be neither trained on nor the test"
+            )
+        if self.holdout and not self.validate:
+            raise ConfigError(
+                "holdout keeps classes away from training to judge them, and validate = 0 judges nothing; set validate "
+                "to some pictures, or leave out holdout"
             )
         if self.memory_after and not self.memory:
             raise ConfigError("memory_after is set, but there is no memory; set memory to the embeddings it holds")

@@ -160,9 +160,10 @@ def evaluate_encoder(
 ) -> EvaluationReport:
     """Judge an encoder, a spec string or a model folder, by the test split and the protocol of a data set.
 
-    `name`: which data set, if its files do not tell. `limit`: about so many queries, whole classes of them, for a
-    quick look. `clusters`: NMI and F1 of k-means too, where the protocol has them. Vectors are compared by cosine,
-    codes by Hamming distance. `curves`: a PNG to draw of precision and recall, where the encoder is binary.
+    `name`: which data set, if its files do not tell. `limit`: about so many queries of two classes or more, and ten
+    times as many of a gallery, for a quick look. `clusters`: NMI and F1 of k-means too, where the protocol has them.
+    Vectors are compared by cosine, codes by Hamming distance. `curves`: a PNG to draw of precision and recall, where
+    the encoder is binary.
     Raises BadSource, ConfigError, MissingExtra, UnknownName.
     """
     if limit is not None and limit < 2:

@@ -27,6 +27,7 @@ def checkpoint(step=3):
         start={"recall@1": 0.25},
         failures={"a.png": "it is empty"},
         processes=2,
+        learned_from="b1a9",
     )
 
 
@@ -36,7 +37,7 @@ def test_what_is_written_comes_back(tmp_path):
     found = read_checkpoint(tmp_path)
     for field in fields(Checkpoint):
         left, right = getattr(found, field.name), getattr(made, field.name)
-        if field.name in ("failures", "start", "best"):
+        if field.name in ("failures", "start", "best", "learned_from"):
             assert left == right
         else:
             torch.testing.assert_close(left, right, rtol=0, atol=0)

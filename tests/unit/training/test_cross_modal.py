@@ -85,10 +85,11 @@ def test_a_part_of_the_pictures_takes_its_captions_along():
     split = Split(("a", "b", "c"), np.array([0, 1, 1]), captions=Captions(("x", "y", "z"), np.array([1, 0, 1])))
     part = split.take(np.array([1]))
     assert part.captions.texts == ("x", "z")
-    few = limited(DataSet("captions", "image-text", split, split), 1)
-    assert few.query.captions.texts == ("y",)
+    more = Split(tuple("abcdef"), np.arange(6), captions=Captions(tuple("uvwxyz"), np.arange(6)[::-1]))
+    few = limited(DataSet("captions", "image-text", more, more), 4)
+    assert few.query.captions.texts == ("w", "x", "y", "z")
     with pytest.raises(BadSource, match="vectors of the captions"):
-        score_vectors(few, np.ones((1, 3), np.float32))
+        score_vectors(few, np.ones((4, 3), np.float32))
 
 
 def test_karpathys_restval_joins_the_training_and_val_is_left_out(tmp_path):

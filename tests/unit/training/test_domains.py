@@ -27,10 +27,13 @@ def sampler_of(data, *, loss="nt-xent", **settings):
     return build_sampler(recipe.checked(), build_loss(loss, dim=8, classes=9), data)
 
 
-@pytest.mark.parametrize(("loss", "of_each"), [("nt-xent", 1), ("triplet", 2), ("margin", 3), ("arcface", 1)])
-def test_any_loss_gets_as_many_sketches_as_pictures_of_a_class(loss, of_each):
+@pytest.mark.parametrize(
+    ("loss", "of_each", "batch"),
+    [("nt-xent", 1, 6), ("triplet", 2, 8), ("margin", 3, 12), ("arcface", 1, 6), ("arcface", 2, 17)],
+)
+def test_any_loss_gets_as_many_sketches_as_pictures_of_a_class(loss, of_each, batch):
     data = split([1, 4, 2], [3, 1, 5])
-    sampler = sampler_of(data, loss=loss, batch=12)
+    sampler = sampler_of(data, loss=loss, batch=batch)
     for rows in sampler:
         shown = Counter(zip(data.labels[rows].tolist(), data.domains[rows].tolist(), strict=True))
         assert set(shown.values()) == {of_each}

@@ -16,6 +16,7 @@ import embedkit
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadSource, ConfigError
+from embedkit.training.datasets.contract import DataSet, Split
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.datasets.registry import find_dataset
 from embedkit.training.evaluation.encode import encode_split
@@ -144,19 +145,55 @@ def test_a_limit_takes_whole_classes_and_what_they_can_find(shop, tmp_path):
     data = limited(open_dataset(shop), 5)
     assert data.query.labels.tolist() == [0, 0, 1, 1]
     inshop = limited(open_dataset(trees.inshop(tmp_path / "i")), 1)
-    assert (inshop.query.labels.tolist(), inshop.gallery.labels.tolist()) == ([0], [0])
+    assert (inshop.query.labels.tolist(), inshop.gallery.labels.tolist()) == ([0, 1], [0, 1]), (
+        "one would be no question"
+    )
     lfw = limited(open_dataset(trees.lfw(tmp_path / "l")), 4)
     assert (lfw.pairs.same.tolist(), len(lfw.query)) == ([True, False], 3)
     vehicles = limited(open_dataset(trees.vehicleid(tmp_path / "v")), 4)
     assert [len(part.rows) for part in vehicles.subsets] == [4, 4, 4]
 
 
+def judged(labels, limit, gallery=None):
+    """A limited data set, and how many pictures each of its classes has."""
+    parts = [split_of(labels)] if gallery is None else [split_of(labels), split_of(gallery)]
+    found = limited(DataSet("mine", "zero-shot" if gallery is None else "query-gallery", parts[0], *parts), limit)
+    return found, np.unique(found.query.labels, return_counts=True)[1].tolist()
+
+
+def split_of(labels):
+    return Split(tuple(f"{row}.png" for row in range(len(labels))), np.asarray(labels, np.int64))
+
+
+def test_a_limit_of_large_classes_takes_evenly_many_of_each_spread_over_it():
+    found, counts = judged(np.repeat(np.arange(10), 600), 1000)
+    assert counts == [100] * 10
+    assert np.diff(np.array([int(path.partition(".")[0]) for path in found.query.paths])).tolist() == [6] * 999
+    assert judged(np.repeat([0, 1], 40), 40)[1] == [20, 20]
+    assert judged(np.repeat(np.arange(100), 600), 200)[1] == [10] * 20, "no more classes than have ten pictures each"
+    assert judged(np.repeat([0, 1, 2], [3, 600, 2]), 50)[1] == [3, 45, 2], "what a small class lacks another has"
+
+
+def test_a_limit_never_leaves_a_class_alone_where_every_answer_would_be_right():
+    for limit in (1, 2, 5):
+        found, counts = judged(np.repeat(np.arange(4), 50), limit)
+        assert counts == [2, 2]
+        assert score_vectors(found, np.ones((4, 3), np.float32), clusters=False).values["recall@1"] < 1
+
+
+def test_a_limit_keeps_ten_times_as_many_of_the_gallery_and_classes_that_it_has():
+    found, counts = judged(np.arange(200) % 5, 20, gallery=np.repeat([1, 3], 500))
+    assert np.unique(found.query.labels).tolist() == [1, 3]
+    assert counts == [10, 10]
+    assert np.bincount(found.gallery.labels).tolist() == [0, 100, 0, 100]
+
+
 def test_a_limit_that_leaves_the_gallery_empty_is_refused(tmp_path):
     for name in "123":
         picture(1).save(tmp_path / f"{name}.png")
-    (tmp_path / "t.csv").write_text("path,label,split\n1.png,a,query\n2.png,b,query\n3.png,b,gallery\n")
+    (tmp_path / "t.csv").write_text("path,label,split\n1.png,a,query\n2.png,b,query\n3.png,c,gallery\n")
     data = open_dataset(tmp_path / "t.csv")
-    assert evaluate_data(Colours(), data).unmatched == 1
+    assert evaluate_data(Colours(), data).unmatched == 2
     with pytest.raises(ConfigError, match="A limit of 1 pictures leaves nothing to be found in the gallery"):
         evaluate_data(Colours(), data, limit=1)
 

@@ -95,6 +95,27 @@ def test_a_run_that_goes_on_from_its_folder_keeps_its_head_whatever_the_loss(run
         train(small(shop, "csq", encoder=str(run), bits=32), tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("loss", "changes", "message"),
+    [
+        (
+            "hashnet",
+            {"head": "divide"},
+            "head = 'divide' cannot replace the head 'linear' of .*; leave out head, or start",
+        ),
+        (
+            "subic",
+            {},
+            "'subic' wants the head 'blocks', and .* has 'linear'; set head = 'linear' to go on with that, or",
+        ),
+        ("hashnet", {"start": "lda"}, "start = 'lda' sets an embedding layer, and .* or start from 'effnet-lite0"),
+    ],
+)
+def test_a_last_layer_that_a_run_folder_does_not_have_is_refused(loss, changes, message, codes_of_hashnet, shop):
+    with pytest.raises(ConfigError, match=message):
+        build_model(small(shop, loss, encoder=str(codes_of_hashnet), **changes), lambda: iter(()))
+
+
 def test_the_codes_of_subic_have_one_bit_in_each_block(codes_of_subic):
     encoder = load_encoder(str(codes_of_subic), runtime="onnx")
     bits = np.unpackbits(encoder.encode(probe_pixels((64, 64))), axis=1)

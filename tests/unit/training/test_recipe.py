@@ -145,6 +145,7 @@ def test_a_setting_that_is_unknown_or_of_another_type_is_named_with_its_file(val
         ({"epochs": 2.0, "minutes": 4.0}, "epochs and minutes are both set"),
         ({"patience": 3}, "patience needs holdout"),
         ({"patience": 3, "holdout": 0.1, "validate": 0}, "patience needs holdout > 0 and validate > 0"),
+        ({"holdout": 0.1, "validate": 0}, "validate = 0 judges nothing; set validate to some pictures"),
         ({"memory_after": 5}, "no memory"),
         ({"sampler": "pairs", "per_class": 4}, "takes 2 pictures of a class"),
         ({"sampler": "domains", "per_class": 3}, "as many sketches as pictures.*per_class = 3 cannot be"),
@@ -156,6 +157,21 @@ def test_what_cannot_be_is_refused_in_one_sentence(values, message):
     with pytest.raises(ConfigError, match=message) as caught:
         changed(**values).checked()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [{"dim": 128}, {"dim": "256"}, {"dim": 0}, {"dim": 128, "bits": 32}])
+def test_a_dim_beside_bits_is_refused_with_what_to_set_instead(values):
+    with pytest.raises(
+        ConfigError, match=r"dim = \d+ would be ignored.*Set bits \(--bits\) instead of dim, or bits = 0"
+    ):
+        read_recipe("emoji-hashnet").changed(values)
+
+
+def test_a_dim_in_place_of_bits_makes_floats_and_one_that_says_the_same_is_no_trouble():
+    recipe = read_recipe("emoji-hashnet").changed({"bits": "0", "dim": "32", "loss": "nt-xent"}).checked()
+    assert (recipe.bits, recipe.dim) == (0, 32)
+    assert recipe.changed({"bits": 64}).checked().dim == 64
+    assert read_recipe("emoji-hashnet").checked().changed({"dim": 64}).checked().bits == 64
 
 
 @pytest.mark.parametrize(

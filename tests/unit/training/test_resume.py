@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import torch
 
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.training.checkpoint import read_checkpoint, write_checkpoint
+from embedkit.training.datasets.open import open_dataset
 from embedkit.training.recipe import Augment
 from embedkit.training.train import train_encoder
-from tests.unit.training.runs import losses, same, small, train, weights
+from tests.unit.training.runs import losses, ran, same, small, train, weights
 
 
 def test_a_run_does_not_go_on_with_more_processes_than_it_was_begun_by(broken_off):
@@ -107,6 +109,20 @@ def broken_off(shop, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(small(shop), tmp_path / "run", progress=interrupt)
     return tmp_path / "run"
+
+
+def test_a_run_does_not_go_on_where_a_class_is_renamed_and_the_labels_shift(shop, tmp_path):
+    """What else counts, labels and captions too, is in test_material.py."""
+    root, run = shutil.copytree(shop, tmp_path / "data"), tmp_path / "run"
+    recipe = small(root, steps=2).checked()
+    with pytest.raises(KeyboardInterrupt):
+        ran(recipe, run, stop_after=1)
+    (root / open_dataset(root).train.names[0]).rename(root / "thing 99")
+    with pytest.raises(ConfigError, match=r"data' are not those that the run in .*run' was begun with; give them back"):
+        ran(recipe, run)
+    write_checkpoint(run, replace(read_checkpoint(run), learned_from=""))  # one of before
+    ran(recipe, run)
+    assert read_checkpoint(run).step == 2
 
 
 def test_a_checkpoint_of_another_network_is_refused(broken_off):
