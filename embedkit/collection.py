@@ -18,7 +18,7 @@ from embedkit.errors import (
     EmbedkitError,
     ProductNotFound,
 )
-from embedkit.filters import F, Filter, as_filter
+from embedkit.filters import F, Filter, as_filter, filter_paths
 from embedkit.indexed import Indexed
 from embedkit.types import Hit, Metric, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
@@ -314,6 +314,17 @@ class Collection(Indexed):
         if where is None:
             return self._resources.store.count_products(row.id)
         return sum(1 for _ in self._keys_where(where))
+
+    def unknown_attributes(self, where: Filter | str) -> list[str]:
+        """Why a filter may admit nothing: a sentence for each of its attributes that no product has.
+
+        Each names the nearest attributes that there are. Raises CollectionNotFound, FilterError.
+        """
+        from embedkit.search.attributes import unknown_attributes
+
+        node = as_filter(where)
+        paths = filter_paths(node) if node is not None else ()
+        return unknown_attributes(self._resources.store, self._existing(), paths)
 
     def failures(self, *, stage: str | None = None, limit: int | None = None) -> list[FailureRow]:
         """Records that could not be ingested, with the reason."""
