@@ -17,6 +17,7 @@ from embedkit.errors import (
     ConfigError,
     EmbedkitError,
     ProductNotFound,
+    UnknownName,
 )
 from embedkit.filters import F, Filter, as_filter, filter_paths
 from embedkit.indexed import Indexed
@@ -327,7 +328,11 @@ class Collection(Indexed):
         return unknown_attributes(self._resources.store, self._existing(), paths)
 
     def failures(self, *, stage: str | None = None, limit: int | None = None) -> list[FailureRow]:
-        """Records that could not be ingested, with the reason."""
+        """Records that could not be ingested, with the reason; those of one `stage`. Raises UnknownName (the stage)."""
+        from embedkit.metadata.rows import STAGES
+
+        if stage is not None and stage not in STAGES:
+            raise UnknownName("stage of failures", str(stage), STAGES)
         return self._resources.store.failures(self._existing().id, stage=stage, limit=limit)
 
     def duplicates(self, *, limit: int = 100) -> list[tuple[str, tuple[str, ...]]]:

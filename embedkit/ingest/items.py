@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedkit.errors import BadRecord
 from embedkit.ingest.target import columns_of
-from embedkit.metadata.rows import FailureWrite, KnownProduct, ProductWrite, ViewRow
+from embedkit.metadata.rows import FailureStage, FailureWrite, KnownProduct, ProductWrite, ViewRow
 from embedkit.types import Record
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def record_of(stored: Mapping[str, Any]) -> Record:
     )
 
 
-def failure_of(record: Record, stage: str, error: object, *, whole: bool = True) -> FailureWrite:
+def failure_of(record: Record, stage: FailureStage, error: object, *, whole: bool = True) -> FailureWrite:
     """A failure row; `whole` keeps everything that a retry needs."""
     stored: dict[str, object] = {"key": record.key, "locator": record.locator}
     if whole:

@@ -19,7 +19,7 @@ from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
 from embedkit.ingest.items import Failed, Item, Picture, checked_record, decide, failure_of, is_plain_text, known_hash
 from embedkit.ingest.sources.contract import RecordError
 from embedkit.ingest.target import Target
-from embedkit.metadata.rows import FailureWrite, KnownProduct, ViewRow
+from embedkit.metadata.rows import FailureStage, FailureWrite, KnownProduct, ViewRow
 from embedkit.types import Record
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Reader:
         return self._read(record, known, lambda: self._fetcher.read_local(str(record.image)))
 
     def _read(self, record: Record, known: KnownProduct | None, fetch: Callable[[], FetchedImage]) -> Item | Failed:
-        stage = "fetch"
+        stage: FailureStage = "fetch"
         try:
             fetched = fetch()
             stage = "decode"

@@ -284,7 +284,7 @@ class Products(Session):
             return connection.execute(query).scalar_one()
 
     def has_attribute(self, cid: int, path: Sequence[str]) -> bool:
-        """Whether any product has a value at a path; also where a step cannot be written into a path of both databases."""
+        """Whether any product has a value at a path; also where a path of both databases cannot hold a step."""
         if any(not step.isprintable() or set(step) & _IN_PATHS for step in path):
             return True
         query = sa.select(_P.c.id).where(

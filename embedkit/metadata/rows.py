@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from embedkit.types import Attributes, Metric, Modality, VectorKind
 
 __all__ = [
+    "STAGES",
     "CollectionRow",
     "FailureRow",
+    "FailureStage",
     "FailureWrite",
     "KnownProduct",
     "KnownVector",
@@ -26,8 +28,11 @@ __all__ = [
 ]
 
 VectorState = Literal["pending", "live", "deleted"]
+FailureStage = Literal["read", "fetch", "decode", "encode", "duplicate", "reindex"]
 RunState = Literal["running", "complete", "interrupted"]
 VersionState = Literal["building", "built", "kept", "dropped"]
+
+STAGES: tuple[FailureStage, ...] = get_args(FailureStage)  # at which a record can fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +155,11 @@ class ProductWrite:
 
 @dataclass(frozen=True, slots=True)
 class FailureWrite:
-    """`stage`: read, fetch, decode or encode. `record`: what is needed to try again (the fields of a Record)."""
+    """`stage`: one of `STAGES`. `record`: what is needed to try again (the fields of a Record)."""
 
     key: str
     locator: str
-    stage: str
+    stage: FailureStage
     error: str
     record: Mapping[str, object]
 

@@ -121,7 +121,7 @@ def checked_weights(weights: Mapping[str, float] | None, asked: Collection[str] 
             raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
         if asked and name not in asked:
             raise BadInput(
-                f"The weight {name}={value} has nothing to weigh: {name} is not asked by, only {', '.join(sorted(asked))}; "
-                "ask by it too, or leave the weight out"
+                f"The weight {name}={value} has nothing to weigh: {name} is not asked by, "
+                f"only {', '.join(sorted(asked))}; ask by it too, or leave the weight out"
             )
     return weights

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit.metadata.rows import STAGES
 from embedkit_cli import render
 from embedkit_cli.options import AsJson, Backend, CollectionName, Config, collection_of, pairs
 
@@ -98,9 +99,11 @@ def finish(report: IngestReport, collection: str, *, json_only: bool) -> None:
         for warning in report.warnings:
             render.note(f"warning: {warning}")
         if report.failed and report.dry_run:
-            render.note(f"{report.failed:,} records would fail, for the reasons above.")
+            render.note(f"{render.counted(report.failed, 'record')} would fail, for the reasons above.")
         elif report.failed:
-            render.note(f"{report.failed:,} records failed; see why with: embedkit failures -c {collection}")
+            render.note(
+                f"{render.counted(report.failed, 'record')} failed; see why with: embedkit failures -c {collection}"
+            )
         if report.interrupted:
             render.note("Stopped. What was done is kept; the same command goes on from here.")
     render.as_json(report.as_dict())
@@ -159,7 +162,7 @@ def status(
 def failures(
     collection: CollectionName = "products",
     stage: Annotated[
-        str | None, typer.Option("--stage", help="read, fetch, decode, encode or duplicate.", show_default=False)
+        str | None, typer.Option("--stage", help=f"{', '.join(STAGES[:-1])} or {STAGES[-1]}.", show_default=False)
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")] = 100,
     config: Config = None,

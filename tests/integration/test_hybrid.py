@@ -102,9 +102,9 @@ def test_one_hit_a_group_and_so_many_rows_as_that_takes(there, view):
     assert len(found) == 4  # though seven rows of ten are of one seller
     assert there.search(vector=asked, view=view, group_by="seller", k=9) == found
     assert len(there.search(vector=asked, view=view, group_by="key", k=9)) == 9
-    with pytest.raises(BadInput, match="No product of .* has the attribute 'seler'; did you mean 'seller'"):
+    with pytest.raises(BadInput, match=r"No product of .* has the attribute 'seler'; did you mean 'seller'"):
         there.search(vector=asked, view=view, group_by="seler", k=9)
-    with pytest.raises(BadInput, match="has the attribute 'seller.name'"):
+    with pytest.raises(BadInput, match=r"has the attribute 'seller\.name'"):
         there.search_many([Question(vector=asked)], view=view, group_by="seller.name")
 
 

@@ -124,6 +124,7 @@ class FaissBackend(VectorBackend):
                 self._write_aliases(left)
 
     def list(self) -> tuple[str, ...]:
+        self._aliases()  # which says so if the folder is a file
         found = (path.parent.name for path in self._root.glob("*/rows.sqlite"))
         return tuple(sorted(name for name in found if not name.startswith(".")))
 
