@@ -21,7 +21,7 @@ from embedkit.errors import (
 )
 from embedkit.filters import F, Filter, as_filter, filter_paths
 from embedkit.indexed import Indexed
-from embedkit.types import Hit, Metric, Product, Question
+from embedkit.types import STAGES, Hit, Metric, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
@@ -329,8 +329,6 @@ class Collection(Indexed):
 
     def failures(self, *, stage: str | None = None, limit: int | None = None) -> list[FailureRow]:
         """Records that could not be ingested, with the reason; those of one `stage`. Raises UnknownName (the stage)."""
-        from embedkit.metadata.rows import STAGES
-
         if stage is not None and stage not in STAGES:
             raise UnknownName("stage of failures", str(stage), STAGES)
         return self._resources.store.failures(self._existing().id, stage=stage, limit=limit)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedkit.errors import BadRecord
 from embedkit.ingest.target import columns_of
-from embedkit.metadata.rows import FailureStage, FailureWrite, KnownProduct, ProductWrite, ViewRow
-from embedkit.types import Record
+from embedkit.metadata.rows import FailureWrite, KnownProduct, ProductWrite, ViewRow
+from embedkit.types import FailureStage, Record
 
 if TYPE_CHECKING:
     from embedkit.types import ByteArray

@@ -19,8 +19,8 @@ from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
 from embedkit.ingest.items import Failed, Item, Picture, checked_record, decide, failure_of, is_plain_text, known_hash
 from embedkit.ingest.sources.contract import RecordError
 from embedkit.ingest.target import Target
-from embedkit.metadata.rows import FailureStage, FailureWrite, KnownProduct, ViewRow
-from embedkit.types import Record
+from embedkit.metadata.rows import FailureWrite, KnownProduct, ViewRow
+from embedkit.types import FailureStage, Record
 
 if TYPE_CHECKING:
     from embedkit.types import ByteArray

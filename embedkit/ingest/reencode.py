@@ -26,8 +26,8 @@ from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
 from embedkit.ingest.items import failure_of, known_hash
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Target, columns_of
-from embedkit.metadata.rows import FailureStage, KnownProduct, ProductWrite, ViewRow
-from embedkit.types import Record
+from embedkit.metadata.rows import KnownProduct, ProductWrite, ViewRow
+from embedkit.types import FailureStage, Record
 
 if TYPE_CHECKING:
     from embedkit.types import ByteArray, FloatArray, VectorArray

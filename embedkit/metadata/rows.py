@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Literal
 
-from embedkit.types import Attributes, Metric, Modality, VectorKind
+from embedkit.types import Attributes, FailureStage, Metric, Modality, VectorKind
 
 __all__ = [
-    "STAGES",
     "CollectionRow",
     "FailureRow",
-    "FailureStage",
     "FailureWrite",
     "KnownProduct",
     "KnownVector",
@@ -28,11 +26,8 @@ __all__ = [
 ]
 
 VectorState = Literal["pending", "live", "deleted"]
-FailureStage = Literal["read", "fetch", "decode", "encode", "duplicate", "reindex"]
 RunState = Literal["running", "complete", "interrupted"]
 VersionState = Literal["building", "built", "kept", "dropped"]
-
-STAGES: tuple[FailureStage, ...] = get_args(FailureStage)  # at which a record can fail
 
 
 @dataclass(frozen=True, slots=True)

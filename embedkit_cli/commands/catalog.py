@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedkit.metadata.rows import STAGES
+from embedkit.types import STAGES
 from embedkit_cli import render
 from embedkit_cli.options import AsJson, Backend, CollectionName, Config, collection_of, pairs
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 import embedkit
 from embedkit import plugins
-from embedkit.metadata.rows import STAGES
+from embedkit.types import STAGES
 from embedkit_cli import main
 from tests import plain_encoder
 from tests.made import fill, product, unit
