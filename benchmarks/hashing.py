@@ -3,9 +3,10 @@
 Judged by the 3,797 pictures of emoji that it has not seen, by Hamming distance. Beside the losses stand codes without
 training (random directions and ITQ of the network's own floats), and floats of as many dimensions as bits that were
 trained for the same budget. All are judged as their loss leaves them; "finished" is the same run with its last layer
-set at the discriminants of its classes (``finish = "lda"``). The last row of each length is a search in two stages: the
-best finished codes scan, and those floats, finished too, put the nearest 100 in order. Results are kept as they come; a
-second run goes on with what is missing.
+set at the discriminants of its classes (``finish = "lda"``); "asked by numbers" are the same codes, whose nearest 100
+are put in order by what the question's bits are the signs of (``rerank="code"``): no more is stored than bits. The last
+row of each length is a search in two stages: the best finished codes scan, and those floats, finished too, put the
+nearest 100 in order. Results are kept as they come; a second run goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ FIGURES = {
     "map@1000": "mAP@1000",
     "recall@1": "R@1",
     "finished": "R@1, finished",
+    "numbers": "R@1, finished, asked by numbers",
     "recall@10": "R@10",
     "precision@h2": "P@H≤2",
     "map@r": "MAP@R",
@@ -81,6 +83,8 @@ def measured(name: str, options: argparse.Namespace, home: Path) -> Row:
         if loss != BLOCKS:
             finished(out, options, home / _finished(name), *given)
             run["finished"] = judged(home / _finished(name), options)["recall@1"]
+            if loss != FLOATS:
+                run["numbers"] = asked_by_numbers(home / _finished(name), options)
     figures = judged(out, options)
     return {"bits": int(bits), **{key: figures[key] for key in FIGURES if key in figures}, **run}
 
@@ -114,24 +118,39 @@ def _exported(out: Path, options: argparse.Namespace, home: Path, *, bits: int, 
 def in_two_stages(best: str, options: argparse.Namespace, home: Path, name: str) -> Row:
     """The nearest 100 by the codes of the run `best`, in the order of the floats that were trained beside it."""
     bits = name.rpartition(" ")[2]
-    query = open_dataset(options.data).query
     codes, floats = (_vectors(home / run, options) for run in (best, _finished(f"{FLOATS} {bits}")))
+    first, tenth = _in_order(codes, floats, floats, options)
+    return {"bits": int(bits), "by": best, "recall@1": first, "recall@10": tenth}
+
+
+def asked_by_numbers(run: Path, options: argparse.Namespace) -> float:
+    """R@1 of codes whose nearest 100 are put in order by the question's numbers."""
+    codes = _vectors(run, options)
+    return _in_order(codes, codes, _vectors(run, options, numbers=True), options)[0]
+
+
+def _in_order(
+    codes: np.ndarray, stored: np.ndarray, asking: np.ndarray, options: argparse.Namespace
+) -> tuple[float, float]:
+    """R@1 and R@10 of the nearest 100 by `codes`, put in order by the products of `asking` with what is `stored`."""
+    labels = open_dataset(options.data).query.labels
     first, tenth = [], []
     for row in range(len(codes)):
         near = codes @ codes[row]
         near[row] = -np.inf
         found = np.argsort(-near, kind="stable")[:CANDIDATES]
-        found = found[np.argsort(-(floats[found] @ floats[row]), kind="stable")]
-        right = query.labels[found] == query.labels[row]
+        found = found[np.argsort(-(stored[found] @ asking[row]), kind="stable")]
+        right = labels[found] == labels[row]
         first.append(right[0])
         tenth.append(right[:10].any())
-    return {"bits": int(bits), "by": best, "recall@1": float(np.mean(first)), "recall@10": float(np.mean(tenth))}
+    return float(np.mean(first)), float(np.mean(tenth))
 
 
-def _vectors(run: Path, options: argparse.Namespace) -> np.ndarray:
+def _vectors(run: Path, options: argparse.Namespace, *, numbers: bool = False) -> np.ndarray:
     encoder = load_encoder(str(run))
     try:
-        return encode_split(encoder, open_dataset(options.data).query, threads=options.threads).vectors
+        split = open_dataset(options.data).query
+        return encode_split(encoder, split, threads=options.threads, numbers=numbers).vectors
     finally:
         encoder.close()
 

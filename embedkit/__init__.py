@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from embedkit.living.versions import DroppedVersion, GcReport, Switched
     from embedkit.search.advise import Advice, CodeAdvice
     from embedkit.search.duplicates import DuplicateGroup, DuplicateReport
-    from embedkit.search.measure import Tuning
+    from embedkit.search.measure import AdviceProgress, Tuning
     from embedkit.search.rules import IndexAdvice, Point, SpecAdvice
     from embedkit.search.shadow import ViewComparison
     from embedkit.search.state import IndexState
@@ -56,6 +56,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Advice": "search.advise",
+    "AdviceProgress": "search.measure",
     "AnnPoint": "bench.report",
     "AnnReport": "bench.report",
     "AnnRow": "bench.report",
@@ -116,6 +117,7 @@ _LAZY = {
 
 __all__ = [
     "Advice",
+    "AdviceProgress",
     "AnnPoint",
     "AnnReport",
     "AnnRow",

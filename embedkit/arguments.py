@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import UnionType
 
 from embedkit.errors import BadInput
 
-__all__ = ["check_kind"]
+__all__ = ["check_kind", "check_texts"]
 
 
 def check_kind(value: object, kind: type | UnionType, meant: str) -> None:
@@ -16,3 +17,14 @@ def check_kind(value: object, kind: type | UnionType, meant: str) -> None:
     """
     if not isinstance(value, kind):
         raise BadInput(f"{meant}, not {type(value).__name__}")
+
+
+def check_texts(value: object, meant: str) -> None:
+    """Raise BadInput unless the value is a mapping of texts to texts, or None. `meant`: as in `check_kind`.
+
+    >>> check_texts({"image": "effnet-lite0"}, "encoder is a mapping of views to encoders")
+    """
+    check_kind(value, Mapping | None, meant)
+    for name, text in value.items() if isinstance(value, Mapping) else ():
+        if not (isinstance(name, str) and isinstance(text, str)):
+            raise BadInput(f"{meant}, not {{{name!r}: {text!r}}}")

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from embedkit.arguments import check_kind
+from embedkit.arguments import check_kind, check_texts
 from embedkit.errors import (
     BadInput,
     ConfigError,
@@ -125,8 +125,8 @@ class Collection(Indexed):
             raise BadInput("Give either a source to ingest or retry_failed, and not both")
         check_kind(source, str | Path | None, "A catalog is a path or a URL")
         check_kind(limit, Integral | None, "limit is a whole number")
-        check_kind(map, Mapping | None, 'map is a mapping such as {"key": "sku", "image": "photo"}')
-        check_kind(encoder, Mapping | None, 'encoder is a mapping such as {"image": "effnet-lite0"}')
+        check_texts(map, 'map is a mapping such as {"key": "sku", "image": "photo"}')
+        check_texts(encoder, 'encoder is a mapping such as {"image": "effnet-lite0"}')
         if limit is not None and limit < 1:
             raise BadInput(f"limit={limit} is not a number of records; give 1 or more")
         options = pipeline.IngestOptions(limit=limit, dry_run=dry_run, prune=prune, progress=progress)
@@ -174,12 +174,14 @@ class Collection(Indexed):
         return self._steadily(lambda target: delete_products(target, plain))
 
     def drop(self) -> None:
-        """Remove the collection: its vectors, its products, its history."""
-        row = self._fresh()
-        every = {view.physical for other in row.others for view in other.views} | {view.physical for view in row.views}
-        for physical in sorted(every):
-            self._resources.backend.drop(physical)
-        self._resources.store.drop_collection(row.id)
+        """Remove the collection: its vectors, its products, its history.
+
+        An ingest under way ends with CollectionNotFound. Raises CollectionNotFound, StoreBusy (a reindex runs).
+        """
+        from embedkit.living.versions import drop_all
+
+        self._resources.check_open()
+        drop_all(self._resources, self.name)
         self._row = None
 
     # -- asking --------------------------------------------------------------------------------
@@ -220,8 +222,9 @@ class Collection(Indexed):
         Several together are fused. `fusion`: ``weighted`` adds up exact scores times `weights` (``{"image": 0.7,
         "text": 0.3}``; 1 each by default), those of keywords over the best one's; ``rrf`` adds up weight / (60 + rank)
         (Cormack 2009). `rerank`: a second view, whose exact scores put the nearest products of the first in order, as
-        when codes are searched and floats decide. `candidates`: how many each part hands in to be fused, reranked or
-        spread out; 10 for each of k, and 100 or more, if unset.
+        when codes are searched and floats decide; or the view of codes itself, which then compares the stored bits with
+        the numbers of which the question's bits are the signs (Gordo 2014). `candidates`: how many each part hands in
+        to be fused, reranked or spread out; 10 for each of k, and 100 or more, if unset.
 
         `offset`: how many of the best to leave out, for pages; ask each with the same k, or the same candidates.
         `group_by`: an attribute, of each value of which the best product alone is given; one without it stands for
@@ -329,12 +332,15 @@ class Collection(Indexed):
 
     def failures(self, *, stage: str | None = None, limit: int | None = None) -> list[FailureRow]:
         """Records that could not be ingested, with the reason; those of one `stage`. Raises UnknownName (the stage)."""
+        check_kind(stage, str | None, "stage is a text such as 'fetch'")
+        check_kind(limit, Integral | None, "limit is a whole number")
         if stage is not None and stage not in STAGES:
-            raise UnknownName("stage of failures", str(stage), STAGES)
+            raise UnknownName("stage of failures", stage, STAGES)
         return self._resources.store.failures(self._existing().id, stage=stage, limit=limit)
 
     def duplicates(self, *, limit: int = 100) -> list[tuple[str, tuple[str, ...]]]:
         """Products that share one picture: its content hash, their keys."""
+        check_kind(limit, Integral, "limit is a whole number")
         return self._resources.store.duplicates(self._existing().id, limit=limit)
 
     def status(self) -> Status:

@@ -64,13 +64,13 @@ MAX_INT = 2**53  # integers beyond this lose digits in JSON readers, and in some
 
 
 class _Logic:
-    """Gives every node ``&``, ``|`` and ``~``."""
+    """Gives every node ``&``, ``|`` and ``~``. A chain of one of them is one node, as in the text form."""
 
     def __and__(self: Filter, other: Filter) -> Filter:  # type: ignore[misc]
-        return And((self, other))
+        return And((*_parts(self, And), *_parts(other, And)))
 
     def __or__(self: Filter, other: Filter) -> Filter:  # type: ignore[misc]
-        return Or((self, other))
+        return Or((*_parts(self, Or), *_parts(other, Or)))
 
     def __invert__(self: Filter) -> Filter:  # type: ignore[misc]
         return Not(self)
@@ -132,6 +132,10 @@ class Not(_Logic):
     part: Filter
 
 
+def _parts(node: Filter, kind: type[And | Or]) -> tuple[Filter, ...]:
+    return node.parts if isinstance(node, kind) else (node,)
+
+
 Filter: TypeAlias = Compare | In | Like | IsNull | And | Or | Not
 
 
@@ -139,14 +143,14 @@ class F:
     """A field of the Python form: ``F("price") < 80``, ``F("sizes", "eu").is_null()``.
 
     A single dotted name is split at its dots, as in the text form; pass the steps one
-    by one for a name that holds a dot.
+    by one for a name that holds a dot. Raises FilterError for what no filter can hold.
     """
 
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, name: str, *steps: str) -> None:
-        self.path: Path = (name, *steps) if steps else tuple(name.split("."))
-        if not all(self.path):
+        self.path: Path = tuple(name.split(".")) if isinstance(name, str) and not steps else (name, *steps)
+        if not all(isinstance(step, str) and step for step in self.path):
             raise FilterError(f"{name!r} is not a field name")
 
     def _compare(self, op: CompareOp, value: object) -> Filter:
@@ -171,9 +175,13 @@ class F:
         return self._compare(">=", value)
 
     def isin(self, values: Iterable[Value]) -> Filter:
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise FilterError(f"isin takes a list such as isin(['acme', 'zeta']), not {type(values).__name__}")
         return In(self.path, tuple(_checked(value) for value in values))
 
     def like(self, pattern: str) -> Filter:
+        if not isinstance(pattern, str):
+            raise FilterError(f"like takes a text such as like('red%'), not {type(pattern).__name__}")
         return Like(self.path, pattern)
 
     def is_null(self) -> Filter:
@@ -209,6 +217,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
+_NO_PARTS = "an 'and' or 'or' needs at least one part"
 _KEYWORDS = {"and", "or", "not", "in", "like", "is", "null", "true", "false", "none"}
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
@@ -231,11 +240,11 @@ class _Parser:
         self.depth = 0
 
     def _tokens(self) -> Iterator[_Token]:
-        position = 0
-        while self.text[position:].strip():
+        position, end = 0, len(self.text.rstrip())
+        while position < end:
             match = _TOKEN.match(self.text, position)
             if match is None:
-                column = position + len(self.text[position:]) - len(self.text[position:].lstrip()) + 1
+                column = end - len(self.text[position:end].lstrip()) + 1
                 found = self.text[column - 1]
                 reason = (
                     "the text that starts here has no closing quote" if found in "'\"`" else f"unexpected {found!r}"
@@ -247,7 +256,7 @@ class _Parser:
                 kind, token = "keyword", token.lower()
             yield _Token(kind, token, match.start(str(match.lastgroup)) + 1)
             position = match.end()
-        yield _Token("end", "", len(self.text.rstrip()) + 1)
+        yield _Token("end", "", end + 1)
 
     def fail(self, reason: str, token: _Token | None = None) -> FilterError:
         token = token or self.tokens[self.at]
@@ -399,9 +408,33 @@ def as_filter(where: Filter | str | None) -> Filter | None:
     """Take either form; None means no filter. Raises FilterError."""
     if isinstance(where, str):
         return parse_filter(where)
+    if isinstance(where, Filter):
+        _check_tree(where)
     if where is None or isinstance(where, Filter):
         return where
     raise FilterError(f"it is a {type(where).__name__}; write a text such as \"price < 80\", or F('price') < 80")
+
+
+def _check_tree(node: Filter) -> None:
+    """Raise FilterError for a tree that no text gives: too deep, or with parts that are missing or no filters."""
+    level: list[object] = [node]
+    for _ in range(2 * MAX_DEPTH):  # in the text form a bracket may hold an 'or' of 'and's
+        below: list[object] = []
+        for one in level:
+            if isinstance(one, And | Or):
+                if not one.parts:
+                    raise FilterError(_NO_PARTS)
+                below.extend(one.parts)
+            elif isinstance(one, Not):
+                below.append(one.part)
+            elif not isinstance(one, Filter):
+                raise FilterError(
+                    f"one of its parts is a {type(one).__name__}; join comparisons such as F('price') < 80"
+                )
+        if not below:
+            return
+        level = below
+    raise FilterError(f"it is nested more than {2 * MAX_DEPTH} deep; join many values with isin, or parts in one Or")
 
 
 def filter_paths(node: Filter) -> set[Path]:
@@ -435,7 +468,7 @@ def to_text(node: Filter) -> str:
     """The canonical text form: ``parse_filter(to_text(f))`` means the same as ``f``."""
     if isinstance(node, And | Or):
         if not node.parts:
-            raise FilterError("an 'and' or 'or' needs at least one part")
+            raise FilterError(_NO_PARTS)
         word = " and " if isinstance(node, And) else " or "
         return word.join(f"({to_text(part)})" for part in node.parts)
     if isinstance(node, Not):

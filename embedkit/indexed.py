@@ -11,10 +11,12 @@ from embedkit.living.face import Living
 from embedkit.views import named_view
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from embedkit.backends.contract import IndexSpec
     from embedkit.metadata.rows import CollectionRow, ViewRow
     from embedkit.search.advise import Advice
-    from embedkit.search.measure import Tuning
+    from embedkit.search.measure import AdviceProgress, Tuning
     from embedkit.search.rules import IndexAdvice
     from embedkit.search.state import IndexState
 
@@ -88,12 +90,13 @@ class Indexed(Living):
         k: int = 10,
         sample: int = 20_000,
         queries: int = 500,
+        progress: Callable[[AdviceProgress], None] | None = None,
     ) -> IndexAdvice:
         """Which indexes would do for `view`, the first of floats if unset: each built over a sample, and measured.
 
         `queries` vectors ask for their `k` nearest among `sample` others, whose exact neighbours are known; `recall` is
         the share of these that is wanted. `memory`: bytes, or text such as ``2GB``. `latency`: milliseconds of a query.
-        Raises BadInput, CollectionNotFound.
+        `progress` is told before each index is built. Raises BadInput, CollectionNotFound.
         """
         from embedkit.search.measure import measured_advice
         from embedkit.search.rules import parse_bytes
@@ -111,6 +114,7 @@ class Indexed(Living):
             k=k,
             sample=sample,
             queries=queries,
+            progress=progress,
         )
 
     def advise_codes(

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from embedkit import plugins
-from embedkit.arguments import check_kind
+from embedkit.arguments import check_kind, check_texts
 from embedkit.backends.url import parse_url
 from embedkit.collection import Collection, check_name
 from embedkit.config import Settings, load_settings
@@ -157,6 +157,11 @@ class Kit:
 
         name = check_name(collection)
         check_kind(source, str | Path, "What holds the vectors is a path or a URL")
+        check_kind(keys, str | Path | None, "What holds the keys is a path")
+        check_texts(map, 'map is a mapping such as {"key": "sku", "image": "photo"}')
+        check_kind(view, str, "A view is a text such as 'image'")
+        check_kind(encoder, str | None, "encoder is a text such as 'effnet-lite0'")
+        check_kind(index, str, "index is a text such as 'hnsw(m=32)'")
         if not view.isidentifier():
             raise BadInput(f"{view!r} is no name for a view; use letters, digits and _")
         given = open_given(

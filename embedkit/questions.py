@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from embedkit.arguments import check_kind
+from embedkit.codes import packed
 from embedkit.errors import BadImage, BadInput
 from embedkit.search.exact import Query
 from embedkit.search.query import Asked
@@ -51,7 +52,7 @@ _LACKING: Mapping[str, tuple[str, str, str]] = {  # modality: what is lacking, w
 class _Part:
     """A part of a question and the view that it asks. `modality`: of what is yet to be encoded, None of a vector.
 
-    `named`: the picture as it was given, for a message.
+    `named`: the picture as it was given, for a message. `relaxed`: numbers are asked by, not the code of their signs.
     """
 
     view: ViewRow
@@ -59,6 +60,7 @@ class _Part:
     given: VectorArray | str | bytes | Image
     modality: Modality | None = None
     named: object = None
+    relaxed: bool = False
 
 
 def asked_by(
@@ -79,17 +81,18 @@ def asked_by(
     planned: list[tuple[_Questions, list[_Part], list[_Part] | None]] = []
     for question in questions:
         one = _Questions(resources, row, question, shares)
-        planned.append((one, one.parts(view, but=rerank), None if rerank is None else one.again(rerank, view)))
+        parts = one.parts(view, but=rerank)
+        again = None if rerank is None else one.again(rerank, parts)
+        planned.append((one, [] if again and again[0].relaxed else parts, again))
     queries = iter(_encoded(resources, row, [part for _, parts, again in planned for part in [*parts, *(again or ())]]))
-    return [
-        Asked(
-            [next(queries) for _ in parts],
-            one.keywords(),
-            one.question.product,
-            None if again is None else [next(queries) for _ in again],
-        )
-        for one, parts, again in planned
-    ]
+    asked = []
+    for one, parts, again in planned:
+        first = [next(queries) for _ in parts]
+        last = None if again is None else [next(queries) for _ in again]
+        if last and not first:  # the codes of the numbers that decide
+            first = [replace(query, vector=packed(query.vector[None])[0]) for query in last]
+        asked.append(Asked(first, one.keywords(), one.question.product, last))
+    return asked
 
 
 def _parts_of(questions: Sequence[Question]) -> set[str]:
@@ -100,11 +103,11 @@ def _parts_of(questions: Sequence[Question]) -> set[str]:
 def _encoded(resources: Resources, row: CollectionRow, parts: Sequence[_Part]) -> list[Query]:
     """A query for each part, those that ask one view by one kind of thing encoded in batches."""
     vectors = {place: part.given for place, part in enumerate(parts) if part.modality is None}
-    together: dict[tuple[str, Modality], list[int]] = {}
+    together: dict[tuple[str, Modality, bool], list[int]] = {}
     for place, part in enumerate(parts):
         if part.modality is not None:
-            together.setdefault((part.view.name, part.modality), []).append(place)
-    for (_, modality), places in together.items():
+            together.setdefault((part.view.name, part.modality, part.relaxed), []).append(place)
+    for (_, modality, relaxed), places in together.items():
         encoder = encoder_of(resources, row.name, parts[places[0]].view)
         for start in range(0, len(places), _BATCH):
             some = places[start : start + _BATCH]
@@ -114,7 +117,7 @@ def _encoded(resources: Resources, row: CollectionRow, parts: Sequence[_Part]) -
                 if modality == "text"
                 else np.stack([_pixels(encoder, part) for part in given])
             )
-            vectors.update(zip(some, encoder.encode(batch), strict=True))
+            vectors.update(zip(some, (encoder.numbers if relaxed else encoder.encode)(batch), strict=True))
     return [Query(part.view, cast("VectorArray", vectors[place]), part.weight) for place, part in enumerate(parts)]
 
 
@@ -173,11 +176,20 @@ class _Questions:
             found.append(_Part(chosen, self._share("product"), vector))
         return found
 
-    def again(self, rerank: str, view: str | None) -> list[_Part]:
-        """The same question for the view that puts candidates in order. Raises BadInput where that cannot be."""
-        named_view(self._row, rerank)
-        if rerank == view or len(self._row.views) == 1:
+    def again(self, rerank: str, searched: Sequence[_Part]) -> list[_Part]:
+        """The same question for the view that puts candidates in order. Raises BadInput where that cannot be.
+
+        A view of codes that is `searched` itself puts them in order by the numbers of which its bits are the signs.
+        """
+        chosen = named_view(self._row, rerank)
+        same = any(part.view.name == rerank for part in searched)
+        if same and chosen.kind != "binary":
             raise BadInput(f"rerank={rerank!r} is the view that is searched; name another one, or leave it out")
+        if same and self.question.product is not None:
+            raise BadInput(
+                f"Of the product {self.question.product!r} the view {rerank!r} holds the code alone, and cannot rerank "
+                "by it; search by its picture or words, or name a view of floats"
+            )
         if self.question.vector is not None:
             raise BadInput(
                 f"A vector asks one view and cannot rerank by {rerank!r}; search by a picture, words or a product"
@@ -187,7 +199,7 @@ class _Questions:
         parts = self.parts(rerank)
         if self.question.keywords is not None and not parts:
             raise BadInput(f"Keywords have no vector and cannot rerank by {rerank!r}; add a text, or leave it out")
-        return parts
+        return [replace(part, relaxed=True) for part in parts] if same else parts
 
     def _share(self, part: str) -> float:
         return self._shares.get(part, 1.0)

@@ -29,7 +29,7 @@ class Resources:
         self._backend: VectorBackend | None = None
         self._encoders: dict[str, Encoder] = {}
         self.sketched: set[str] = set()  # encoders that sketches were asked of
-        self._indexes: dict[str, str] = {}  # of physical collections, as the store named them last
+        self._known: dict[str, tuple[int, str]] = {}  # physical collections: whose, and the index the store named last
         self._closed = False
 
     def check_open(self) -> None:
@@ -66,18 +66,20 @@ class Resources:
             self.backend.list()
 
     def notice(self, row: CollectionRow) -> None:
-        """Let an open backend read an index anew that has become another one, as when another process built it.
+        """Let an open backend read anew what has become another one, as when another process built an index.
 
-        A backend that knows a collection's index puts search parameters into its words.
+        A backend that knows a collection's index puts search parameters into its words. A collection that was dropped
+        and made again has the same name in the backend, and perhaps another metric.
         """
         with self._lock:
             for view in row.views:
-                if self._backend is not None and self._indexes.get(view.physical, view.index) != view.index:
+                now = (row.id, view.index)
+                if self._backend is not None and self._known.get(view.physical, now) != now:
                     try:
                         self._backend.describe(view.physical)
                     except EmbedkitError:  # which whatever asks the backend next will tell
                         continue
-                self._indexes[view.physical] = view.index
+                self._known[view.physical] = now
 
     @property
     def backend_options(self) -> BackendOptions:

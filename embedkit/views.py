@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from embedkit.errors import BadInput, CollectionExists, ConfigError, EncoderMismatch, UnknownName
+from embedkit.errors import (
+    BadInput,
+    CollectionExists,
+    CollectionNotFound,
+    ConfigError,
+    EncoderMismatch,
+    UnknownName,
+)
 from embedkit.types import Metric, Modality, VectorKind
 
 if TYPE_CHECKING:
@@ -119,11 +125,10 @@ def _check_metric(views: Sequence[ViewRow], asked: Metric | None) -> None:
 def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]) -> CollectionRow:
     """Remember where the encoders are now, if they are the same at another place."""
     places = {view.name: view.encoder for view in wanted}
-    views = tuple(replace(view, encoder=places.get(view.name, view.encoder)) for view in found.views)
-    if views == found.views:
+    if all(view.encoder == places.get(view.name, view.encoder) for view in found.views):
         return found
-    resources.store.set_views(found.id, views, version=found.version)
-    return replace(found, views=views)
+    resources.store.move_encoders(found.id, places, version=found.version)
+    return resources.store.collection(found.name, resources.backend_url)
 
 
 def ignored_settings(resources: Resources, row: CollectionRow) -> list[str]:
@@ -148,7 +153,21 @@ def _has(view: ViewRow, name: str, value: str) -> bool:
 
 
 def ensure_physical(resources: Resources, views: Sequence[ViewRow], row: CollectionRow | None) -> None:
-    """Make the backend's collections; one that is there is taken over only if it is empty or our own."""
+    """Make the backend's collections; one that is there is taken over only if it is empty or our own.
+
+    `row`: whose they are; None for one that is still to be. Raises CollectionExists, CollectionNotFound (it was dropped
+    meanwhile).
+    """
+    if row is None:
+        _make_physical(resources, views, ours=False)
+        return
+    with resources.store.writing(row.id):
+        if resources.store.epoch(row.id) is None:
+            raise CollectionNotFound(f"The collection {row.name!r} was dropped meanwhile; run the same command again")
+        _make_physical(resources, views, ours=True)
+
+
+def _make_physical(resources: Resources, views: Sequence[ViewRow], *, ours: bool) -> None:
     from embedkit.backends.contract import CollectionSpec, IndexSpec
 
     backend = resources.backend
@@ -156,7 +175,7 @@ def ensure_physical(resources: Resources, views: Sequence[ViewRow], row: Collect
         try:
             backend.create(CollectionSpec(view.physical, view.dim, view.metric, view.kind, IndexSpec.parse(view.index)))
         except CollectionExists:
-            if row is not None:
+            if ours:
                 continue
             there = backend.describe(view.physical)
             if backend.count(view.physical) or (there.kind, there.dim, there.metric) != (

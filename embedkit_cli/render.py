@@ -36,6 +36,7 @@ __all__ = [
     "progress_bar",
     "size",
     "table",
+    "waiting",
 ]
 
 
@@ -189,6 +190,18 @@ def progress_bar(label: str, *, quiet: bool = False) -> Iterator[Callable[[Momen
         yield from _bar(label)
     else:
         yield _Lines(label)
+
+
+@contextmanager
+def waiting(what: str, *, quiet: bool = False) -> Iterator[None]:
+    """Says on a terminal what is being done, where nobody knows how long it takes; nothing otherwise, or if `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
 
 
 def _bar(label: str) -> Iterator[Callable[[Moment], None]]:

@@ -25,13 +25,16 @@ class SignEncoder(Encoder):
             raise BadImage("it is no picture") from error
 
     def encode(self, batch):
+        return np.packbits(self.numbers(batch) > 0, axis=1)
+
+    def numbers(self, batch):
         if isinstance(batch, np.ndarray):
             values = batch.reshape(len(batch), -1).astype(np.float32)
         else:
             values = np.array([np.bincount(list(text.encode()), minlength=256) for text in batch], np.float32)
         values = values - values.mean(axis=1, keepdims=True)
         projection = np.random.default_rng(values.shape[1]).standard_normal((values.shape[1], BITS))
-        return np.packbits(values @ projection > 0, axis=1)
+        return (values @ projection).astype(np.float32)
 
     def close(self):
         pass

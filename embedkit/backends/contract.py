@@ -240,7 +240,7 @@ class VectorBackend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release files and connections. Calling it twice is no error."""
+        """Release files and connections. Twice is no error; any other call then raises BackendUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)

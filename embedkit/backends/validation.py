@@ -1,4 +1,4 @@
-"""The checks that every backend makes on what it is handed, written once."""
+"""The checks that every backend makes on what it is handed, and of whether it is open, written once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from embedkit.backends.contract import Capabilities, CollectionSpec, IndexSpec
 from embedkit.backends.indexes import nearest_shapes
-from embedkit.errors import BadInput, ConfigError, DimensionMismatch, UnsupportedByBackend
+from embedkit.errors import BackendUnavailable, BadInput, ConfigError, DimensionMismatch, UnsupportedByBackend
 from embedkit.filters import And, Compare, Filter, In, Like, Not, Or
 from embedkit.types import Attributes, VectorKind
 
@@ -27,12 +27,18 @@ __all__ = [
     "checked_queries",
     "checked_rows",
     "checked_spec",
+    "closed",
 ]
 
 _UNIT = 1e-6  # how far from 1 the length of a unit vector may be
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 # Made once: json.dumps with arguments makes one for every row.
 _encoded = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def closed(url: str) -> BackendUnavailable:
+    """The error for a call on a connection that was closed."""
+    return BackendUnavailable(f"The connection to {url} is closed; open the backend again")
 
 
 def checked_spec(spec: CollectionSpec, able: Capabilities) -> CollectionSpec:

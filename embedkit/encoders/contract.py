@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
+from embedkit.errors import BadInput
 from embedkit.types import Modality, VectorKind
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from embedkit.types import ByteArray, VectorArray
+    from embedkit.types import ByteArray, FloatArray, VectorArray
 
 __all__ = ["Encoder", "EncoderSpec", "RuntimeName"]
 
@@ -64,6 +65,15 @@ class Encoder(ABC):
         Returns ``(n, dim)`` float32, L2-normalised if the spec says so, or ``(n, dim / 8)``
         uint8 with bits packed most significant first. A row does not depend on its batch.
         """
+
+    def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
+        """What `encode` makes codes of, ``(n, dim)`` float32: a bit is set where its number is above 0.
+
+        Of an encoder of floats they are its vectors. Raises BadInput for a binary encoder that knows its bits alone.
+        """
+        if self.spec.kind == "binary":
+            raise BadInput(f"The encoder {self.spec.name!r} gives bits, and no numbers that they are the signs of")
+        return cast("FloatArray", self.encode(batch))
 
     @abstractmethod
     def close(self) -> None:

@@ -150,6 +150,9 @@ class JointEncoder(Encoder):
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
         return self.pictures.encode(batch) if isinstance(batch, np.ndarray) else self.texts.encode(batch)
 
+    def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
+        return self.pictures.numbers(batch) if isinstance(batch, np.ndarray) else self.texts.numbers(batch)
+
     def close(self) -> None:
         self.pictures.close()
         self.texts.close()

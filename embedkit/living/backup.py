@@ -82,6 +82,10 @@ def back_up(resources: Resources, name: str, folder: Path, *, progress: Progress
     """Write the folder; it gets its name when everything is in it. See `Collection.backup`."""
     begun, store = time.monotonic(), resources.store
     row = store.collection(name, resources.backend_url)
+    if not folder.name:
+        raise BadInput(
+            f"A backup is a new folder with a name of its own, not {str(folder)!r}; give {name + '-backup'!r}"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{str(folder)!r} is there already; give a folder that is not, or remove it")
     draft = folder.with_name(f".{folder.name}.part")

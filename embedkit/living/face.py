@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from embedkit.arguments import check_kind
+from embedkit.arguments import check_kind, check_texts
 from embedkit.errors import BadInput
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Living:
         """
         from embedkit.living.reindex import reindex
 
-        check_kind(encoder, Mapping | None, 'encoder is a mapping such as {"image": "effnet-lite0"}')
+        check_texts(encoder, 'encoder is a mapping such as {"image": "effnet-lite0"}')
         check_kind(index, str | None, "index is a text such as 'hnsw(m=32)'")
         check_kind(max_failed, Real, "max_failed is a share")
         for name, value in (("k", k), ("queries", queries)):

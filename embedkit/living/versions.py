@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from embedkit.metadata.rows import CollectionRow, VersionRow, ViewRow
     from embedkit.resources import Resources
 
-__all__ = ["DroppedVersion", "GcReport", "Switched", "collect_garbage", "new_version", "roll_back", "switch"]
+__all__ = [
+    "DroppedVersion",
+    "GcReport",
+    "Switched",
+    "collect_garbage",
+    "drop_all",
+    "new_version",
+    "roll_back",
+    "switch",
+]
 
 
 _GRACE = 3.0  # seconds in which no search takes the version that served before
@@ -71,7 +80,7 @@ def new_version(resources: Resources, row: CollectionRow, encoder: Mapping[str, 
                 "--encoder VIEW=ENCODER, --index SPEC"
             )
         return unfinished[-1]
-    number = max([row.version, *(other.version for other in row.others)]) + 1
+    number = resources.store.next_version(row.id)
     views = _wanted(resources, row, encoder, index, number)
     for other in row.others:
         if other.state != "dropped" and _identity(other.views) == _identity(views):
@@ -223,6 +232,21 @@ def collect_garbage(resources: Resources, name: str, *, unfinished: bool, dry_ru
                 row = store.collection(name, resources.backend_url)
                 _drop(resources, row, other)
         return GcReport(name, tuple(dropped), dry_run)
+
+
+def drop_all(resources: Resources, name: str) -> None:
+    """Drop a collection with all its versions. Nobody writes meanwhile, so nothing comes back behind it.
+
+    A killed one is gone on with by the next. Raises CollectionNotFound, StoreBusy.
+    """
+    store = resources.store
+    row = store.collection(name, resources.backend_url)
+    with store.changing_versions(row.id, name), store.writing(row.id, exclusive=True):
+        row = store.collection(name, resources.backend_url)
+        every = (view.physical for views in (row.views, *(other.views for other in row.others)) for view in views)
+        for physical in sorted(set(every)):
+            resources.backend.drop(physical)
+        store.drop_collection(row.id)
 
 
 def _drop(resources: Resources, row: CollectionRow, version: VersionRow) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = ["Collections"]
 
 _T = table_of(Collection)
 _O = table_of(CollectionVersion)
+_GONE = "gone"  # the state of a version of which only the number is left
 
 
 def _row(row: sa.Row[Any]) -> CollectionRow:
@@ -35,12 +36,19 @@ def _row(row: sa.Row[Any]) -> CollectionRow:
 
 
 def _with_others(connection: sa.Connection, row: CollectionRow) -> CollectionRow:
-    rows = connection.execute(sa.select(_O).where(_O.c.collection_id == row.id).order_by(_O.c.version))
+    here = (_O.c.collection_id == row.id, _O.c.state != _GONE)
+    rows = connection.execute(sa.select(_O).where(*here).order_by(_O.c.version))
     others = (
         VersionRow(other.version, other.state, tuple(ViewRow(**view) for view in other.views), other.since)
         for other in rows
     )
     return replace(row, others=tuple(others))
+
+
+def _locked_views(connection: sa.Connection, cid: int, version: int) -> list[dict[str, Any]]:
+    """The views of the version that serves, which nobody else changes until the transaction ends; none of another."""
+    here = sa.select(_T.c.views).where(_T.c.id == cid, _T.c.version == version).with_for_update()
+    return connection.execute(here).scalar_one_or_none() or []
 
 
 class Collections(Session):
@@ -103,14 +111,16 @@ class Collections(Session):
             return rows
         return tuple(row for row in rows if place_of(row.backend_url) == place_of(backend_url))
 
-    def set_views(self, cid: int, views: Sequence[ViewRow], *, version: int) -> None:
-        """Replace the views of the version that serves, if it is still the one that does."""
+    def move_encoders(self, cid: int, encoders: Mapping[str, str], *, version: int) -> None:
+        """Say where the encoders of views are now, by view; all else of a view stays as it is by then.
+
+        Nothing is done where another version serves meanwhile.
+        """
         with self._write() as connection:
-            connection.execute(
-                sa.update(_T)
-                .where(_T.c.id == cid, _T.c.version == version)
-                .values(views=[asdict(view) for view in views])
-            )
+            views = _locked_views(connection, cid, version)
+            moved = [{**one, "encoder": encoders.get(one["name"], one["encoder"])} for one in views]
+            if moved != views:
+                connection.execute(sa.update(_T).where(_T.c.id == cid).values(views=moved))
 
     def set_view(self, cid: int, view: ViewRow, *, version: int, over: str | None = None) -> bool:
         """Replace one view of the version that serves, as the others are by now; whether that was done.
@@ -118,8 +128,7 @@ class Collections(Session):
         Not where another version serves meanwhile, nor where the view's index is no longer `over`.
         """
         with self._write() as connection:
-            here = sa.select(_T.c.views).where(_T.c.id == cid, _T.c.version == version).with_for_update()
-            views = connection.execute(here).scalar_one_or_none() or []
+            views = _locked_views(connection, cid, version)
             old = next((one for one in views if one["name"] == view.name), None)
             if old is None or over not in (None, old["index"]):
                 return False
@@ -133,6 +142,16 @@ class Collections(Session):
         """How often the versions have changed; None of a collection that is gone."""
         with self._read() as connection:
             return connection.execute(sa.select(_T.c.epoch).where(_T.c.id == cid)).scalar_one_or_none()
+
+    def next_version(self, cid: int) -> int:
+        """A number that no version of the collection has had.
+
+        A process that remembers something of one that is gone never takes a new one for it.
+        """
+        with self._read() as connection:
+            serving = connection.execute(sa.select(_T.c.version).where(_T.c.id == cid)).scalar_one_or_none()
+            other = connection.execute(sa.select(sa.func.max(_O.c.version)).where(_O.c.collection_id == cid)).scalar()
+        return max(serving or 0, other or 0) + 1
 
     def add_version(self, cid: int, version: int, views: Sequence[ViewRow]) -> None:
         """Begin a version beside the one that serves; from now on it is written to."""
@@ -162,9 +181,10 @@ class Collections(Session):
                 self._changed(connection, cid)
 
     def forget_version(self, cid: int, version: int) -> None:
-        """The last step of dropping a version."""
+        """The last step of dropping a version; its number stays, so that it is not given out again."""
+        here = (_O.c.collection_id == cid, _O.c.version == version)
         with self._write() as connection:
-            connection.execute(sa.delete(_O).where(_O.c.collection_id == cid, _O.c.version == version))
+            connection.execute(sa.update(_O).where(*here).values(state=_GONE, views=[], since=now()))
             self._changed(connection, cid)
 
     def switch_version(self, cid: int, version: int) -> None:

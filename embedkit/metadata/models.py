@@ -82,7 +82,10 @@ class Collection(Base):
 
 
 class CollectionVersion(Base):
-    """A version that does not serve: one built beside the other, or that has served. `since`: of its state."""
+    """A version that does not serve: one built beside the other, or that has served. `since`: of its state.
+
+    Of one that is gone a row without views stays, for its number.
+    """
 
     __tablename__ = "collection_version"
 

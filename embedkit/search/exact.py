@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from embedkit.backends.contract import VectorBackend
-from embedkit.codes import hamming
+from embedkit.codes import hamming, signs
 from embedkit.metadata.rows import CollectionRow, ViewRow
 from embedkit.metadata.store import MetadataStore
 from embedkit.search.ranks import maximal_marginal_relevance
@@ -26,6 +26,8 @@ __all__ = ["Query", "exactly_scored", "spread_out"]
 @dataclass(frozen=True, slots=True)
 class Query:
     """One vector of a question. `vector`: ``(dim,)`` float32, or ``(dim / 8,)`` uint8 of a view of codes.
+
+    Candidates out of a view of codes may also be scored by ``(dim,)`` float32, of which codes are the signs.
 
     `weight`: its share when several are fused.
     """
@@ -73,7 +75,14 @@ def _one_id(ids: Mapping[str, int], view: str) -> int:
 
 
 def _similarities(view: ViewRow, vectors: VectorArray, vector: VectorArray) -> npt.NDArray[np.float64]:
-    """What a view measures, as a score of each row ``(n,)``; of codes, the cosine of their signs."""
+    """What a view measures, as a score of each row ``(n,)``; of codes, the cosine of their signs.
+
+    Codes may be asked by numbers ``(dim,)`` in the place of a code: then it is the cosine of these with the signs, the
+    asymmetric distance of Gordo 2014 (Asymmetric Distances for Binary Embeddings, section 3) for bits that are signs.
+    """
+    if view.metric == "hamming" and vector.dtype.kind == "f":
+        products = signs(vectors.view(np.uint8), view.dim) @ vector
+        return np.asarray(products / (float(np.linalg.norm(vector)) * view.dim**0.5 or 1.0), np.float64)
     if view.metric == "hamming":
         bits = hamming(vector[None].view(np.uint8), vectors.view(np.uint8))[0]
         return np.asarray(1 - 2 * bits / view.dim, np.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from embedkit.metadata.store import MetadataStore
     from embedkit.types import FloatArray, IdArray, VectorArray
 
-__all__ = ["Tuning", "measured_advice", "settings_of", "tuned"]
+__all__ = ["AdviceProgress", "Tuning", "measured_advice", "settings_of", "tuned"]
 
 LEAST = 200  # vectors of which something can be said
 _EF = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024)
@@ -53,6 +53,19 @@ class Tuning:
     def as_dict(self) -> dict[str, object]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class AdviceProgress:
+    """A moment of advice that is measured. `seen` of `total` indexes are, `failed` of them cannot be built here.
+
+    `note`: the index that is built and asked now.
+    """
+
+    seen: int
+    total: int
+    failed: int
+    note: str
 
 
 def tuned(
@@ -128,11 +141,12 @@ def measured_advice(
     sample: int,
     queries: int,
     seed: int = 0,
+    progress: Callable[[AdviceProgress], None] | None = None,
 ) -> IndexAdvice:
     """Build every index that the rule thinks of over `sample` vectors of a view, and ask each by `queries` others.
 
     They are built in a collection of their own in the same backend, which is dropped at the end. `bytes` are those of
-    all vectors of the view. Raises BadInput.
+    all vectors of the view. `progress` is told before each index and at the end. Raises BadInput.
     """
     if view.kind != "float":
         raise BadInput(f"The view {view.name!r} of {row.name!r} holds codes; name one that holds floats")
@@ -148,10 +162,13 @@ def measured_advice(
     truth = Truth(asked, view.metric, k, lambda ids: (ids, held[ids]), [np.arange(len(held))])
     total = backend.count(view.physical)
     rule = by_rule(len(held), view.dim, backend.capabilities)
-    found, missing = [], []
+    found: list[SpecAdvice] = []
+    missing: list[str] = []
     with _scratch(backend, view, held) as name:
-        for one in rule.specs:
+        for place, one in enumerate(rule.specs):
             spec = IndexSpec.parse(one.spec)
+            if progress is not None:
+                progress(AdviceProgress(place, len(rule.specs), len(missing), one.spec))
             try:
                 begun = time.perf_counter()
                 backend.build_index(name, spec)
@@ -171,6 +188,8 @@ def measured_advice(
                     (len(held), total, view.dim),
                 )
             )
+    if progress is not None:
+        progress(AdviceProgress(len(rule.specs), len(rule.specs), len(missing), ""))
     found.sort(key=lambda one: (bool(one.misses), -(one.qps_at_n or 0.0)))
     return IndexAdvice(
         rule.backend, total, view.dim, recall, memory, latency, k, found, len(held), len(asked), tuple(missing)

@@ -23,6 +23,7 @@ from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams, 
 from embedkit.backends.indexes import CODES, FAMILIES
 from embedkit.backends.open import capabilities, open_backend
 from embedkit.errors import (
+    BackendUnavailable,
     BadInput,
     CollectionExists,
     CollectionNotFound,
@@ -425,7 +426,22 @@ class BackendContract(BinaryContract):
             again.drop(name)
             again.close()
 
-    def test_close_twice_is_no_error(self, url: str) -> None:
-        backend = open_backend(url)
+    def test_who_is_closed_says_so_and_may_be_closed_twice(self, url: str, name: str) -> None:
+        backend, one = open_backend(url), np.ones((1, DIM), np.float32)
+        backend.create(CollectionSpec(name, DIM))
+        backend.upsert(name, np.array([1]), one)
+        backend.search(name, one, 1)
+        if backend.capabilities.many_processes:
+            backend.drop(name)
         backend.close()
         backend.close()
+        for call in (
+            backend.list,
+            lambda: backend.create(CollectionSpec(f"{name}_b", DIM)),
+            lambda: backend.count(name),
+            lambda: backend.search(name, one, 1),
+            lambda: backend.upsert(name, np.array([2]), one),
+            lambda: backend.drop(name),
+        ):
+            with pytest.raises(BackendUnavailable, match="closed"):
+                call()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedkit.codes import packed
 from embedkit.encoders.contract import Encoder, RuntimeName
 from embedkit.encoders.load import load_encoder
 from embedkit.errors import BadImage, BadInput
@@ -53,6 +54,21 @@ class EncoderContract:
             assert np.isfinite(vectors).all()
             if encoder.spec.normalized:
                 np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-4)
+
+    def test_codes_are_the_signs_of_the_numbers(self, encoder: Encoder) -> None:
+        """Where an encoder knows them; of floats they are the vectors."""
+        for batch in self._batches(encoder):
+            try:
+                numbers = encoder.numbers(batch)
+            except BadInput:
+                assert encoder.spec.kind == "binary"
+                return
+            assert numbers.dtype == np.float32
+            assert numbers.shape == (len(batch), encoder.spec.dim)
+            if encoder.spec.kind == "binary":
+                assert all(map(_alike, packed(numbers), encoder.encode(batch)))
+            else:
+                np.testing.assert_allclose(numbers, encoder.encode(batch), atol=1e-5)
 
     def test_an_empty_batch_gives_no_rows(self, encoder: Encoder) -> None:
         for batch in self._batches(encoder):

@@ -14,6 +14,7 @@ __all__ = ["Augmenter", "step_seed"]
 
 _RATIO = math.log(4 / 3)  # of the sides of a crop, as in torchvision's RandomResizedCrop
 _ERASED = (0.02, 0.33)  # share of the area that is erased (Zhong 2017, section 4)
+_SHRINK = 1.5  # pixels of a picture for each that it is read at, at most
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -83,9 +84,16 @@ class _Draw:
 
 
 def _moved(pictures: Tensor, places: Tensor, size: int) -> Tensor:
-    sides = [size, size] if size else list(pictures.shape[2:])
+    """The pictures as `places` says; where they shrink by much, as means over a finer grid, as they are judged.
+
+    A grid that skips pixels makes of fine textures what is not there: of photos, 224 to 96, neighbouring pixels 20 %
+    further apart than the resize of an encoder does.
+    """
+    finer = max(1, math.ceil(max(pictures.shape[2:]) / size / _SHRINK)) if size else 1
+    sides = [finer * size, finer * size] if size else list(pictures.shape[2:])
     grid = F.affine_grid(places, [*pictures.shape[:2], *sides], align_corners=False)
-    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    moved = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    return F.avg_pool2d(moved, finer) if finer > 1 else moved
 
 
 def _coloured(pictures: Tensor, draw: _Draw, strength: float) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast, broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -26,11 +26,13 @@ from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.features import Features, nothing_varies
 from embedkit.training.history import History
 from embedkit.training.judging import Judge
-from embedkit.training.losses.contract import ClassLoss
+from embedkit.training.losses.contract import ClassLoss, Loss
+from embedkit.training.losses.joint import JointLoss
 from embedkit.training.material import Material, build_sampler
 from embedkit.training.memory import GradientCache
 from embedkit.training.network import Built, Objective, parameter_groups, set_modes
 from embedkit.training.pictures import PictureBatch, Pictures
+from embedkit.training.processes import make_same
 from embedkit.training.recipe import TrainingRecipe
 from embedkit.training.report import EpochResult, TrainingProgress, TrainingProgressCallback
 from embedkit.training.samplers import PairSampler
@@ -113,6 +115,11 @@ class Trainer:
         averaged = self._average.module
         assert isinstance(averaged, PixelModel)
         return averaged
+
+    @property
+    def loss(self) -> Loss | JointLoss:
+        """With the numbers that it learned."""
+        return self._objective.loss
 
     @property
     def batch(self) -> int:
@@ -199,9 +206,7 @@ class Trainer:
                 device=self.accelerator.device,
             )
             loss.start_at(means.to(self.accelerator.device))
-            if self.accelerator.num_processes > 1:  # whose parameters differ from now on if they do here
-                with torch.no_grad():
-                    loss.vectors.copy_(broadcast(loss.vectors.detach().clone()))
+            make_same(loss)
         set_modes(self._objective, self.recipe)
         self.seconds += time.perf_counter() - begun
         self._agreed(False)
@@ -213,10 +218,7 @@ class Trainer:
         begun = time.perf_counter()
         labels, targets = self.material.train.labels, self.built.targets()
         start_head(self._objective, self.pictures, labels, self.recipe, self.accelerator.device, targets=targets)
-        if self.accelerator.num_processes > 1:
-            with torch.no_grad():
-                for parameter in self._objective.model.parameters():
-                    parameter.copy_(broadcast(parameter.detach().clone()))
+        make_same(self._objective.model)
         if self._average is not None:
             self._average.module.load_state_dict(self._objective.model.state_dict())
         self.seconds += time.perf_counter() - begun

@@ -49,13 +49,15 @@ class CrossBatchMemory(Loss):
     def relate(self, concepts: Tensor) -> None:
         self.loss.relate(concepts)
 
+    def prepare(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        return self.loss.prepare(embeddings, labels)
+
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         self.loss.progress = self.progress
-        embeddings = self.prepare(embeddings, labels)
         bank = self.bank if int(self.batches) >= self.after else None
         loss: Tensor = self.loss(embeddings, labels, bank)
         if self.training:
-            self._remember(embeddings.detach(), labels)
+            self._remember(self.prepare(embeddings.detach(), labels), labels)
         return loss
 
     def _remember(self, embeddings: Tensor, labels: Tensor) -> None:
@@ -105,7 +107,10 @@ class GradientCache:
             pieces, states, torch.split(embeddings.grad, [len(part) for part in parts]), strict=True
         ):
             state.restore()
-            torch.autograd.backward(self._embed(piece), gradient)
+            embedded = self._embed(piece)
+            if not embedded.requires_grad:
+                break  # nothing before the loss learns
+            torch.autograd.backward(embedded, gradient)
         after.restore()
         return loss.detach()
 

@@ -25,6 +25,7 @@ from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import Loss, PairLoss
 from embedkit.training.losses.joint import JointLoss
 from embedkit.training.memory import CrossBatchMemory
+from embedkit.training.multi_scale import MultiScale
 from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "build_objective",
     "parameter_groups",
     "set_modes",
+    "started_from",
 ]
 
 TEXTS = "texts."  # what the weights of a projection of texts are called, beside those of the network
@@ -83,7 +85,7 @@ class Objective(nn.Module):
     def embeddings(self, given: Tensor) -> Tensor:
         """The embeddings of what `embed` gave, without a gradient."""
         with torch.no_grad():
-            made: Tensor = self.head(given) if self.loss.takes_features else given
+            made: Tensor = self.head(given.float()) if self.loss.takes_features else given
             return made.detach().float()
 
     def cost(self, given: Tensor, labels: Tensor) -> Tensor:
@@ -144,8 +146,6 @@ def _fresh(recipe: TrainingRecipe, sample: Sample | None) -> Built:
     start = _start(recipe.encoder, sample)
     network, pooling, pictures = start.network, start.pooling, start.recipe
     if recipe.multi_scale:
-        from embedkit.training.multi_scale import MultiScale
-
         network, pooling = MultiScale(network, pooling), nn.Identity()
     model = PixelModel(network, nn.Sequential(OrderedDict(pool=pooling, flat=nn.Flatten(1))), pictures)
     features = _length(model, pictures)
@@ -250,21 +250,28 @@ def build_objective(built: Built, recipe: TrainingRecipe, *, classes: int) -> Ob
     return Objective(built.model, loss)
 
 
+def started_from(model: PixelModel) -> nn.Module:
+    """The network that a recipe names: of three scales the deep one, since the shallow paths start at random."""
+    network = model.network
+    return network.network if isinstance(network, MultiScale) else network
+
+
 def set_modes(objective: Objective, recipe: TrainingRecipe) -> None:
     """Training mode, but for what stays as it is: frozen parameters, and batch normalisation if the recipe says so.
 
-    `recipe.frozen` counts the parameter tensors of the network from its input on; with `recipe.lora` all but the
-    adapters stay.
+    `recipe.frozen` counts the parameter tensors of the network that is started from, from its input on; with
+    `recipe.lora` all of them but the adapters stay.
     """
     objective.train()
-    parameters = list(objective.model.network.parameters())
-    learning = list(adapter_parameters(objective.model.network))
+    network = started_from(objective.model)
+    parameters = list(network.parameters())
+    learning = list(adapter_parameters(network))
     still = len(parameters) if learning else round(recipe.frozen * len(parameters))
     for parameter in parameters[:still]:
         parameter.requires_grad_(False)
     for parameter in learning:
         parameter.requires_grad_(True)
-    for module in objective.model.network.modules():
+    for module in network.modules():
         if isinstance(module, _BatchNorm):
             still = module.weight is not None and not module.weight.requires_grad
             if recipe.freeze_norm or still:

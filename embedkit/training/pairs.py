@@ -47,6 +47,8 @@ class Triplets:
 class Batch:
     """`n` anchors and the `m` others they are compared with, the first `n` of which are the anchors themselves.
 
+    (Not so in what `seen_from` gives, whose anchors are any of the others.)
+
     `positive` and `negative` are masks ``(n, m)``: alike but not the same row, and not alike. Alike is what is of one
     class, or whose classes the mask `alike` ``(classes, classes)`` pairs.
     """
@@ -57,15 +59,21 @@ class Batch:
     other_labels: Tensor
     positive: Tensor
     negative: Tensor
+    alike: Tensor | None = None
 
     @classmethod
     def of(cls, embeddings: Tensor, labels: Tensor, bank: Bank | None = None, alike: Tensor | None = None) -> Batch:
         """The batch alone, or together with a bank."""
         others = embeddings if bank is None else torch.cat([embeddings, bank.embeddings])
         other_labels = labels if bank is None else torch.cat([labels, bank.labels])
-        same = labels[:, None] == other_labels[None, :] if alike is None else alike[labels][:, other_labels]
-        itself = torch.eye(len(labels), len(other_labels), dtype=torch.bool, device=labels.device)
-        return cls(embeddings, labels, others, other_labels, same & ~itself, ~same)
+        rows = torch.arange(len(labels), device=labels.device)
+        return cls(embeddings, labels, others, other_labels, *_masks(rows, labels, other_labels, alike), alike)
+
+    def seen_from(self, rows: Tensor) -> Batch:
+        """The same others, of which these rows are the anchors; here they need not be the first."""
+        labels = self.other_labels[rows]
+        masks = _masks(rows, labels, self.other_labels, self.alike)
+        return Batch(self.others[rows], labels, self.others, self.other_labels, *masks, self.alike)
 
     def similarities(self) -> Tensor:
         """Inner products ``(n, m)``."""
@@ -86,6 +94,13 @@ class Batch:
         anchor, near = positive.nonzero(as_tuple=True)
         pair, far = negative[anchor].nonzero(as_tuple=True)
         return Triplets(anchor[pair], near[pair], far)
+
+
+def _masks(rows: Tensor, labels: Tensor, other_labels: Tensor, alike: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Which others are alike anchors, but not their own `rows`, and which are not alike."""
+    same = labels[:, None] == other_labels[None, :] if alike is None else alike[labels][:, other_labels]
+    itself = rows[:, None] == torch.arange(len(other_labels), device=rows.device)
+    return same & ~itself, ~same
 
 
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:

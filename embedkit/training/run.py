@@ -18,16 +18,19 @@ from accelerate.state import AcceleratorState
 
 from embedkit.encoders.export import write_model
 from embedkit.encoders.folder import MANIFEST, write_folder
+from embedkit.encoders.load import model_folder_of
 from embedkit.errors import ConfigError, EmbedkitError, TrainingFailed
 from embedkit.training.adapters import add_adapters, merge_adapters
 from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
 from embedkit.training.history import History, read_history
 from embedkit.training.joint import build_joint_objective, with_texts
+from embedkit.training.kept_classes import keep_classes, start_at_kept
 from embedkit.training.loop import Trainer
 from embedkit.training.losses.contract import Loss
+from embedkit.training.losses.joint import Instance
 from embedkit.training.material import Material, concepts_of_labels, open_material, sample_bytes
-from embedkit.training.network import Built, Objective, build_model, build_objective
+from embedkit.training.network import Built, Objective, build_model, build_objective, started_from
 from embedkit.training.recipe import RECIPE, TrainingRecipe
 from embedkit.training.report import TrainingProgressCallback, TrainingReport
 from embedkit.training.stopping import StopSignal
@@ -87,10 +90,14 @@ def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective
     classes = int(material.train.labels.max()) + 1
     built = build_model(recipe, lambda: sample_bytes(material.train, seed=recipe.seed))
     if recipe.lora:
-        add_adapters(built.model.network, recipe.lora)
+        add_adapters(started_from(built.model), recipe.lora)
     if recipe.task == "image-text":
         joint = with_texts(built, recipe, material.train)
-        return joint, build_joint_objective(joint, recipe, classes=classes)
+        objective: Objective = build_joint_objective(joint, recipe, classes=classes)
+        before, captions = model_folder_of(recipe.encoder), material.train.captions
+        if isinstance(objective.loss, Instance) and before is not None and captions is not None:
+            start_at_kept(objective.loss.weight, before, captions)
+        return joint, objective
     objective = build_objective(built, recipe, classes=classes)
     if (concepts := concepts_of_labels(material.train)) is not None and isinstance(objective.loss, Loss):
         objective.loss.relate(torch.from_numpy(concepts))
@@ -234,6 +241,9 @@ def _write(trainer: Trainer, end: EvaluationReport | None) -> None:
     }
     with write_folder(folder / ".model", overwrite=True) as draft:
         write_model(encoder, draft, training=training)
+        captions = trainer.material.train.captions
+        if isinstance(trainer.loss, Instance) and captions is not None:
+            keep_classes(draft, trainer.loss.weight, captions)
     for path in sorted((folder / ".model").iterdir(), key=lambda one: one.name == MANIFEST):
         os.replace(path, folder / path.name)
     shutil.rmtree(folder / ".model")

@@ -68,14 +68,24 @@ def advise(
     elif codes:
         if memory or latency or html:
             raise typer.BadParameter("--memory, --latency and --html are for indexes; leave out --codes")
-        with collection_of(config, backend, collection) as there:
+        with collection_of(config, backend, collection) as there, render.waiting("measuring codes", quiet=json_only):
             told = there.advise_codes(view=view, recall=recall, k=k, sample=sample, queries=queries)
         _show_codes(told, collection, json_only=json_only)
         return
     else:
-        with collection_of(config, backend, collection) as there:
+        with (
+            collection_of(config, backend, collection) as there,
+            render.progress_bar("indexes", quiet=json_only) as progress,
+        ):
             found = there.advise(
-                view=view, recall=recall, memory=memory, latency=latency, k=k, sample=sample, queries=queries
+                view=view,
+                recall=recall,
+                memory=memory,
+                latency=latency,
+                k=k,
+                sample=sample,
+                queries=queries,
+                progress=progress,
             )
     if html is not None:
         from embedkit_cli.chart import write_advice

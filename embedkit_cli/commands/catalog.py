@@ -191,7 +191,7 @@ def verify(
     json_only: AsJson = False,
 ) -> None:
     """Compare the metadata store with the backend, id by id. Exit code 1 if they differ and nothing was mended."""
-    with collection_of(config, backend, collection) as there:
+    with collection_of(config, backend, collection) as there, render.waiting("comparing", quiet=json_only):
         report = there.verify(repair=repair)
     if json_only:
         render.as_json(report.as_dict())

@@ -123,7 +123,7 @@ def cluster(
     json_only: AsJson = False,
 ) -> None:
     """Put products into clusters by k-means on their vectors."""
-    with collection_of(config, backend, collection) as there:
+    with collection_of(config, backend, collection) as there, render.waiting("clustering", quiet=json_only):
         found = there.cluster(k, view=view, where=where, labels=labels)
         if csv is not None:
             render.csv_file(

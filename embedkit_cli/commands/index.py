@@ -45,7 +45,7 @@ def build(
 
     Vectors that come later are scanned exactly beside it; when they are many they are added to it by themselves.
     """
-    with collection_of(config, backend, collection) as there:
+    with collection_of(config, backend, collection) as there, render.waiting(f"building {spec}", quiet=json_only):
         state = there.build_index(spec, view=view)
     _show(state, json_only=json_only)
 
@@ -90,7 +90,7 @@ def tune(
 
     Measured against an exact scan of the whole view. Exit code 1 if none of them reaches it; nothing is changed then.
     """
-    with collection_of(config, backend, collection) as there:
+    with collection_of(config, backend, collection) as there, render.waiting("measuring", quiet=json_only):
         found = there.tune(recall=recall, k=k, queries=queries, view=view, keep=not dry_run)
     if json_only:
         render.as_json(found.as_dict())

@@ -51,7 +51,11 @@ def search(
     ] = "weighted",
     rerank: Annotated[
         str | None,
-        typer.Option("--rerank", help="View that puts the nearest of --view in order.", metavar="VIEW"),
+        typer.Option(
+            "--rerank",
+            help="View that puts the nearest of --view in order; a view of codes may be both.",
+            metavar="VIEW",
+        ),
     ] = None,
     candidates: Annotated[
         int | None,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import numpy as np
 import pytest
 
 import embedkit
-from embedkit.errors import BackendUnavailable, ConfigError
+from embedkit.backends.contract import CollectionSpec
+from embedkit.backends.open import open_backend
+from embedkit.errors import BackendUnavailable, ConfigError, DimensionMismatch
 from tests.conftest import picture
 
 
@@ -63,6 +67,22 @@ def test_verify_finds_and_mends_what_differs(kind, tmp_path, catalog, request):
         assert there.verify().ok
         assert there.search(image=picture(5), k=1)[0].key == "p05"
         there.drop()
+
+
+@pytest.mark.parametrize("kind", ["lite", "vearch"])
+def test_a_collection_that_another_connection_makes_anew_is_known_anew(kind, tmp_path, request):
+    url = f"milvus:///{tmp_path}/lite.db" if kind == "lite" else request.getfixturevalue("clean_vearch_url")
+    ids, eights, fours = np.arange(2), np.eye(2, 8, dtype=np.float32), np.eye(2, 4, dtype=np.float32)
+    with closing(open_backend(url)) as here, closing(open_backend(url)) as there:
+        here.create(CollectionSpec("anew", 8))
+        here.upsert("anew", ids, eights)
+        assert here.search("anew", eights[:1], 1).ids.tolist() == [[0]]
+        there.drop("anew")
+        there.create(CollectionSpec("anew", 4))
+        here.upsert("anew", ids, fours)
+        assert here.search("anew", fours[1:], 1).ids.tolist() == [[1]]
+        with pytest.raises(DimensionMismatch, match="holds 4"):
+            here.search("anew", eights, 1)
 
 
 def test_a_backend_that_is_not_there_is_named_without_its_password(tmp_path, catalog):

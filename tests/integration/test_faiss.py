@@ -20,7 +20,7 @@ from embedkit.backends.faiss import collection as faiss_collection
 from embedkit.backends.faiss import indexes as faiss_indexes
 from embedkit.backends.faiss.errors import translated
 from embedkit.backends.open import open_backend
-from embedkit.errors import ConfigError, DataCorrupt
+from embedkit.errors import BackendUnavailable, CollectionNotFound, ConfigError, DataCorrupt, EmbedkitError
 from embedkit.filters import F
 from embedkit.testing.compare import assert_same_answer
 
@@ -190,6 +190,77 @@ def test_an_index_keeps_up_with_what_is_written(backend, eager):
     assert backend._get("c")._state.covered >= 1_000
     found = backend.search("c", vectors[::20], 1, params=SearchParams(ef=200)).ids[:, 0]
     assert np.mean(found == np.arange(0, 2_000, 20)) > 0.97
+
+
+@pytest.mark.parametrize(("end", "error"), [("close", BackendUnavailable), ("drop", CollectionNotFound)])
+def test_a_search_that_meets_the_end_is_not_told_to_delete_anything(backend, end, error):
+    backend.create(CollectionSpec("c", DIM))
+    backend.upsert("c", np.arange(50), vectors_of(50))
+    there, met, started = backend._get("c"), [], threading.Barrier(4)
+
+    def ask():
+        backend.search("c", vectors_of(1), 3)
+        started.wait()
+        while not met:
+            try:
+                there.search(vectors_of(1), 3, None, None)
+            except EmbedkitError as told:
+                met.append(told)
+
+    asking = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    started.wait()
+    backend.close() if end == "close" else backend.drop("c")
+    for thread in asking:
+        thread.join()
+    assert {type(told) for told in met} == {error}
+    with pytest.raises(error):
+        backend.search("c", vectors_of(1), 3)
+    for call in (there.flush, there.count, lambda: there.delete(np.array([1]))):
+        with pytest.raises(error):
+            call()
+
+
+def test_a_collection_that_another_process_makes_anew_is_read_anew(backend, url):
+    backend.create(CollectionSpec("c", DIM))
+    backend.upsert("c", np.arange(3), vectors_of(3))
+    assert backend.count("c") == 3
+    other = open_backend(url)
+    other.drop("c")
+    other.create(CollectionSpec("c", 8, "l2"))
+    other.upsert("c", np.array([7]), np.ones((1, 8), np.float32))
+    other.close()
+    assert backend.search("c", np.ones((1, 8), np.float32), 5).ids.tolist() == [[7]]
+    assert backend.describe("c") == CollectionSpec("c", 8, "l2")
+
+
+def test_what_kills_leave_of_folders_is_swept_out(url, tmp_path):
+    """One after the move that drops a collection, and one before the move that makes it."""
+    code = f"""
+import os, signal, shutil
+from embedkit.backends.contract import CollectionSpec
+from embedkit.backends.open import open_backend
+backend = open_backend({url!r})
+for name in ("kept", "dropped"):
+    backend.create(CollectionSpec(name, {DIM}))
+shutil.rmtree = lambda *args, **kwargs: None
+backend.drop("dropped")
+os.replace = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+backend.create(CollectionSpec("c", {DIM}))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    place = tmp_path / "faiss"
+    dropped, draft = sorted(place.glob(".*"), key=lambda path: path.suffix)
+    assert (dropped / "rows.sqlite").is_file()
+    assert (draft / "rows.sqlite").is_file()
+    open_backend(url).close()
+    assert [path.name for path in place.glob(".*")] == [draft.name], "which another process may be about to move"
+    os.utime(draft, (0, 0))
+    backend = open_backend(url)
+    assert [path.name for path in place.iterdir()] == ["kept"]
+    assert backend.list() == ("kept",)
+    backend.close()
 
 
 def test_bytes_behind_the_last_committed_row_do_not_count(backend, tmp_path):

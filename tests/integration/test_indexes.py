@@ -260,9 +260,12 @@ def test_what_was_tuned_for_an_index_that_is_gone_is_not_kept(products):
 
 def test_measured_advice_agrees_with_trying_every_setting(products, vectors, monkeypatch):
     monkeypatch.setattr(measure, "_ROUNDS", 1)
-    advice = products.advise(recall=0.9, sample=1_200, queries=100)
+    told = []
+    advice = products.advise(recall=0.9, sample=1_200, queries=100, progress=told.append)
     assert advice.measured + advice.queries == 1_300
     assert not advice.missing
+    assert [one.seen for one in told] == list(range(len(advice.specs) + 1))
+    assert {one.note for one in told[:-1]} == {one.spec for one in advice.specs}
     fitting = [one for one in advice.specs if not one.misses]
     assert advice.chosen is fitting[0]
     assert all(one.recall >= 0.9 for one in fitting)

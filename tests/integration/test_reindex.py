@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 import embedkit
-from embedkit import plugins
+from embedkit import plugins, views
+from embedkit.backends.faiss.backend import FaissBackend
 from embedkit.backends.vearch.backend import VearchBackend
 from embedkit.errors import (
     BadInput,
     CollectionExists,
+    CollectionNotFound,
     ConfigError,
     DiskFull,
     EncoderMismatch,
@@ -284,7 +286,7 @@ def test_one_reindex_at_a_time(on_faiss, tmp_path, faiss_url):
     def another(moment):
         with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as other:
             there = other.collection("products")
-            for call in (lambda: there.reindex(index="flat"), there.rollback, there.gc):
+            for call in (lambda: there.reindex(index="flat"), there.rollback, there.gc, there.drop):
                 with pytest.raises(StoreBusy, match="Another process is reindexing"):
                     call()
 
@@ -313,11 +315,54 @@ def test_what_cannot_be_is_refused_and_the_old_version_serves(on_faiss):
     spec = backend.describe("products_v1_image")
     from dataclasses import replace
 
-    backend.create(replace(spec, name="products_v2_image"))
-    backend.upsert("products_v2_image", np.array([1]), np.eye(1, spec.dim, dtype=np.float32))
-    with pytest.raises(CollectionExists, match="products_v2_image"):
+    backend.create(replace(spec, name="products_v3_image"))
+    backend.upsert("products_v3_image", np.array([1]), np.eye(1, spec.dim, dtype=np.float32))
+    with pytest.raises(CollectionExists, match="products_v3_image"):
         on_faiss.reindex(encoder={"image": OTHER})
     assert on_faiss.search(text="red shoe", k=1)
+
+
+def test_an_ingest_that_says_where_an_encoder_is_takes_back_no_index_built_meanwhile(
+    on_faiss, catalog, tmp_path, faiss_url, monkeypatch
+):
+    check = views._check_views
+
+    def meanwhile(*arguments):
+        with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as other:
+            other.collection("products").build_index("hnsw(m=8)")
+        check(*arguments)
+
+    monkeypatch.setattr(views, "_check_views", meanwhile)
+    on_faiss.ingest(catalog, encoder={"image": "plain(seed=0)", "title": "plain(seed=9)"}, limit=1)
+    status = on_faiss.status()
+    assert status.encoders["image"] == "plain(seed=0)"
+    assert on_faiss.index().spec == "hnsw(m=8)"
+
+
+@pytest.mark.parametrize("moment", ["as its batch is written", "before its first look at the backend"])
+def test_of_a_collection_dropped_under_an_ingest_nothing_comes_back(
+    on_faiss, catalog, tmp_path, faiss_url, monkeypatch, moment
+):
+    place, name = (FaissBackend, "upsert") if moment == "as its batch is written" else (views, "_moved")
+    work = getattr(place, name)
+    with embedkit.connect(backend=faiss_url, home=tmp_path / "home") as other:
+        dropping = threading.Thread(target=other.collection("products").drop)
+
+        def meanwhile(*arguments):
+            monkeypatch.setattr(place, name, work)
+            dropping.start()
+            dropping.join(0.2 if place is FaissBackend else None)
+            assert dropping.is_alive() == (place is FaissBackend), "it waits for the batch"
+            return work(*arguments)
+
+        monkeypatch.setattr(place, name, meanwhile)
+        on_faiss.delete("p03")
+        with pytest.raises(CollectionNotFound):
+            on_faiss.ingest(catalog, encoder=VIEWS)
+        dropping.join()
+        assert other.collections() == ()
+        assert other._resources.backend.list() == ()
+    assert on_faiss.ingest(catalog, encoder={"image": "plain(dim=16)"}).encoded == 24
 
 
 def test_the_disk_fills_and_the_old_version_serves(on_faiss, monkeypatch):

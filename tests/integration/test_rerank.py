@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from embedkit import Question
 from embedkit.errors import BadInput
 from embedkit_cli.app import app
 from tests.conftest import picture, read_table, write_table
+from tests.sign_encoder import SignEncoder
 
 pytestmark = pytest.mark.usefixtures("signs")
 
@@ -57,6 +60,31 @@ def test_a_product_asks_both_views_by_its_own_vectors_and_is_left_out(filled):
     assert "p05" not in keys(found)
 
 
+def test_codes_alone_are_put_in_order_by_the_numbers_of_the_question(filled, catalog):
+    """The numbers before their signs against the stored signs, in plain NumPy."""
+    encoder, asked = SignEncoder(), picture(40)
+    found = filled.search(image=asked, view="code", rerank="code", candidates=24, k=24)
+    pictures = {f"p{n:02}": encoder.prepare(picture(n)) for n in range(24)}
+    numbers = encoder.numbers(encoder.prepare(asked)[None])[0]
+    codes = np.where(encoder.numbers(np.stack(list(pictures.values()))) > 0, 1.0, -1.0)
+    scores = dict(zip(pictures, codes @ numbers / np.linalg.norm(numbers) / 8, strict=True))
+    assert {hit.key: hit.score for hit in found} == pytest.approx(scores, abs=1e-5)
+    assert keys(found) == sorted(scores, key=lambda key: -scores[key])
+    nearest = filled.search(image=asked, view="code", k=6)
+    few = filled.search(image=asked, view="code", rerank="code", candidates=6, k=6)
+    assert keys(few) == [key for key in keys(found) if key in keys(nearest)]
+    assert keys(few) != keys(nearest)
+
+
+def test_a_collection_of_codes_alone_is_asked_so_by_words_and_by_many_questions(products, catalog):
+    products.ingest(catalog, encoder={"code": "signs"})
+    alone = products.search(text="a red shoe", rerank="code", k=5)
+    many = products.search_many([Question(text="a red shoe"), Question(image=picture(3))], rerank="code", k=5)
+    assert many[0] == alone
+    assert many[1][0].key == "p03"
+    assert 0 < many[1][0].score < 1
+
+
 def test_a_product_without_a_vector_to_compare_comes_last(products, catalog):
     rows = read_table(catalog)
     for row in rows[:4]:
@@ -72,6 +100,10 @@ def test_a_product_without_a_vector_to_compare_comes_last(products, catalog):
     ("arguments", "message"),
     [
         ({"view": "image", "rerank": "image"}, "rerank='image' is the view that is searched"),
+        (
+            {"image": None, "product": "p01", "view": "code", "rerank": "code"},
+            "of the product 'p01' the view 'code' holds the code alone, .* search by its picture",
+        ),
         ({"rerank": "imgae"}, "has no view 'imgae'; it has code, image"),
         ({"image": None, "vector": [1] * 8, "rerank": "image"}, "a vector asks one view and cannot rerank"),
         ({"candidates": 50}, "candidates counts what rerank puts in order"),

@@ -60,6 +60,14 @@ def test_other_calls_of_a_wrong_kind_are_answered_by_a_sentence(filled, kit):
         (lambda: filled.ingest("x.csv", limit="3"), "a whole number, not str"),
         (lambda: filled.ingest("x.csv", map=["key=sku"]), "map is a mapping.*not list"),
         (lambda: filled.ingest("x.csv", encoder="minilm"), "encoder is a mapping.*not str"),
+        (lambda: filled.ingest("x.csv", map={"key": 5}), "map is a mapping.*not {'key': 5}"),
+        (lambda: filled.ingest("x.csv", encoder={"title": 5}), "encoder is a mapping.*not {'title': 5}"),
+        (lambda: filled.reindex(encoder={5: "plain"}), "encoder is a mapping.*not {5: 'plain'}"),
+        (lambda: kit.import_vectors("x.npy", collection="z", view=5), "view is a text.*not int"),
+        (lambda: kit.import_vectors("x.npy", collection="z", map=[1]), "map is a mapping.*not list"),
+        (lambda: filled.backup("."), "a name of its own, not '.'; give 'products-backup'"),
+        (lambda: filled.backup(""), "a name of its own, not '.'"),
+        (lambda: filled.failures(limit="x"), "limit is a whole number, not str"),
         (lambda: kit.collection(5), "name is a text, not int"),
     ):
         with pytest.raises(BadInput, match=message):

@@ -76,6 +76,8 @@ def test_a_version_is_built_switched_and_dropped_on_either_database(
         assert there.verify().ok
         assert there.count() == 11
         assert [one.vectors for one in there.gc().dropped] == [22]
+        assert there.status().versions == {}
+        assert there.reindex(index="hnsw").version == 3, "no number is given out twice"
 
 
 def test_a_view_is_changed_and_what_others_have_changed_meanwhile_stays(store_url):
@@ -89,6 +91,10 @@ def test_a_view_is_changed_and_what_others_have_changed_meanwhile_stays(store_ur
         assert not one.set_view(row.id, replace(code, knobs={"ef": 3}), version=2)
         assert [view.index for view in other.collection("p", "oracle://x").views] == ["ivf", "hnsw"]
         assert not any(view.knobs for view in other.collection("p", "oracle://x").views)
+        one.move_encoders(row.id, {"image": "e2"}, version=1)
+        one.move_encoders(row.id, {"code": "e2"}, version=2)
+        known = [(view.encoder, view.index) for view in other.collection("p", "oracle://x").views]
+        assert known == [("e2", "ivf"), ("e", "hnsw")]
 
 
 def test_a_reindex_writes_alone_and_ingests_together(store_url):

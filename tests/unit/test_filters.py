@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import pytest
 from hypothesis import given
 
 from embedkit.errors import FilterError
-from embedkit.filters import And, Compare, F, In, Not, parse_filter, to_text
+from embedkit.filters import And, Compare, F, In, Not, Or, as_filter, parse_filter, to_text
 from embedkit.matching import matches
 from embedkit.testing.strategies import attributes, filters
 
@@ -70,6 +72,52 @@ def test_a_bad_filter_says_where_and_why(text, column, reason):
 def test_python_and_is_refused_in_words():
     with pytest.raises(TypeError, match=r"& \| ~"):
         bool(F("a") == 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: F("brand").isin("acme"), r"isin takes a list such as isin\(\['acme', 'zeta'\]\), not str"),
+        (lambda: F("brand").isin(None), "isin takes a list.*not NoneType"),
+        (lambda: F("brand").like(None), r"like takes a text such as like\('red%'\), not NoneType"),
+        (lambda: F(None), "None is not a field name"),
+        (lambda: F("sizes", 5), "not a field name"),
+        (lambda: as_filter(And(())), "at least one part"),
+        (lambda: as_filter(Not(Or(()))), "at least one part"),
+        (lambda: as_filter((F("a") == 1) & "b == 2"), "one of its parts is a str"),
+        (lambda: as_filter(reduce(lambda one, _: ~one, range(3_000), F("a") == 1)), "nested more than 200 deep"),
+    ],
+)
+def test_a_filter_in_python_that_cannot_be_is_told_at_once(make, reason):
+    with pytest.raises(FilterError, match=reason):
+        make()
+
+
+def test_a_chain_in_python_is_one_node_however_long():
+    chain = as_filter(reduce(lambda one, n: one | (F("n") == n), range(1_000), F("n") == -1))
+    assert chain == Or(tuple(F("n") == n for n in range(-1, 1_000)))
+    assert matches(chain, {"n": 999})
+    assert (F("a") == 1) & (F("b") == 2) & (F("c") == 3) == parse_filter("a == 1 and b == 2 and c == 3")
+
+
+def test_what_a_text_may_nest_a_tree_may_too():
+    text = reduce(lambda inner, _: f"a == 1 or b == 2 and ({inner})", range(99), "c == 3")
+    assert as_filter(parse_filter(text)) == parse_filter(text)
+
+
+def test_ten_times_the_keys_take_ten_times_as_long(monkeypatch):
+    """Counted in characters that are looked at again and again, not in seconds."""
+    looked_at = []
+
+    class Watched(str):
+        def __getitem__(self, part):
+            found = super().__getitem__(part)
+            looked_at.append(len(found))
+            return found
+
+    keys = [f"k{n:08}" for n in range(2_000)]
+    assert parse_filter.__wrapped__(Watched(f"key in {keys}")) == In(("key",), tuple(keys))
+    assert sum(looked_at) < 10 * len(str(keys))
 
 
 def test_only_values_that_every_backend_holds():

@@ -78,6 +78,25 @@ def test_the_scale_of_clip_learns_and_is_at_most_100(batch):
     assert loss.scale.grad != 0
 
 
+def test_the_scale_of_clip_comes_back_from_100(batch):
+    """Where a step took its logarithm above the limit, it is set back, and the slope there still moves it."""
+    loss = build_joint_loss("clip", dim=6, classes=4)
+    torch.nn.init.constant_(loss.scale, np.log(100) + 0.5)
+    loss(*(torch.from_numpy(part) for part in batch), torch.from_numpy(LABELS)).backward()
+    assert loss.scale.item() == pytest.approx(np.log(100))
+    slope = 100 * (_slope(cosines(batch)) + _slope(cosines(batch).T)) / 2
+    assert slope > 1, "what is at random wants a smaller scale"
+    assert loss.scale.grad.item() == pytest.approx(slope, rel=1e-4)
+
+
+def _slope(cosine):
+    """d/ds of the cross-entropy of s · cosine at s = 100: the mean cosine by the softmax less that of the right."""
+    shares = np.exp(100 * (cosine - cosine.max(axis=1, keepdims=True)))
+    right = (LABELS[:, None] == LABELS).astype(float)
+    shares, right = (part / part.sum(axis=1, keepdims=True) for part in (shares, right))
+    return float((cosine * (shares - right)).sum(axis=1).mean())
+
+
 def test_siglip_is_a_sigmoid_over_all_pairs(batch):
     z = np.where(LABELS[:, None] == LABELS, 1, -1)
     expected = np.log1p(np.exp(-z * (10 * cosines(batch) - 10))).sum() / 5

@@ -8,11 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from embedkit import plugins
 from embedkit.errors import BadInput, ConfigError, UnknownName
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import Loss, PairLoss
+from embedkit.training.memory import CrossBatchMemory
 from embedkit.training.miners import build_miner
 from embedkit.training.pairs import distances
 from tests.conftest import WITHOUT_TORCH
@@ -229,6 +231,27 @@ def test_every_pair_loss_works_with_every_miner(spec, miner):
     loss = build_loss(spec, dim=6, classes=4, miner=miner).double()
     once(loss, embeddings, LABELS).backward()
     assert embeddings.grad.isfinite().all()
+
+
+COMPARING = [name for name in NAMES if isinstance(build_loss(name, dim=6, classes=4), PairLoss)] + ["daml", *DAML]
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("spec", COMPARING)
+def test_labels_that_share_a_concept_are_one_class_to_every_loss_over_pairs(spec, held):
+    """Each picture has a label of its own and the one concept of its class: the loss is that of the classes."""
+    values = []
+    for labels, concepts in ((LABELS, None), (torch.arange(8), F.one_hot(LABELS).bool())):
+        torch.manual_seed(0)
+        loss = build_loss(spec, dim=6, classes=8).double()
+        if concepts is not None:
+            loss.relate(concepts)
+        if held and isinstance(loss, PairLoss):
+            loss = CrossBatchMemory(loss, size=8, dim=6).double()
+            once(loss, batch(1), labels)
+        values.append(once(loss, batch(), labels).item())
+    assert values[0] == pytest.approx(values[1], rel=1e-9)
+    assert values[0] > 0
 
 
 def test_distances_agree_with_numpy_and_have_no_slope_at_zero():

@@ -11,6 +11,7 @@ import torch
 
 from embedkit.training.losses.build import build_loss
 from embedkit.training.miners import SemiHard
+from embedkit.training.pairs import Bank
 
 LABELS = np.array([0, 1, 0, 2, 1, 0, 2, 3])  # three of one class, two of two, one alone
 RAW = np.random.default_rng(5).normal(size=(8, 5))
@@ -86,6 +87,36 @@ def test_lifted_structure_is_song_2016_eq_4(spec, x):
         inner += sum(math.exp(1 - far(x, j, k)) for k in others(j))
         costs.append(max(0.0, math.log(inner) + far(x, i, j)) ** 2)
     close(value(spec), np.sum(costs) / (2 * len(POSITIVES)))
+
+
+def test_lifted_structure_takes_the_negatives_that_a_miner_chooses_for_both_of_a_pair():
+    x, costs = 8 * UNIT, []
+    for i, j in POSITIVES:
+        if far(x, i, j) == max(far(x, i, p) for a, p in POSITIVES if a == i):
+            nearest = [min(far(x, one, n) for n in others(one)) for one in (i, j)]
+            costs.append(max(0.0, math.log(sum(math.exp(1 - d) for d in nearest)) + far(x, i, j)) ** 2)
+    assert 0 < len(costs) < len(POSITIVES)
+    close(value("lifted", miner="batch-hard"), np.sum(costs) / (2 * len(costs)))
+
+
+CONCEPTS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]], bool)  # those of five labels
+OF = np.array([0, 1, 2, 3, 4, 2, 3, 0])  # pictures of these labels
+SHARE = (CONCEPTS[OF][:, None] & CONCEPTS[OF]).any(2)
+
+
+@pytest.mark.parametrize("held", [0, 3])
+def test_lifted_structure_leaves_pictures_that_share_a_concept_together(held):
+    """Eq. 4 with a negative that is none of its own concepts, for both of a pair, one of which may be in a memory."""
+    x, anchors, costs = 8 * UNIT, range(8 - held), []
+    for i, j in itertools.product(anchors, range(8)):
+        if i != j and SHARE[i, j]:
+            inner = sum(math.exp(1 - far(x, one, n)) for one in (i, j) for n in range(8) if not SHARE[one, n])
+            costs.append(max(0.0, math.log(inner) + far(x, i, j)) ** 2)
+    loss = build_loss("lifted", dim=5).double()
+    loss.relate(torch.from_numpy(CONCEPTS))
+    rows, labels = torch.tensor(RAW), torch.tensor(OF)
+    bank = Bank(loss.prepare(rows, labels)[len(anchors) :], labels[len(anchors) :]) if held else None
+    close(loss(rows[: len(anchors)], labels[: len(anchors)], bank).item(), np.sum(costs) / (2 * len(costs)))
 
 
 def npair_costs(x, kind):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from embedkit.encoders.preprocess import Preprocess
+from embedkit.encoders.torch_model import PixelModel
 from embedkit.errors import BadInput, ConfigError
 from embedkit.training.losses.build import build_loss
 from embedkit.training.memory import CrossBatchMemory, GradientCache
+from embedkit.training.network import Objective
 from embedkit.training.pairs import Bank, Batch, unit
 
 LABELS = torch.arange(64) % 16
@@ -43,6 +47,32 @@ def test_four_pieces_of_16_give_the_loss_and_the_gradients_of_64(spec):
         for (name, one), other in zip(left.named_parameters(), right.parameters(), strict=True):
             assert torch.allclose(one.grad, other.grad, atol=1e-5, rtol=1e-4), name
     assert sum(part.grad.abs().sum() for part in pieces.parameters()) > 0
+
+
+def test_pieces_of_features_that_stay_give_the_layer_of_the_loss_its_gradient():
+    """DAML takes features, and nothing before them learns where the network is frozen."""
+    layers = [nn.Linear(10, 8) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    losses = [build_loss("daml(warmup=0)", dim=8) for _ in range(2)]
+    for loss, layer in zip(losses, layers, strict=True):
+        loss.attach(layer, 10)
+    losses[1].load_state_dict(losses[0].state_dict())
+    torch.manual_seed(3)
+    losses[0](images(), LABELS).backward()
+    torch.manual_seed(3)
+    GradientCache(nn.Identity(), losses[1]).step(images().split(16), LABELS)
+    for left, right in zip((*layers[:1], losses[0]), (*layers[1:], losses[1]), strict=True):
+        for one, other in zip(left.parameters(), right.parameters(), strict=True):
+            torch.testing.assert_close(other.grad, one.grad, atol=1e-5, rtol=1e-4)
+            assert other.grad.abs().sum() > 0
+
+
+def test_features_in_half_precision_become_embeddings_in_full():
+    """As autocast leaves them to a loss on features, whose embeddings are made outside of it."""
+    layer, features = nn.Linear(10, 8), images().bfloat16()
+    model = PixelModel(nn.Identity(), nn.Sequential(OrderedDict(embedding=layer)), Preprocess(size=(8, 8)))
+    objective = Objective(model, build_loss("daml", dim=8))
+    torch.testing.assert_close(objective.embeddings(features), layer(features.float()).detach())
 
 
 def test_dropout_draws_the_same_in_both_passes():
@@ -97,6 +127,30 @@ def test_a_memory_gives_the_loss_of_the_batch_against_the_last_embeddings():
                 own = np.exp(x[a] @ x[p] / 0.5)
                 costs.append(-np.log(own / (own + negatives)))
     assert result == pytest.approx(np.mean(costs), abs=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["hashnet", "dch", "dpsh"])
+def test_a_memory_holds_codes_of_the_length_that_their_loss_compares(spec):
+    memory = CrossBatchMemory(build_loss(spec, dim=8), size=24, dim=8).double()
+    memory(rows(10, 0), torch.arange(10) % 5)
+    assert memory.bank.embeddings.norm(dim=1).tolist() == pytest.approx([8**0.5] * 10)
+    assert memory.bank.embeddings.numpy() == pytest.approx((8**0.5 * unit(rows(10, 0))).numpy())
+
+
+def test_dpsh_with_a_memory_is_its_formula_on_the_batch_and_the_memory():
+    """Li 2016 in plain NumPy, Θ = 4 zᵀz' / 8 on vectors of length √8; both kinds of pairs by their mean."""
+    memory = CrossBatchMemory(build_loss("dpsh(sharp=4, boundary=0, share=0.5, quantise=0)", dim=8), size=24, dim=8)
+    batches = [(rows(10, seed), torch.arange(10) % 5) for seed in (1, 0)]
+    for batch in batches:
+        result = memory.double()(*batch).item()
+    z = torch.cat([batches[1][0], batches[0][0]]).numpy()
+    z *= np.sqrt(8) / np.linalg.norm(z, axis=1, keepdims=True)
+    costs = {True: [], False: []}
+    for i in range(10):
+        for j in (other for other in range(20) if other != i):
+            theta, same = z[i] @ z[j] / 2, i % 5 == j % 5
+            costs[same].append(np.log1p(np.exp(theta)) - same * theta)
+    assert result == pytest.approx(np.mean(costs[True]) + np.mean(costs[False]))
 
 
 PAIRS = [

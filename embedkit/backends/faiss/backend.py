@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from embedkit.backends.contract import (
 from embedkit.backends.faiss.capabilities import CAPABILITIES
 from embedkit.backends.faiss.collection import FaissCollection
 from embedkit.backends.faiss.errors import not_found, translated
+from embedkit.backends.faiss.folders import removed, sweep
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,
@@ -31,6 +31,7 @@ from embedkit.backends.validation import (
     checked_queries,
     checked_rows,
     checked_spec,
+    closed,
 )
 from embedkit.errors import BadInput, CollectionExists, ConfigError, DataCorrupt
 from embedkit.filters import Filter
@@ -56,15 +57,22 @@ class FaissBackend(VectorBackend):
         self._open: dict[str, FaissCollection] = {}
         self._alias_table: dict[str, str] = {}
         self._alias_mark: tuple[int, int, int] | None = None
+        self._closed = False
+        sweep(root)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed(self.url)
 
     def _get(self, name: str) -> FaissCollection:
         with self._lock:
+            self._check_open()
             real = self._aliases().get(name, name)
             there = self._open.get(real)
             if there is not None and there.exists():
                 return there
             if there is not None:  # another process has dropped it
-                self._open.pop(real).close()
+                self._open.pop(real).close(dropped=True)
             if not real or real.startswith(".") or "/" in real:
                 raise not_found(name)
             self._open[real] = FaissCollection(self._root / real)
@@ -97,6 +105,7 @@ class FaissBackend(VectorBackend):
     def create(self, spec: CollectionSpec) -> None:
         wanted = checked_spec(spec, CAPABILITIES)
         with self._lock:
+            self._check_open()
             if (self._root / wanted.name).exists() or wanted.name in self._aliases():
                 raise CollectionExists(f"The backend 'faiss' already has a collection {wanted.name!r} in {self._root}")
             FaissCollection.create(self._root / wanted.name, wanted)
@@ -113,17 +122,17 @@ class FaissBackend(VectorBackend):
 
     def drop(self, name: str) -> None:
         with self._lock, translated(self._root):
+            self._check_open()
             if name in self._open:
-                self._open.pop(name).close()
+                self._open.pop(name).close(dropped=True)
             if name in self.list():
-                grave = self._root / f".{name}.{os.getpid()}.dropped"
-                os.replace(self._root / name, grave)
-                shutil.rmtree(grave, ignore_errors=True)
+                removed(self._root / name)
             left = {alias: target for alias, target in self._aliases().items() if target != name}
             if left != self._aliases():
                 self._write_aliases(left)
 
     def list(self) -> tuple[str, ...]:
+        self._check_open()
         self._aliases()  # which says so if the folder is a file
         found = (path.parent.name for path in self._root.glob("*/rows.sqlite"))
         return tuple(sorted(name for name in found if not name.startswith(".")))
@@ -195,6 +204,7 @@ class FaissBackend(VectorBackend):
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             for there in self._open.values():
                 there.close()
             self._open.clear()

@@ -14,13 +14,12 @@ import contextlib
 import fcntl
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -39,7 +38,9 @@ from embedkit.backends.faiss.errors import broken, not_found, translated
 from embedkit.backends.faiss.files import Generation
 from embedkit.backends.faiss.filters import ColumnCache
 from embedkit.backends.faiss.floats import FloatKernel
+from embedkit.backends.faiss.folders import laid_out, mark_of
 from embedkit.backends.faiss.rows import Meta, RowFile
+from embedkit.backends.validation import closed
 from embedkit.errors import BackendUnavailable, EmbedkitError
 from embedkit.filters import Filter
 
@@ -104,17 +105,19 @@ class FaissCollection:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise not_found(folder.name)
-        if not (folder / "rows.sqlite").is_file():
-            raise broken(folder, "the file 'rows.sqlite' is missing")
         self.folder = folder
-        self._row_file = str(folder / "rows.sqlite")
+        self._row_file = folder / "rows.sqlite"
+        self._mark = mark_of(self._row_file)
+        if self._mark is None:
+            raise broken(folder, "the file 'rows.sqlite' is missing") if folder.is_dir() else not_found(folder.name)
+        self._closed: Literal["", "closed", "dropped"] = ""
         self._lock = threading.RLock()
         self._writing = threading.RLock()
         self._cache = ColumnCache()
         self._upkeep: threading.Thread | None = None
-        with translated(folder):
-            self._reader = RowFile(folder / "rows.sqlite")
-            self._writer = RowFile(folder / "rows.sqlite")
+        with self._told():
+            self._reader = RowFile(self._row_file)
+            self._writer = RowFile(self._row_file)
             self.spec = self._reader.spec(folder.name)
             self._kernel = BitKernel() if self.spec.kind == "binary" else FloatKernel(self.spec.metric)
             self._room = np.empty(0, np.int64)
@@ -126,19 +129,25 @@ class FaissCollection:
     @staticmethod
     def create(folder: Path, spec: CollectionSpec) -> None:
         """Lay out the files of an empty collection; the folder's move makes it exist."""
-        draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-        with translated(folder):
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
+        with translated(folder.parent), laid_out(folder) as draft:
             Generation(draft, 0, spec).create()
             rows = RowFile(draft / "rows.sqlite")
             rows.create(replace(spec, index=IndexSpec()))
             rows.close()
-            os.replace(draft, folder)
 
     def exists(self) -> bool:
-        """False once another process has dropped it."""
-        return os.path.exists(self._row_file)
+        """False once another process has dropped it, whether or not there is another one of that name."""
+        return mark_of(self._row_file) == self._mark
+
+    def _told(self) -> contextlib.AbstractContextManager[None]:
+        return translated(self.folder, self.folder.name)
+
+    def _check_open(self) -> None:
+        """Called with one of the locks held, so that nobody closes it meanwhile."""
+        if self._closed == "dropped":
+            raise not_found(self.folder.name)
+        if self._closed:
+            raise closed(str(self.folder))
 
     def _generation(self, number: int) -> Generation:
         return Generation(self.folder, number, self.spec)
@@ -148,7 +157,8 @@ class FaissCollection:
     @contextlib.contextmanager
     def _look(self) -> Iterator[_State]:
         """The committed state, and one consistent view of the row file while it is used. Not to be nested."""
-        with self._lock, translated(self.folder):
+        with self._lock, self._told():
+            self._check_open()
             for trial in range(_TRIES):
                 self._reader.begin()
                 try:
@@ -243,8 +253,10 @@ class FaissCollection:
     @contextlib.contextmanager
     def _write(self) -> Iterator[Meta]:
         """The one write transaction there is, and the state it starts from."""
-        with self._writing, translated(self.folder), self._writer.writing():
-            yield self._writer.meta()
+        with self._writing, self._told():
+            self._check_open()
+            with self._writer.writing():
+                yield self._writer.meta()
 
     def upsert(self, ids: IdArray, vectors: VectorArray, columns: Sequence[str]) -> None:
         with self._write() as meta:
@@ -262,7 +274,8 @@ class FaissCollection:
         self._upkeep_if_due()
 
     def flush(self) -> None:
-        with self._writing, translated(self.folder):
+        with self._writing, self._told():
+            self._check_open()
             self._writer.checkpoint()
 
     # -- reading -------------------------------------------------------------------------------
@@ -334,7 +347,7 @@ class FaissCollection:
     @contextlib.contextmanager
     def _alone(self, *, wait: bool) -> Iterator[bool]:
         """Whether no other thread or process builds or compacts here meanwhile."""
-        with translated(self.folder), (self.folder / "upkeep.lock").open("wb") as file:
+        with self._told(), (self.folder / "upkeep.lock").open("wb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -354,7 +367,7 @@ class FaissCollection:
 
     def index_use(self) -> IndexUse:
         """Dead rows within the index count as covered until they are swept out."""
-        with self._look() as state, translated(self.folder):
+        with self._look() as state, self._told():
             if state.made_of == IndexSpec():
                 return IndexUse(state.live, state.live, 0)
             size = (self.folder / state.index_file).stat().st_size if state.index_file else 0
@@ -374,7 +387,7 @@ class FaissCollection:
 
     def _extend(self, state: _State) -> None:
         """Add the rows that lie beside the index to a copy of it. Called when `_alone`."""
-        with translated(self.folder):
+        with self._told():
             index = self._kernel.read(self.folder / state.index_file)
             self._kernel.extend(index, state.vectors[state.covered : state.size])
             name = self._put_down(index)
@@ -384,7 +397,7 @@ class FaissCollection:
 
     def _built(self, spec: IndexSpec, vectors: VectorArray) -> str:
         """Build an index over the first rows into a file; its name, '' for no index."""
-        with translated(self.folder):
+        with self._told():
             index = self._kernel.build(spec, vectors)
             return self._put_down(index) if index is not None else ""
 
@@ -442,7 +455,7 @@ class FaissCollection:
         """
         files = self._generation(state.generation + 1)
         kept = np.flatnonzero(state.ids >= 0)
-        with translated(self.folder):
+        with self._told():
             files.copy(state.vectors, kept)
             vectors = files.map()
         name = "" if bare else self._built(spec, vectors)
@@ -464,11 +477,13 @@ class FaissCollection:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def close(self) -> None:
+    def close(self, *, dropped: bool = False) -> None:
+        """Whoever still asks it, or waits to, gets BackendUnavailable, or CollectionNotFound if it was dropped."""
         thread = self._upkeep
         if thread is not None:
             thread.join()
         with self._writing, self._lock:
+            self._closed = "dropped" if dropped else "closed"
             self._state = None
             self._reader.close()
             self._writer.close()

@@ -35,13 +35,18 @@ def broken(place: Path, what: str) -> DataCorrupt:
 
 
 @contextmanager
-def translated(place: Path) -> Iterator[None]:
-    """Raise BackendUnavailable, ConfigError, DataCorrupt or DiskFull for what goes wrong with the files of `place`."""
+def translated(place: Path, name: str = "") -> Iterator[None]:
+    """Raise BackendUnavailable, ConfigError, DataCorrupt or DiskFull for what goes wrong with the files of `place`.
+
+    `name`: the collection that lies there; CollectionNotFound if somebody has dropped it meanwhile.
+    """
     try:
         yield
     except EmbedkitError:
         raise
     except sqlite3.Error as error:
+        if name and _dropped(place):
+            raise not_found(name) from error
         text = str(error)
         if "full" in text or "disk I/O" in text:
             raise _full(place, error) from error
@@ -51,6 +56,8 @@ def translated(place: Path) -> Iterator[None]:
             raise _closed_to_writes(place) from error
         raise broken(place, f"the row file cannot be read ({error})") from error
     except FileNotFoundError as error:
+        if name and _dropped(place):
+            raise not_found(name) from error
         if not place.is_dir():
             raise BackendUnavailable(f"{place}: {error.strerror}") from error
         raise broken(place, f"the file {Path(str(error.filename)).name!r} is missing") from error
@@ -62,6 +69,11 @@ def translated(place: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise _full(place, error) from error
         raise BackendUnavailable(f"{place}: {error.strerror or error}") from error
+
+
+def _dropped(place: Path) -> bool:
+    """Whether a collection's folder is gone, and not the place around it."""
+    return not place.exists() and place.parent.is_dir()
 
 
 def _closed_to_writes(place: Path) -> ConfigError:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 from pymilvus.exceptions import MilvusException
@@ -41,6 +41,7 @@ from embedkit.backends.validation import (
     checked_queries,
     checked_rows,
     checked_spec,
+    closed,
 )
 from embedkit.errors import BadInput, CollectionExists, Terminal, UnsupportedByBackend
 from embedkit.filters import Filter
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MilvusBackend"]
 
+T = TypeVar("T")
 _Page: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `list`, so not inside the class
 
 _CHUNK = 2_000  # rows of one request; a message holds 64 MiB, and a row up to 200 kB
@@ -68,7 +70,7 @@ class MilvusBackend(VectorBackend):
     ) -> None:
         self.url = url
         self.capabilities = able
-        self._client = client
+        self._open_client = client
         self._timeout = timeout
         self._at_close = at_close
         self._specs: dict[str, CollectionSpec] = {}
@@ -82,21 +84,34 @@ class MilvusBackend(VectorBackend):
     @property
     def client(self) -> Any:
         """The driver's own, for what the contract does not know: collections that embedkit has not made."""
-        return self._client
+        if self._open_client is None:
+            raise closed(self.url)
+        return self._open_client
 
     # -- collections ---------------------------------------------------------------------------
 
     def _spec(self, name: str) -> CollectionSpec:
-        """Read once; what a search checks does not change, except by `build_index` and `drop`."""
+        """Read once; what a search checks changes by `build_index` and `drop` alone, of this process or another."""
         spec = self._specs.get(name)
         if spec is None:
             with translated(self.url, name):
-                if not self._client.has_collection(name, timeout=self._timeout):
+                if not self.client.has_collection(name, timeout=self._timeout):
                     raise not_found(name)
-                self._client.load_collection(name, timeout=self._timeout)
-                spec = spec_of(self._client, name, self._timeout)
+                self.client.load_collection(name, timeout=self._timeout)
+                spec = spec_of(self.client, name, self._timeout)
             self._specs[name] = spec
         return spec
+
+    def _as_it_is(self, name: str, work: Callable[[CollectionSpec], T]) -> T:
+        """Do something by the spec; once more where another process has made another collection of that name."""
+        spec = self._spec(name)
+        try:
+            return work(spec)
+        except Terminal:
+            now = self.describe(name)
+            if now == spec:
+                raise
+            return work(now)
 
     def _layout(self, spec: CollectionSpec) -> Layout:
         return layout_of(spec.kind, self.capabilities)
@@ -106,13 +121,13 @@ class MilvusBackend(VectorBackend):
         layout = self._layout(wanted)
         arguments = index_arguments(wanted, layout, 0, lite=self._lite)
         with self._lock, translated(self.url, wanted.name):
-            if self._client.has_collection(wanted.name, timeout=self._timeout):
+            if self.client.has_collection(wanted.name, timeout=self._timeout):
                 raise CollectionExists(f"Milvus at {self.url} already has a collection {wanted.name!r}")
         with self._lock, self._told(wanted.index), translated(self.url, wanted.name):
             try:
-                create_collection(self._client, wanted, layout, arguments, self._timeout)
+                create_collection(self.client, wanted, layout, arguments, self._timeout)
             except MilvusException:
-                self._client.drop_collection(wanted.name, timeout=self._timeout)
+                self.client.drop_collection(wanted.name, timeout=self._timeout)
                 raise
         self._specs.clear()
 
@@ -137,13 +152,13 @@ class MilvusBackend(VectorBackend):
             self._specs.clear()
             if name not in self.list():
                 return
-            for alias in self._client.list_aliases(name, timeout=self._timeout).get("aliases", []):
-                self._client.drop_alias(alias, timeout=self._timeout)
-            self._client.drop_collection(name, timeout=self._timeout)
+            for alias in self.client.list_aliases(name, timeout=self._timeout).get("aliases", []):
+                self.client.drop_alias(alias, timeout=self._timeout)
+            self.client.drop_collection(name, timeout=self._timeout)
 
     def list(self) -> tuple[str, ...]:
         with translated(self.url):
-            return tuple(sorted(self._client.list_collections(timeout=self._timeout)))
+            return tuple(sorted(self.client.list_collections(timeout=self._timeout)))
 
     def describe(self, name: str) -> CollectionSpec:
         self._specs.pop(name, None)
@@ -154,8 +169,7 @@ class MilvusBackend(VectorBackend):
     def upsert(
         self, name: str, ids: IdArray, vectors: VectorArray, columns: Sequence[Attributes] | None = None
     ) -> None:
-        spec = self._spec(name)
-        ids, rows = checked_rows(spec, ids, vectors)
+        ids, rows = self._as_it_is(name, lambda spec: checked_rows(spec, ids, vectors))
         self._write(name, ids, rows, checked_columns(columns, len(ids), self.capabilities))
 
     def _write(self, name: str, ids: IdArray, rows: VectorArray, texts: Sequence[str]) -> None:
@@ -165,7 +179,7 @@ class MilvusBackend(VectorBackend):
             for start in range(0, len(ids), _CHUNK):
                 part = slice(start, start + _CHUNK)
                 request = request_of(name, spec, self._layout(spec), ids[part], rows[part], texts[part])
-                send(self._client, request, self._timeout)
+                send(self.client, request, self._timeout)
 
     def update_columns(self, name: str, ids: IdArray, columns: Sequence[Attributes]) -> None:
         ids = checked_ids(ids)
@@ -181,7 +195,7 @@ class MilvusBackend(VectorBackend):
         self._written = time.monotonic()
         with translated(self.url, name):
             for start in range(0, len(given), _PAGE):
-                self._client.delete(name, ids=given[start : start + _PAGE], timeout=self._timeout)
+                self.client.delete(name, ids=given[start : start + _PAGE], timeout=self._timeout)
 
     # -- search --------------------------------------------------------------------------------
 
@@ -193,14 +207,24 @@ class MilvusBackend(VectorBackend):
         where: Filter | None = None,
         params: SearchParams | None = None,
     ) -> SearchResult:
-        spec = self._spec(name)
-        asked, layout = checked_queries(spec, queries), self._layout(spec)
         k = checked_k(k, self.capabilities)
+        return self._as_it_is(name, lambda spec: self._search(name, spec, queries, k, where, params))
+
+    def _search(
+        self,
+        name: str,
+        spec: CollectionSpec,
+        queries: VectorArray,
+        k: int,
+        where: Filter | None,
+        params: SearchParams | None,
+    ) -> SearchResult:
+        asked, layout = checked_queries(spec, queries), self._layout(spec)
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
             return columnar([[] for _ in asked], spec, layout.distances)
         with translated(self.url, name):
-            answer = self._client.search(
+            answer = self.client.search(
                 name,
                 layout.given(asked, spec),
                 anns_field=layout.field,
@@ -235,7 +259,7 @@ class MilvusBackend(VectorBackend):
 
     def _pages(self, name: str, expression: str, fields: Sequence[str]) -> Iterator[_Page]:
         with translated(self.url, name):
-            pages = self._client.query_iterator(
+            pages = self.client.query_iterator(
                 name,
                 batch_size=_PAGE if not fields else 1_000,
                 filter=expression,
@@ -257,7 +281,7 @@ class MilvusBackend(VectorBackend):
         found: dict[int, tuple[Any, Attributes]] = {}
         with translated(self.url, name):
             for start in range(0, len(given), _CHUNK):
-                rows = self._client.query(
+                rows = self.client.query(
                     name,
                     filter=f"id in {given[start : start + _CHUNK]}",
                     output_fields=["id", layout.field, "columns"],
@@ -279,7 +303,7 @@ class MilvusBackend(VectorBackend):
     def count(self, name: str) -> int:
         self._spec(name)
         with translated(self.url, name):
-            rows = self._client.query(
+            rows = self.client.query(
                 name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
             )
             return int(rows[0]["count(*)"])
@@ -289,7 +313,7 @@ class MilvusBackend(VectorBackend):
         self._spec(name)
         if self._lite:
             with translated(self.url, name):
-                self._client.flush(name, timeout=self._timeout)
+                self.client.flush(name, timeout=self._timeout)
 
     # -- index and alias -----------------------------------------------------------------------
 
@@ -299,29 +323,29 @@ class MilvusBackend(VectorBackend):
         layout = self._layout(now)
         arguments = index_arguments(wanted, layout, self.count(name), lite=self._lite)
         with self._lock, self._told(spec), translated(self.url, name):
-            self._client.flush(name, timeout=self._timeout)
-            self._client.release_collection(name, timeout=self._timeout)
-            self._client.drop_index(name, arguments["field_name"], timeout=self._timeout)
+            self.client.flush(name, timeout=self._timeout)
+            self.client.release_collection(name, timeout=self._timeout)
+            self.client.drop_index(name, arguments["field_name"], timeout=self._timeout)
             try:
                 self._put_index(name, arguments, sure=spec.shape not in self.capabilities.optional_families)
             except (MilvusException, Terminal):  # a server that does not build it keeps the one it had
-                self._client.drop_index(name, arguments["field_name"], timeout=self._timeout)
+                self.client.drop_index(name, arguments["field_name"], timeout=self._timeout)
                 self._put_index(name, index_arguments(now, layout, 0, lite=self._lite))
                 raise
             finally:
-                self._client.load_collection(name)
+                self.client.load_collection(name)
         self._specs.pop(name, None)
 
     def _put_index(self, name: str, arguments: dict[str, Any], *, sure: bool = True) -> None:
         """Returns when it is built. `sure`: every server builds it, and it is waited for as long as that takes."""
-        params = self._client.prepare_index_params()
+        params = self.client.prepare_index_params()
         params.add_index(**arguments)
         if sure:
-            self._client.create_index(name, params)
+            self.client.create_index(name, params)
             return
-        self._client.create_index(name, params, sync=False)
+        self.client.create_index(name, params, sync=False)
         done, since = -1, time.monotonic()
-        while (told := self._client.describe_index(name, arguments["field_name"])) and told.get("pending_index_rows"):
+        while (told := self.client.describe_index(name, arguments["field_name"])) and told.get("pending_index_rows"):
             if told.get("state") == "Failed" or time.monotonic() - since > _STUCK:
                 reason = told.get("index_state_fail_reason") or f"it has not come on for {_STUCK:.0f} seconds"
                 raise Terminal(f"Milvus at {self.url} does not build it: {reason}")
@@ -332,17 +356,17 @@ class MilvusBackend(VectorBackend):
     def switch_alias(self, alias: str, name: str) -> None:
         self._spec(name)
         with self._lock, translated(self.url, name):
-            if alias in self._client.list_collections(timeout=self._timeout):
+            if alias in self.client.list_collections(timeout=self._timeout):
                 raise BadInput(f"{alias!r} is a collection; an alias needs a name of its own")
-            real = self._client.describe_collection(name, timeout=self._timeout)["collection_name"]
-            if self._client.has_collection(alias, timeout=self._timeout):
-                self._client.alter_alias(real, alias, timeout=self._timeout)
+            real = self.client.describe_collection(name, timeout=self._timeout)["collection_name"]
+            if self.client.has_collection(alias, timeout=self._timeout):
+                self.client.alter_alias(real, alias, timeout=self._timeout)
             else:
-                self._client.create_alias(real, alias, timeout=self._timeout)
+                self.client.create_alias(real, alias, timeout=self._timeout)
         self._specs.clear()
 
     def close(self) -> None:
-        client, self._client = self._client, None
+        client, self._open_client = self._open_client, None
         if client is not None:
             with translated(self.url):
                 client.close()

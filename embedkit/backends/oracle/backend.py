@@ -30,6 +30,7 @@ from embedkit.backends.validation import (
     checked_queries,
     checked_rows,
     checked_spec,
+    closed,
 )
 from embedkit.codes import hamming
 from embedkit.errors import BadInput, CollectionExists
@@ -64,8 +65,14 @@ class OracleBackend(VectorBackend):
         self._collections: dict[str, _Collection] = {}
         self._aliases: dict[str, str] = {}
         self._lock = RLock()
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed(self.url)
 
     def _get(self, name: str) -> _Collection:
+        self._check_open()
         try:
             return self._collections[self._aliases.get(name, name)]
         except KeyError:
@@ -73,16 +80,19 @@ class OracleBackend(VectorBackend):
 
     def create(self, spec: CollectionSpec) -> None:
         with self._lock:
+            self._check_open()
             if spec.name in self._collections or spec.name in self._aliases:
                 raise CollectionExists(f"The backend 'oracle' already has a collection {spec.name!r}")
             self._collections[spec.name] = _Collection(checked_spec(spec, CAPABILITIES))
 
     def drop(self, name: str) -> None:
         with self._lock:
+            self._check_open()
             self._collections.pop(name, None)
             self._aliases = {alias: target for alias, target in self._aliases.items() if target != name}
 
     def list(self) -> tuple[str, ...]:
+        self._check_open()
         return tuple(sorted(self._collections))
 
     def describe(self, name: str) -> CollectionSpec:
@@ -173,6 +183,7 @@ class OracleBackend(VectorBackend):
 
     def close(self) -> None:
         with self._lock:
+            self._closed = True
             self._collections.clear()
             self._aliases.clear()
 

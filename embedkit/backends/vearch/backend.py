@@ -109,6 +109,17 @@ class VearchBackend(VectorBackend):
                 raise
             return work(now)
 
+    def _checked(self, name: str, check: Callable[[CollectionSpec], T]) -> T:
+        """What was handed in, checked; once more where another process has made another collection of that name."""
+        spec = self._place(name).spec
+        try:
+            return check(spec)
+        except BadInput:
+            now = self._looked_up(name)[0].spec
+            if now == spec:
+                raise
+            return check(now)
+
     def _forget(self) -> None:
         self._places.clear()
         self._searcher.forget()
@@ -158,8 +169,7 @@ class VearchBackend(VectorBackend):
     def upsert(
         self, name: str, ids: IdArray, vectors: VectorArray, columns: Sequence[Attributes] | None = None
     ) -> None:
-        spec = self._place(name).spec
-        ids, rows = checked_rows(spec, ids, vectors)
+        ids, rows = self._checked(name, lambda spec: checked_rows(spec, ids, vectors))
         texts = checked_columns(columns, len(ids), self.capabilities)
         with self._writing:
             self._on(name, lambda place: self._write(place, ids, rows, texts))
@@ -209,7 +219,7 @@ class VearchBackend(VectorBackend):
         where: Filter | None = None,
         params: SearchParams | None = None,
     ) -> SearchResult:
-        asked = checked_queries(self._place(name).spec, queries)
+        asked = self._checked(name, lambda spec: checked_queries(spec, queries))
         k = checked_k(k, self.capabilities)
         if where is not None:
             check_filter(where, self.capabilities)

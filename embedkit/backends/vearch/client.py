@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from embedkit.backends.validation import closed
 from embedkit.backends.vearch.errors import Refusal, translated
 
 __all__ = ["Condition", "Document", "VearchClient"]
@@ -36,10 +37,18 @@ class VearchClient:
     """
 
     def __init__(self, rest: Any, db: str, url: str) -> None:
-        self._rest, self.db, self.url = rest, db, url
+        self._open_rest, self.db, self.url = rest, db, url
+
+    @property
+    def _rest(self) -> Any:
+        if self._open_rest is None:
+            raise closed(self.url)
+        return self._open_rest
 
     def close(self) -> None:
-        self._rest.s.close()
+        rest, self._open_rest = self._open_rest, None
+        if rest is not None:
+            rest.s.close()
 
     # -- databases and spaces ------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from embedkit.codes import signs
 from embedkit.encoders.contract import Encoder
 from embedkit.training.datasets.contract import Captions, Subset
 from embedkit.training.evaluation.contract import Scores
-from embedkit.training.evaluation.nearest import nearest, unit
+from embedkit.training.evaluation.nearest import comparable, nearest
 
 if TYPE_CHECKING:
     from embedkit.types import FloatArray, IdArray
@@ -61,7 +61,7 @@ def _both(pictures: FloatArray, labels: IdArray, texts: FloatArray, text_labels:
 def first_ranks(queries: FloatArray, labels: IdArray, gallery: FloatArray, gallery_labels: IdArray) -> IdArray:
     """The rank (n,) of the nearest entry of a query's label, from 1 on; one more than there are, if there is none."""
     ranks = np.empty(len(labels), np.int64)
-    for block in nearest(unit(queries), unit(gallery), k=len(gallery)):
+    for block in nearest(comparable(queries), comparable(gallery), k=len(gallery)):
         rows = slice(block.start, block.start + len(block.ids))
         hits = gallery_labels[block.ids] == labels[rows, None]
         ranks[rows] = np.where(hits.any(axis=1), hits.argmax(axis=1), len(gallery)) + 1

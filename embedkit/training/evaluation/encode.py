@@ -53,13 +53,19 @@ class Encoded:
 
 
 def encode_split(
-    encoder: Encoder, split: Split, *, threads: int = 0, progress: Callable[[int, int], None] | None = None
+    encoder: Encoder,
+    split: Split,
+    *,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    numbers: bool = False,
 ) -> Encoded:
     """Vectors of a split. `threads`: that decode, 0 for one a core. `progress` is told (done, failed).
 
-    The bits of a binary encoder become ±1, for which the inner product orders as the Hamming distance does. A picture
-    that cannot be read is left out and named.
+    The bits of a binary encoder become ±1, for which the inner product orders as the Hamming distance does; with
+    `numbers` its vectors are what the bits are the signs of. A picture that cannot be read is left out and named.
     """
+    encode = encoder.numbers if numbers else encoder.encode
     vectors = np.zeros((len(split), encoder.spec.dim), np.float32)
     good = np.zeros(len(split), np.bool_)
     failures: list[tuple[str, str]] = []
@@ -71,7 +77,7 @@ def encode_split(
         batches = _batches(encoder, split, decoders, failures)
         waiting: deque[tuple[list[int], Future[VectorArray]]] = deque()
         for rows, pixels in batches:
-            waiting.append((rows, encoders.submit(encoder.encode, np.stack(pixels))))
+            waiting.append((rows, encoders.submit(encode, np.stack(pixels))))
             while len(waiting) > encoder.concurrency + 1:
                 done += _taken(waiting.popleft(), vectors, good)
                 _tell(progress, done, len(failures))

@@ -94,8 +94,8 @@ class VsePlusPlus(JointLoss):
 class Clip(JointLoss):
     """Radford 2021, figure 3: cross-entropy over the scaled cosines of a batch, from pictures and from texts, halved.
 
-    The scale exp(t) is learned from 1 / `temperature` on and at most 100. Of several rows of one label each counts as
-    right by an even share.
+    The scale exp(t) is learned from 1 / `temperature` on and at most 100: where a step took t above that, it is set
+    back. Of several rows of one label each counts as right by an even share.
     """
 
     def __init__(self, *, temperature: float = 0.07) -> None:
@@ -103,7 +103,9 @@ class Clip(JointLoss):
         self.scale = nn.Parameter(torch.tensor(-math.log(temperature)))
 
     def of_batch(self, pictures: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
-        logits = self.scale.clamp_max(_GREATEST).exp() * (pictures @ texts.T)
+        with torch.no_grad():  # a clamp in the graph has no gradient above its limit, and t would stay there
+            self.scale.clamp_(max=_GREATEST)
+        logits = self.scale.exp() * (pictures @ texts.T)
         right = _same(labels).float()
         right = right / right.sum(1, keepdim=True)
         return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2

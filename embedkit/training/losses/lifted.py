@@ -8,7 +8,7 @@ from torch import Tensor
 from embedkit.specs import SpecText
 from embedkit.training.losses.contract import PairLoss
 from embedkit.training.miners import Miner
-from embedkit.training.pairs import Batch, distances, masked_logsumexp
+from embedkit.training.pairs import Batch, masked_logsumexp, mean_of
 
 __all__ = ["Lifted", "lifted"]
 
@@ -18,7 +18,7 @@ class Lifted(PairLoss):
 
     J = log(Σ exp(α - D(i, k)) + Σ exp(α - D(j, l))) + D(i, j)
 
-    over the negatives k of i and l of j; mean over the positive pairs.
+    over the negatives k of i and l of j, which the miner chooses for both alike; mean over the positive pairs.
 
     The paper's vectors have no fixed length, and a network that is not made for it gives any. On vectors of length 1
     no distance is above 2, and the sum sees near and far negatives nearly alike: the embedding gets worse. So D is
@@ -33,15 +33,15 @@ class Lifted(PairLoss):
 
     def of_batch(self, batch: Batch) -> Tensor:
         positive, negative = self.miner.masks(batch)
-        i, j = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
+        i, j = positive.nonzero(as_tuple=True)
+        partners, place = torch.unique(j, return_inverse=True)
+        there = batch.seen_from(partners)
+        _, apart = self.miner.masks(there)
         distance = self.scale * batch.distances()
         from_i = masked_logsumexp(self.margin - distance, negative)[i]
-        partners, place = torch.unique(j, return_inverse=True)
-        apart = batch.other_labels[partners][:, None] != batch.other_labels[None, :]
-        beyond = self.margin - self.scale * distances(batch.others[partners], batch.others)
-        from_j = masked_logsumexp(beyond, apart)[place]
+        from_j = masked_logsumexp(self.margin - self.scale * there.distances(), apart)[place]
         cost = (torch.logaddexp(from_i, from_j) + distance[i, j]).clamp_min(0)
-        return cost.square().sum() / (2 * max(1, len(i)))
+        return mean_of(cost.square(), negative.any(1)[i] | apart.any(1)[place]) / 2
 
 
 def lifted(spec: SpecText, *, dim: int, classes: int) -> Lifted:

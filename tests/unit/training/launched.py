@@ -1,4 +1,4 @@
-"""What each of several processes runs, started by ``torchrun``: a joint batch, a training of codes, one of floats."""
+"""What each of several processes runs, started by ``torchrun``: trainings, a start, a batch that is compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from embedkit.training.history import History
+from embedkit.training.losses.build import build_loss
 from embedkit.training.material import open_material
+from embedkit.training.processes import make_same
 from embedkit.training.recipe import read_recipe
 from embedkit.training.run import Run, _devices
 from embedkit.training.stopping import StopSignal
@@ -44,6 +46,16 @@ def gradients_of_joint_batch(recipe, folder, share):
         return flat(one.grad for one in trainer._objective.parameters() if one.grad is not None)
 
 
+def classifier_after_start(recipe, folder, process):
+    """A classifier on codes that each process would start at other class means."""
+    loss = build_loss("dlbhc", dim=16, classes=5)
+    with _devices(recipe, folder, False):
+        loss.start_at(torch.randn(5, 16, generator=torch.Generator().manual_seed(process)))
+        make_same(loss)
+    assert loss.bias.any()
+    return flat(loss.state_dict().values())
+
+
 def flat(tensors):
     return np.concatenate([one.detach().double().numpy().ravel() for one in tensors])
 
@@ -52,5 +64,6 @@ if __name__ == "__main__":
     home, process = Path(sys.argv[1]), int(os.environ["RANK"])
     plain, codes, joint = (read_recipe(str(home / f"{name}.toml")) for name in ("plain", "codes", "joint"))
     np.save(home / f"codes-{process}.npy", weights_after(codes, home / "codes"))
+    np.save(home / f"start-{process}.npy", classifier_after_start(codes, home, process))
     np.save(home / f"joint-{process}.npy", gradients_of_joint_batch(joint, home, SHARES[process]))
     train_encoder(plain, home / "run", plots=False)  # last, since it ends what joins the processes

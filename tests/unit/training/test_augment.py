@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from embedkit.training.augment import Augmenter, step_seed
 from embedkit.training.recipe import Augment
@@ -108,3 +110,24 @@ def test_training_pictures_may_be_smaller_than_what_is_judged():
     made = Augmenter(Augment(flip=False, crop=1.0, colour=0.0, size=24))(pixels, seed=0)
     assert made.shape == (3, 24, 24, 3)
     assert torch.allclose(made, torch.tensor(77.0))
+
+
+def test_smaller_pictures_have_the_texture_of_those_that_are_judged():
+    """Noise of every fineness, as photos have it, 224 to 96, beside the bicubic resize by which encoders judge."""
+    random, noise = np.random.default_rng(0), 0.0
+    for side in (1, 2, 4, 8):
+        noise += np.kron(random.normal(size=(4, 224 // side, 224 // side, 3)), side * np.ones((1, side, side, 1)))
+    pixels = np.clip(128 + 6 * noise, 0, 255).astype(np.uint8)
+    judged = [np.asarray(Image.fromarray(one).resize((96, 96), Image.Resampling.BICUBIC)) for one in pixels]
+    expected = np.stack(judged).astype(np.float64)
+    made = varied(torch.from_numpy(pixels), size=96).numpy()
+    assert np.abs(made - expected).mean() < 5
+    rough, wanted = (np.abs(np.diff(one, axis=1)).mean() for one in (made, expected))
+    assert rough == pytest.approx(wanted, rel=0.08)
+
+
+def test_a_picture_that_shrinks_by_little_is_read_once_for_each_pixel():
+    ramp = torch.arange(120, dtype=torch.uint8).expand(2, 120, 120).unsqueeze(3).expand(-1, -1, -1, 3)
+    for size in (80, 40):  # 1.5 to 1, and 3 to 1 as the mean of 2 x 2
+        expected = (torch.arange(size) + 0.5) * 120 / size - 0.5
+        assert torch.allclose(varied(ramp, size=size)[0, 5, :, 0], expected, atol=1e-3)

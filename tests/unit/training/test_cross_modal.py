@@ -11,7 +11,7 @@ from embedkit.errors import BadSource, ConfigError
 from embedkit.training.datasets.contract import Captions, DataSet, Split, Subset
 from embedkit.training.datasets.emoji import captions as captions_of_emoji
 from embedkit.training.datasets.open import check_dataset, open_dataset
-from embedkit.training.evaluation.cross_modal import cross_modal_scores
+from embedkit.training.evaluation.cross_modal import cross_modal_scores, first_ranks
 from embedkit.training.evaluation.evaluate import evaluate_encoder, score_vectors
 from embedkit.training.evaluation.limit import limited
 from embedkit.training.material import open_material
@@ -53,6 +53,16 @@ def test_figures_are_those_of_a_brute_force():
     assert len(six) == 6
     assert scores.values["mean-recall"] == pytest.approx(np.mean(six))
     assert scores.queries == 40 + 26
+
+
+@pytest.mark.parametrize("bits", [32, 48, 64])
+def test_ties_of_codes_go_by_index_whatever_their_length(bits):
+    rng = np.random.default_rng(0)
+    gallery, queries = (np.where(rng.random((n, bits)) < 0.5, -1, 1).astype(np.float32) for n in (400, 60))
+    labels, query_labels = np.arange(400) % 20, np.arange(60) % 20
+    hamming = (queries[:, None] != gallery).sum(2)
+    right = query_labels[:, None] == labels[np.argsort(hamming, axis=1, kind="stable")]
+    assert first_ranks(queries, query_labels, gallery, labels).tolist() == (right.argmax(1) + 1).tolist()
 
 
 def test_folds_are_judged_alone_and_averaged():

@@ -11,9 +11,14 @@ from safetensors.torch import load_file
 
 import embedkit
 from embedkit.encoders.load import load_encoder
-from embedkit.errors import BadSource, ConfigError, UnknownName
+from embedkit.errors import BadSource, ConfigError, DataCorrupt, UnknownName
 from embedkit.training import loop
+from embedkit.training.checkpoint import read_checkpoint
+from embedkit.training.datasets.contract import Captions
+from embedkit.training.kept_classes import CLASSES, keep_classes, start_at_kept
+from embedkit.training.material import open_material
 from embedkit.training.recipe import Augment, TrainingRecipe
+from embedkit.training.run import _built
 from embedkit.training.train import train_encoder
 from tests import tiny_models
 from tests.conftest import picture
@@ -36,6 +41,14 @@ def shop(tmp_path_factory):
         ]
     (root / "captions.csv").write_text("\n".join(rows))
     return root / "captions.csv"
+
+
+@pytest.fixture(scope="module")
+def first_stage(shop, tmp_path_factory):
+    """The run folder of a batch by the instance loss."""
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    train(small(shop, steps=1, loss="instance"), folder)
+    return folder
 
 
 def small(shop, **changes):
@@ -99,6 +112,28 @@ def test_a_run_folder_takes_pictures_and_texts_and_has_the_figures_of_the_run(sh
     assert same(weights(tmp_path / "run"), weights(tmp_path / "again"))
 
 
+def test_the_second_stage_of_the_instance_loss_goes_on_with_the_classifier_of_the_first(first_stage, shop):
+    second = small(shop, loss="instance(ranking=1)", encoder=str(first_stage)).checked()
+    _, objective = _built(second, open_material(second))
+    assert torch.equal(objective.loss.weight, read_checkpoint(first_stage).objective["loss.weight"])
+
+
+def test_class_vectors_are_of_use_to_the_same_captions_alone(tmp_path, caplog):
+    kept, vectors, captions = torch.randn(2, 8), torch.zeros(2, 8), Captions(("red", "blue"), np.array([0, 1]))
+    start_at_kept(vectors, tmp_path, captions)
+    keep_classes(tmp_path, kept, captions)
+    assert not vectors.any()
+    start_at_kept(vectors, tmp_path, captions)
+    assert torch.equal(vectors, kept)
+    assert caplog.text == ""
+    start_at_kept(torch.nn.init.zeros_(vectors), tmp_path, replace(captions, labels=np.array([1, 0])))
+    assert not vectors.any()
+    assert "learned other captions; its class vectors are left out" in caplog.text
+    (tmp_path / CLASSES).write_bytes(b"")
+    with pytest.raises(DataCorrupt, match="class vectors of this run cannot be read"):
+        start_at_kept(vectors, tmp_path, captions)
+
+
 @pytest.mark.parametrize("loss", ["dcmh", "clip"])
 def test_codes_of_both_come_out_of_a_run_folder_and_find_each_other(loss, shop, tmp_path):
     recipe = small(shop, loss=loss, dim=128, bits=16, steps=60, frozen=1.0, augment=STILL, head_rate=0.01)
@@ -122,10 +157,9 @@ def test_codes_of_both_come_out_of_a_run_folder_and_find_each_other(loss, shop, 
     assert sum(learned[:5]) > sum(learned[-5:])
 
 
-def test_the_fingerprint_covers_the_layer_of_texts(shop, tmp_path):
+def test_the_fingerprint_covers_the_layer_of_texts(first_stage, shop, tmp_path):
     train(small(shop, steps=1), tmp_path / "one")
-    train(small(shop, steps=1, loss="siglip"), tmp_path / "two")
-    specs = [embedkit.describe_encoder(str(tmp_path / name)) for name in ("one", "two")]
+    specs = [embedkit.describe_encoder(str(folder)) for folder in (tmp_path / "one", first_stage)]
     assert specs[0].fingerprint != specs[1].fingerprint
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,7 +16,11 @@ from embedkit.encoders.poolings import AveragePool, GeM
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.torch_model import PixelModel
 from embedkit.errors import ConfigError
+from embedkit.training.adapters import add_adapters
+from embedkit.training.losses.build import build_loss
 from embedkit.training.multi_scale import SHALLOW_DIM, MultiScale, _averaged
+from embedkit.training.network import Objective, set_modes, started_from
+from embedkit.training.recipe import TrainingRecipe
 
 
 def network(channels=10):
@@ -147,3 +153,24 @@ def test_onnx_runtime_gives_the_vectors_of_torch(size, tmp_path):
         expected = model(torch.from_numpy(others)).numpy()
     assert found == pytest.approx(expected, abs=1e-5)
     assert np.ptp(expected, axis=0).max() > 0.01  # the pictures differ, so a graph that learned one would not pass
+
+
+def learning(model, **settings):
+    """What learns of a model, by name, as a recipe says."""
+    objective = Objective(model, build_loss("triplet", dim=8))
+    set_modes(objective, TrainingRecipe(**settings))
+    return {name for name, one in model.named_parameters() if one.requires_grad}
+
+
+@pytest.mark.parametrize(("lora", "frozen"), [(0, 1.0), (0, 0.5), (2, 0.0)])
+def test_what_starts_at_random_and_a_pooling_learn_whatever_of_the_deep_network_does(lora, frozen):
+    stages = nn.Sequential(OrderedDict(flat=nn.Flatten(1), embedding=nn.Linear(10 + SHALLOW_DIM, 8)))
+    model = PixelModel(MultiScale(network(), GeM()), stages, Preprocess(size=(64, 64)))
+    if lora:
+        add_adapters(started_from(model), lora)
+    deep = {"network.network.0.parametrizations.weight.0.a", "network.network.0.parametrizations.weight.0.b"}
+    if not lora:
+        deep = {"network.network.1.weight", "network.network.1.bias"} if frozen < 1 else set()
+    always = {f"network.{path}.conv.{part}" for path in ("coarse", "coarser") for part in ("weight", "bias")}
+    always |= {"network.pooling.p", "pooling.embedding.weight", "pooling.embedding.bias"}
+    assert learning(model, lora=lora, frozen=frozen) == deep | always

@@ -25,6 +25,7 @@ from embedkit.training.recipe import Augment, TrainingRecipe, list_recipes, read
 from tests.conftest import WITHOUT_TORCH
 
 NAMES = (
+    "cifar10-dlbhc",
     "cub200-margin",
     "ebay-margin",
     "emoji-captions",
@@ -33,9 +34,11 @@ NAMES = (
     "emoji-npair",
     "emoji-ntxent",
     "emoji-vsepp-gru",
+    "flickr30k-vsepp",
     "inshop-proxyanchor",
     "lfw-arcface",
     "market1501-batchhard",
+    "nuswide-hashnet",
     "openmoji-codes",
     "openmoji-sketch",
     "sop-npair",

@@ -300,7 +300,7 @@ def test_bfloat16_trains_to_about_the_same_losses(shop, tmp_path):
 
 
 def test_two_processes_share_the_batches_and_end_with_one_model(shop, tmp_path):
-    """Floats to the end, codes with adapters to the last step, and a gradient of pictures and texts."""
+    """Floats to the end, codes with adapters to the last step, where a classifier starts, and a gradient of both."""
     rows = [f"{path},thing {place}" for place, path in enumerate(sorted(shop.rglob("*.png"))[:10])]
     (tmp_path / "captions.csv").write_text("\n".join(["path,caption", *rows]))
     plain = small(shop, epochs=1, steps=0, batch=8, loss="proxy-anchor", validate=50)
@@ -314,7 +314,8 @@ def test_two_processes_share_the_batches_and_end_with_one_model(shop, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path / "run")) == 2  # 32 pictures, two processes, 8 each
     assert load_encoder(str(tmp_path / "run")).spec.dim == 16
-    np.testing.assert_array_equal(np.load(tmp_path / "codes-0.npy"), np.load(tmp_path / "codes-1.npy"))
+    for what in ("codes", "start"):
+        np.testing.assert_array_equal(np.load(tmp_path / f"{what}-0.npy"), np.load(tmp_path / f"{what}-1.npy"))
     alone = launched.gradients_of_joint_batch(joint.checked(), tmp_path, slice(None))
     for process in (0, 1):  # each with the mean over both, which is that of one process with the whole batch
         shared = np.load(tmp_path / f"joint-{process}.npy")
