@@ -93,7 +93,7 @@ def test_a_file_in_the_place_of_vectors_is_said_to_be_one(call, tmp_path):
 def test_more_collections_than_are_named_are_counted(call, there):
     with embedkit.connect() as kit:
         for number in range(9):
-            fill(kit, f"c{number}", [], {"image": unit(0, 8)})
+            kit._resources.store.create_collection(f"c{number}", backend_url="faiss:///vectors", views=[])
     assert "(it has c0, c1, c2, c3, c4, c5, c6, c7 and 2 more)" in call("status", "-c", "nope", code=1).err
 
 
