@@ -112,7 +112,8 @@ class Collection(Indexed):
         `encoder`: spec string by view, for a collection that does not exist yet. `prune` deletes what the
         catalog no longer holds. `retry_failed` tries the failures of earlier runs and needs no source.
 
-        A bad record becomes a failure (see `failures`) and never stops the run. Raises BadSource,
+        A bad record becomes a failure (see `failures`) and never stops the run; so does a key of more than 1,024
+        bytes of UTF-8, and one of which the encoder makes no vector that can be searched. Raises BadSource,
         ConfigError, EncoderMismatch, BackendUnavailable, DiskFull; what was committed stays, and the
         next run goes on.
         """

@@ -48,6 +48,7 @@ class Record:
 
     `locator` is where a person finds it (a file path, or ``products.csv row 17``).
     `image` is a path or any fsspec URL, or None for a product without a picture.
+    `key` takes at most 1,024 bytes of UTF-8.
     """
 
     key: str

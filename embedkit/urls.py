@@ -36,21 +36,26 @@ def redact(url: str) -> str:
 def _hidden(link: re.Match[str]) -> str:
     scheme, user, rest = link.groups()
     end = max(re.split(r"[?#]", rest, maxsplit=1)[0].rfind("@"), rest.partition("/")[0].rfind("@"))
-    if end < 0 or (scheme in ("http", "https") and _PORT.match(rest)):  # a picture's path may hold an @
+    if end < 0 or (scheme.lower() in ("http", "https") and _PORT.match(rest)):  # a picture's path may hold an @
         return link[0]
     return f"{scheme}://{user}:***{rest[end:]}"
 
 
 def place_of(url: str) -> str:
-    """One text for one place, without the password: a URL with no host names a path, here made absolute.
+    """One text for one place, whoever asks: without user and password, the host in lower case, a path made absolute.
+
+    It is computed and never stored, so it may change.
 
     >>> place_of("faiss:///srv/../srv/x") == place_of(f"faiss:///{os.getcwd()}/srv/x")
     True
-    >>> place_of("milvus://root:secret@db:19530/shop")
-    'milvus://root:***@db:19530/shop'
+    >>> place_of("milvus://root:secret@DB:19530/shop")
+    'milvus://db:19530/shop'
     """
-    scheme, _, rest = url.partition(":///")
-    path, mark, options = rest.partition("?")
-    if not path:
-        return redact(url)
-    return f"{scheme.lower()}:///{os.path.realpath(unquote(path))}{mark}{options}"
+    scheme, _, rest = redact(url).partition("://")
+    where, mark, options = rest.partition("?")
+    host, slash, path = where.partition("/")
+    if not host and path:
+        return f"{scheme.lower()}:///{os.path.realpath(unquote(path))}{mark}{options}"
+    options = "&".join(one for one in options.split("&") if not one.endswith("=***"))
+    there = f"{host.rpartition('@')[2].lower()}{slash if path else ''}{path}"
+    return f"{scheme.lower()}://{there}{'?' if options else ''}{options}"

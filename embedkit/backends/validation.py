@@ -14,7 +14,7 @@ from embedkit.backends.contract import Capabilities, CollectionSpec, IndexSpec
 from embedkit.backends.indexes import nearest_shapes
 from embedkit.errors import BackendUnavailable, BadInput, ConfigError, DimensionMismatch, UnsupportedByBackend
 from embedkit.filters import And, Compare, Filter, In, Like, Not, Or
-from embedkit.types import Attributes, VectorKind
+from embedkit.types import Attributes, Metric, VectorKind
 
 if TYPE_CHECKING:
     from embedkit.types import ByteArray, FloatArray, IdArray, VectorArray
@@ -28,6 +28,7 @@ __all__ = [
     "checked_rows",
     "checked_spec",
     "closed",
+    "unusable_rows",
 ]
 
 _UNIT = 1e-6  # how far from 1 the length of a unit vector may be
@@ -125,15 +126,31 @@ def _checked_vectors(spec: CollectionSpec, vectors: VectorArray, what: str) -> V
     norms = np.sqrt(np.einsum("nd,nd->n", array, array))
     if spec.metric == "cosine" and np.abs(norms - 1.0).max() <= _UNIT:
         return array  # and finite, or its length would not be 1
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        raise BadInput(f"{what}: row {int(np.flatnonzero(~finite)[0])} holds NaN or infinity")
+    for row, reason in unusable_rows(array, spec.metric).items():
+        raise BadInput(f"{what}: row {row} {reason}")
     if spec.metric != "cosine":
         return array
-    if not norms.all():
-        raise BadInput(f"{what}: row {int(np.flatnonzero(norms == 0)[0])} is all zero, which has no cosine")
     unit: FloatArray = array / norms[:, None]
     return unit
+
+
+def unusable_rows(vectors: VectorArray, metric: Metric) -> dict[int, str]:
+    """What is wrong with rows of ``(n, dim)`` floats that `metric` cannot measure; codes are always right."""
+    if vectors.dtype == np.uint8:
+        return {}
+    array = np.asarray(vectors, np.float32)
+    norms = np.sqrt(np.einsum("nd,nd->n", array, array))
+    finite = np.isfinite(norms)
+    if not finite.all():
+        finite = np.isfinite(array).all(axis=1)
+    found = dict.fromkeys(np.flatnonzero(~finite).tolist(), "holds NaN or infinity")
+    if metric == "cosine":
+        found |= dict.fromkeys(np.flatnonzero(norms == 0).tolist(), "is all zero, which has no cosine")
+        far = dict.fromkeys(
+            np.flatnonzero(finite & np.isinf(norms)).tolist(), "is too long to have a cosine in float32"
+        )
+        found |= far
+    return found
 
 
 def checked_rows(spec: CollectionSpec, ids: IdArray, vectors: VectorArray) -> tuple[IdArray, VectorArray]:

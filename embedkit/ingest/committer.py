@@ -21,7 +21,7 @@ from embedkit.errors import Transient
 from embedkit.ingest.channel import Channel, Stop, Stopped
 from embedkit.ingest.items import Failed, Item, failure_of
 from embedkit.ingest.target import Target, columns_of
-from embedkit.metadata.rows import RunCounts
+from embedkit.metadata.rows import KnownProduct, RunCounts
 
 if TYPE_CHECKING:
     from embedkit.types import VectorArray
@@ -67,17 +67,27 @@ def retry(work: Callable[[], T], stop: Stop, note: Callable[[str], None]) -> T:
 
 
 class Committer:
-    """Writes every batch of a channel. `counts` and `offset` are what is safely written."""
+    """Writes every batch of a channel. `counts` and `offset` are what is safely written.
+
+    `unreadable`: rows of the same run that could not be read before it was interrupted.
+    """
 
     def __init__(
-        self, target: Target, *, run_id: int, finished: SimpleQueue[str], stop: Stop, note: Callable[[str], None]
+        self,
+        target: Target,
+        *,
+        run_id: int,
+        unreadable: int,
+        finished: SimpleQueue[str],
+        stop: Stop,
+        note: Callable[[str], None],
     ) -> None:
         self._target = target
         self._run_id = run_id
         self._finished = finished
         self._stop = stop
         self._note = note
-        self.counts = RunCounts()
+        self.counts = RunCounts(unreadable=unreadable)
         self.offset = 0
 
     def run(self, batches: Channel[Batch]) -> None:
@@ -110,6 +120,7 @@ class Committer:
     def _commit(
         self, items: Sequence[Item], failed: Sequence[Failed], encoded: Mapping[str, Encoded], offset: int
     ) -> None:
+        """The three steps, which no other writer shares: one between them would leave another one's vector here."""
         with self._target.writing():
             self._commit_alone(items, failed, encoded, offset)
 
@@ -118,6 +129,8 @@ class Committer:
     ) -> None:
         store, cid = self._target.store, self._target.row.id
         changed = [item for item in items if item.inputs or item.changed]
+        now = store.known(cid, [item.record.key for item in changed if item.known])
+        changed = [item for item in changed if item.record.key in now or not item.known]  # else deleted meanwhile
         fresh = [item for item in changed if item.inputs]
         issued = store.begin(cid, [item.write for item in fresh]) if fresh else []
         ids = {item.record.key: by_view for item, by_view in zip(fresh, issued, strict=True)}
@@ -126,16 +139,16 @@ class Committer:
         }
         for view, part in encoded.items():
             self._upsert(view, part, ids, columns)
-        self._update_columns(changed, columns)
+        self._update_columns(changed, columns, now)
         retired = {item.record.key: list(item.retired) for item in changed if item.retired}
-        counts = self._counted(items, failed)
+        counts = self._counted(len(items), changed, failed)
         store.commit(
             cid,
             run_id=self._run_id,
             writes=[item.write for item in changed],
             failures=[entry.failure for entry in failed],
-            skipped=[item.record.key for item in items if not (item.inputs or item.changed)]
-            + [entry.failure.key for entry in failed if entry.known],
+            skipped=[item.record.key for item in items if item.record.key not in columns]
+            + [entry.key for entry in failed if entry.known],
             offset=offset,
             counts=counts,
         )
@@ -162,15 +175,23 @@ class Committer:
             [columns[key] for _, key in rows],
         )
 
-    def _update_columns(self, changed: Sequence[Item], columns: Mapping[str, Mapping[str, object]]) -> None:
-        following = self._target.row.following
-        live = self._target.store.vector_ids_of(self._target.row.id, list(columns)) if following else {}
+    def _update_columns(
+        self,
+        changed: Sequence[Item],
+        columns: Mapping[str, Mapping[str, object]],
+        now: Mapping[str, KnownProduct],
+    ) -> None:
+        """Of the vectors that stay. `now`: others may have made some since the records were compared with the store."""
         for name, view in self._target.views.items():
-            if name in following:  # a reindex may have made some since the record was compared with the store
-                made = {item.record.key for item in changed if name in item.inputs}
-                stale = [(ids[name], key) for key, ids in live.items() if name in ids and key not in made]
-            else:
-                stale = [(item.stale[name], item.record.key) for item in changed if name in item.stale]
+            stale = [
+                (product.vectors[name].id, item.record.key)
+                for item in changed
+                if name not in item.inputs
+                and (product := now.get(item.record.key)) is not None
+                and (product.title, product.attributes) != (item.write.title, item.write.attributes)
+                and name in product.vectors
+                and product.vectors[name].state == "live"
+            ]
             if stale:
                 ids = np.fromiter((vector_id for vector_id, _ in stale), np.int64, len(stale))
                 self._backend.update_columns(view.physical, ids, [columns[key] for _, key in stale])
@@ -179,24 +200,25 @@ class Committer:
     def _backend(self) -> VectorBackend:
         return self._target.backend
 
-    def _counted(self, items: Sequence[Item], failed: Sequence[Failed]) -> RunCounts:
-        encoded = sum(bool(item.inputs) for item in items)
-        updated = sum(item.changed and not item.inputs for item in items)
+    def _counted(self, good: int, changed: Sequence[Item], failed: Sequence[Failed]) -> RunCounts:
+        encoded = sum(bool(item.inputs) for item in changed)
         old = self.counts
         return RunCounts(
-            seen=old.seen + len(items) + len(failed),
+            seen=old.seen + good + len(failed),
             encoded=old.encoded + encoded,
-            updated=old.updated + updated,
-            skipped=old.skipped + len(items) - encoded - updated,
+            updated=old.updated + len(changed) - encoded,
+            skipped=old.skipped + good - len(changed),
             failed=old.failed + len(failed),
             deleted=old.deleted,
+            unreadable=old.unreadable + sum(entry.unreadable for entry in failed),
         )
 
 
 def remove_vectors(target: Target) -> None:
     """Finish every deletion that the store has marked: out of the backend, then out of the store.
 
-    It starts from the mark, so a kill in between is mended by the next call.
+    It starts from the mark, so a kill in between is mended by the next call. The caller holds `target.writing()`, else
+    a product that comes back between the look and the deletion would lose its vector.
     """
     views = target.views
     while marked := target.store.deleted_vectors(target.row.id, views, limit=10_000):

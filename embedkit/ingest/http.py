@@ -137,7 +137,8 @@ class HttpLoop:
         except (httpx.TimeoutException, TimeoutError, asyncio.TimeoutError) as error:
             raise FetchTimeout(f"{redact(uri)}: no answer in {self._settings.timeout:g} s") from error
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-            raise FetchFailed(f"{redact(uri)}: {error}") from error
+            reason = str(error) if redact(uri) == uri else "it is no URL; in a password write %40 for @, %2F for /"
+            raise FetchFailed(f"{redact(uri)}: {reason}") from error  # the error would show a part of the password
         except httpx.TransportError as error:
             raise _unreachable(uri, error) from error
         except httpx.HTTPError as error:

@@ -31,7 +31,8 @@ __all__ = [
     "text_hash",
 ]
 
-MAX_KEY = 1_024
+MAX_KEY = 1_024  # bytes of UTF-8; PostgreSQL takes no more than 2,704 into an index
+_NO_TEXT = "holds a NUL or half a surrogate pair, which is no valid text; mend the row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +46,31 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A record that cannot go on. `known`: the product is in the collection from an earlier run."""
+    """A record that cannot go on. `known`: the product is in the collection from an earlier run.
+
+    `unreadable`: a row that is no record, whose product may be any.
+    """
 
     failure: FailureWrite
     known: bool
+    unreadable: bool = False
+
+    @property
+    def key(self) -> str:
+        """That of the product; a failure's own is cut where it is too long."""
+        return str(self.failure.record["key"])
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """A record and what shall happen with it.
 
-    `inputs`: what to encode, by view. `stale`: views that keep their vector while its columns change,
-    with the vector's id. `retired`: views that lose their vector.
+    `inputs`: what to encode, by view. `retired`: views that lose their vector.
     """
 
     write: ProductWrite
     inputs: Mapping[str, ByteArray | str]
     changed: bool
-    stale: Mapping[str, int]
     retired: tuple[str, ...]
     record: Record
     known: bool
@@ -75,14 +83,8 @@ def text_hash(text: str) -> str:
 
 def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, bool]:
     """The record with NaN made null, and whether that was needed. Raises BadRecord."""
-    if not record.key:
-        raise BadRecord(f"{record.locator}: the key is empty")
-    if len(record.key) > MAX_KEY:
-        raise BadRecord(f"{record.locator}: the key has {len(record.key)} characters, more than {MAX_KEY}")
-    for name, text in (("key", record.key), ("title", record.title or "")):
-        if not is_plain_text(text):
-            raise BadRecord(f"{record.locator}: the {name} holds characters that are not valid text")
-    attributes, cleaned = _without_nan(dict(record.attributes))
+    _check_texts(record)
+    attributes, cleaned = _without_nan(record, dict(record.attributes))
     try:
         columns = columns_of(record.key, record.title, attributes)
         size = len(json.dumps(columns, ensure_ascii=False).encode())
@@ -101,9 +103,8 @@ def checked_record(record: Record, max_attributes_bytes: int) -> tuple[Record, b
 
 def checked_attributes(record: Record) -> dict[str, Any]:
     """Attributes as JSON without NaN, of a record that comes with its vector. Raises BadRecord."""
-    if not record.key or not is_plain_text(record.key) or len(record.key) > MAX_KEY:
-        raise BadRecord(f"{record.locator}: the key {record.key[:40]!r} is empty, too long or not valid text")
-    cleaned: dict[str, Any] = _without_nan(dict(record.attributes))[0]
+    _check_texts(record)
+    cleaned: dict[str, Any] = _without_nan(record, dict(record.attributes))[0]
     try:
         json.dumps(cleaned, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, UnicodeEncodeError) as error:
@@ -120,16 +121,39 @@ def is_plain_text(text: str) -> bool:
     return "\x00" not in text
 
 
-def _without_nan(value: Any) -> tuple[Any, bool]:
+def _check_texts(record: Record) -> None:
+    if not record.key:
+        raise BadRecord(f"{record.locator}: the key is empty")
+    for name, text in (("key", record.key), ("title", record.title), ("picture's address", record.image)):
+        if text is not None and not is_plain_text(text):
+            raise BadRecord(f"{record.locator}: the {name} {_NO_TEXT}")
+    if (size := len(record.key.encode())) > MAX_KEY:
+        raise BadRecord(f"{record.locator}: the key takes {size:,} bytes of UTF-8, more than {MAX_KEY:,}")
+
+
+def _without_nan(record: Record, value: Any) -> tuple[Any, bool]:
+    """Raises BadRecord for a text that a database cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return None, True
+    if isinstance(value, str) and not is_plain_text(value):
+        raise BadRecord(f"{record.locator}: a text among the attributes {_NO_TEXT}")
     if isinstance(value, dict):
-        pairs = {name: _without_nan(inner) for name, inner in value.items()}
+        for name in value:
+            _without_nan(record, name)
+        pairs = {name: _without_nan(record, inner) for name, inner in value.items()}
         return {name: inner for name, (inner, _) in pairs.items()}, any(was for _, was in pairs.values())
     if isinstance(value, list | tuple):
-        parts = [_without_nan(inner) for inner in value]
+        parts = [_without_nan(record, inner) for inner in value]
         return [inner for inner, _ in parts], any(was for _, was in parts)
     return value, False
+
+
+def _written(text: str, most: int | None = None) -> str:
+    """A text as any database can hold it, with escapes for the rest; beyond `most` bytes it ends in a hash."""
+    plain = text.encode("utf-8", "backslashreplace").replace(b"\x00", b"\\x00")
+    if most is not None and len(plain) > most:
+        plain = plain[: most - 40] + f"…{text_hash(text)}".encode()
+    return plain.decode("utf-8", "ignore")
 
 
 def record_of(stored: Mapping[str, Any]) -> Record:
@@ -144,11 +168,12 @@ def record_of(stored: Mapping[str, Any]) -> Record:
 
 
 def failure_of(record: Record, stage: FailureStage, error: object, *, whole: bool = True) -> FailureWrite:
-    """A failure row; `whole` keeps everything that a retry needs."""
-    stored: dict[str, object] = {"key": record.key, "locator": record.locator}
+    """A failure row; `whole` keeps everything that a retry needs, of a record that has been checked."""
+    locator = _written(record.locator)
+    stored: dict[str, object] = {"key": _written(record.key), "locator": locator}
     if whole:
         stored.update(image=record.image, title=record.title, attributes=dict(record.attributes))
-    return FailureWrite(record.key, record.locator, stage, str(error), stored)
+    return FailureWrite(_written(record.key, MAX_KEY), locator, stage, _written(str(error)), stored)
 
 
 def decide(
@@ -166,7 +191,6 @@ def decide(
     content_hash, validator = _picture_identity(known, picture)
     wanted: dict[str, tuple[str, str]] = {}
     inputs: dict[str, ByteArray | str] = {}
-    kept: dict[str, int] = {}
     retired: list[str] = []
     for slot, view in views.items():
         old = known.vectors.get(slot) if known else None
@@ -175,27 +199,21 @@ def decide(
             if old is not None:
                 retired.append(slot)
         elif old and (old.state, old.content_hash, old.fingerprint) == ("live", source_hash, view.fingerprint):
-            kept[slot] = old.id
+            continue
         elif slot not in following or source_hash != known_hash(known, view):
             wanted[slot] = (source_hash, view.fingerprint)
             inputs[slot] = picture.prepared[slot] if view.modality == "image" and picture else str(record.title)
     write = ProductWrite(
         record.key, record.title, record.image, record.attributes, content_hash, validator, vectors=wanted
     )
-    seen_by_filters = known is None or (known.title, known.attributes) != (record.title, record.attributes)
-    changed = (
-        known is None
-        or seen_by_filters
-        or (known.uri, known.content_hash, known.validator)
-        != (
-            record.image,
-            content_hash,
-            validator,
-        )
+    changed = known is None or (known.title, known.attributes, known.uri, known.content_hash, known.validator) != (
+        record.title,
+        record.attributes,
+        record.image,
+        content_hash,
+        validator,
     )
-    return Item(
-        write, inputs, changed or bool(retired), kept if seen_by_filters else {}, tuple(retired), record, bool(known)
-    )
+    return Item(write, inputs, changed or bool(retired), tuple(retired), record, bool(known))
 
 
 def known_hash(known: KnownProduct | None, view: ViewRow) -> str | None:

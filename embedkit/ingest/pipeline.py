@@ -21,15 +21,14 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from embedkit.config import FetchSettings, IngestSettings
 from embedkit.encoders.contract import Encoder
-from embedkit.errors import CollectionNotFound, EmbedkitError, Terminal
+from embedkit.errors import CollectionNotFound, EmbedkitError
 from embedkit.ingest.channel import Channel, Stop, Stopped
 from embedkit.ingest.committer import Batch, Committer, Encoded, remove_vectors, retry
+from embedkit.ingest.encode import make_vectors
 from embedkit.ingest.fetch import Fetcher
 from embedkit.ingest.items import Failed, Item, record_of
 from embedkit.ingest.prune import gone, prune
@@ -37,11 +36,8 @@ from embedkit.ingest.reader import CHUNK, Reader, Slot
 from embedkit.ingest.report import IngestReport, Progress, ProgressCallback
 from embedkit.ingest.sources.contract import RecordError, Source
 from embedkit.ingest.target import Moved, Target
-from embedkit.metadata.rows import RunCounts, RunRow, RunState
+from embedkit.metadata.rows import RunCounts, RunRow, RunState, ViewRow
 from embedkit.types import Record
-
-if TYPE_CHECKING:
-    from embedkit.types import ByteArray
 
 __all__ = ["IngestOptions", "ingest", "retry_failed"]
 
@@ -71,11 +67,21 @@ def ingest(
     backend or store raises after retries, with everything committed so far kept; KeyboardInterrupt
     ends the run cleanly, with `interrupted` in the report.
     """
-    run, start = None, 0
-    if not options.dry_run:
-        with target.writing():
-            remove_vectors(target)
-        run, start = _open_run(target, source)
+    with ExitStack() as held:
+        run = None if options.dry_run else _open_run(target, source, held)
+        return _ingest(target, source, run, settings=settings, fetch=fetch, options=options)
+
+
+def _ingest(
+    target: Target,
+    source: Source,
+    run: RunRow | None,
+    *,
+    settings: IngestSettings,
+    fetch: FetchSettings,
+    options: IngestOptions,
+) -> IngestReport:
+    start = run.offset if run else 0
     records = source.records(start)
     total = source.count()
     if options.limit is not None:
@@ -106,15 +112,22 @@ def retry_failed(
     return _Run(target, run, 0, len(records), settings, fetch, options).execute(iter(records))
 
 
-def _open_run(target: Target, source: Source) -> tuple[RunRow, int]:
+def _open_run(target: Target, source: Source, held: ExitStack) -> RunRow:
+    """The run to go on with, or a new one. `held` keeps it ours: another ingest of the source gets one of its own."""
     store, cid = target.store, target.row.id
     fingerprint = source.fingerprint()
-    earlier = store.resumable_run(cid, fingerprint) if fingerprint else None
-    if earlier is not None:
-        _log.info("Going on with run %d of %s at record %d", earlier.id, earlier.source, earlier.offset)
-        store.reopen_run(earlier.id)
-        return earlier, earlier.offset
-    return store.start_run(cid, source=source.name, source_fingerprint=fingerprint), 0
+    with target.writing():  # so that nobody takes a new run for one that was left behind before it is held
+        remove_vectors(target)
+        earlier = store.resumable_run(cid, fingerprint) if fingerprint else None
+        if earlier is not None and held.enter_context(store.running(earlier.id)):
+            again = store.resumable_run(cid, fingerprint or "")  # it may have gone on until it was let go of
+            if again is not None:
+                _log.info("Going on with run %d of %s at record %d", again.id, again.source, again.offset)
+                store.reopen_run(again.id)
+                return again
+        run = store.start_run(cid, source=source.name, source_fingerprint=fingerprint)
+        held.enter_context(store.running(run.id))
+    return run
 
 
 def _first(records: Iterator[Record | RecordError], limit: int) -> Iterator[Record | RecordError]:
@@ -132,9 +145,9 @@ def _pruned(target: Target, run: RunRow | None, work: _Run, report: IngestReport
     reason = ""
     if not complete:
         reason = "--limit left records out"
-    elif work.reader.unreadable:
-        reason = f"{work.reader.unreadable} rows could not be read, and they may be among what seems to be gone"
-    elif report.seen == 0:
+    elif unreadable := work.counts.unreadable:
+        reason = f"{unreadable} rows could not be read, and they may be among what seems to be gone"
+    elif work.start + report.seen == 0:
         reason = "the catalog is empty, which looks like a mistake"
     if reason:
         return replace(report, warnings=(*report.warnings, f"Nothing was pruned: {reason}."))
@@ -224,6 +237,7 @@ class _Run:
         return Committer(
             self.target,
             run_id=self.run.id if self.run else -1,
+            unreadable=self.run.counts.unreadable if self.run else 0,
             finished=self.reader.finished,
             stop=self.stop,
             note=self._set_note,
@@ -290,7 +304,7 @@ class _Run:
         for view, encoder in self.target.encoders.items():
             chosen = [item for item in items if view in item.inputs]
             if chosen:
-                vectors[view] = encode.submit(_encode, encoder, view, chosen)
+                vectors[view] = encode.submit(_encode, encoder, self.target.views[view], chosen)
         batches.put(Batch(_without_pixels(items), failed, vectors, keys, offset))
 
     def _count_dry(self, items: Sequence[Item], failed: Sequence[Failed]) -> None:
@@ -303,6 +317,7 @@ class _Run:
             old.updated + updated,
             old.skipped + len(items) - encoded - updated,
             old.failed + len(failed),
+            unreadable=old.unreadable + sum(one.unreadable for one in failed),
         )
 
     @property
@@ -383,14 +398,21 @@ class _Run:
         target = self.target
         found = []
         for view in target.row.views:
-            here = target.store.count_vectors(target.row.id, view.slot)
-            there = self._patiently(partial(target.backend.count, view.physical))
+            here, there = self._patiently(partial(_counted, target, view))
+            if here != there:  # or somebody writes at this moment
+                with target.store.writing(target.row.id):
+                    here, there = self._patiently(partial(_counted, target, view))
             if here != there:
                 found.append(
                     f"The view {view.name!r} has {here} vectors in the store and {there} in the backend; "
                     "run: embedkit verify --repair"
                 )
         return found
+
+
+def _counted(target: Target, view: ViewRow) -> tuple[int, int]:
+    """The vectors of a view in the store, and in the backend."""
+    return target.store.count_vectors(target.row.id, view.slot), target.backend.count(view.physical)
 
 
 def _pool(threads: int, name: str) -> ThreadPoolExecutor:
@@ -402,23 +424,12 @@ def _without_pixels(items: Sequence[Item]) -> list[Item]:
     return [replace(item, inputs=dict.fromkeys(item.inputs, "")) for item in items]
 
 
-def _encode(encoder: Encoder, view: str, items: Sequence[Item]) -> Encoded:
-    """Vectors of a batch. If the encoder refuses it, each item alone, so that one cannot fail the others."""
-    keys = [item.record.key for item in items]
-    try:
-        return Encoded(encoder.encode(_stacked([item.inputs[view] for item in items])), keys)
-    except Terminal:
-        _log.debug("a batch was refused; encoding its items one by one", exc_info=True)
-    good, vectors, errors = [], [], {}
-    for item in items:
-        try:
-            vectors.append(encoder.encode(_stacked([item.inputs[view]]))[0])
-            good.append(item.record.key)
-        except Terminal as error:
-            errors[item.record.key] = f"{item.record.locator}: {error}"
-    return Encoded(np.stack(vectors) if vectors else np.empty((0, encoder.spec.dim), np.float32), good, errors)
-
-
-def _stacked(inputs: Sequence[ByteArray | str]) -> ByteArray | list[str]:
-    texts = [one for one in inputs if isinstance(one, str)]
-    return texts or np.stack([one for one in inputs if not isinstance(one, str)])
+def _encode(encoder: Encoder, view: ViewRow, items: Sequence[Item]) -> Encoded:
+    """Vectors of a batch, without the items that no vector can be made of."""
+    made = make_vectors(encoder, [item.inputs[view.slot] for item in items], view.metric)
+    errors = [(items[place].record, reason) for place, reason in made.errors.items()]
+    return Encoded(
+        made.vectors,
+        [items[place].record.key for place in made.places],
+        {record.key: f"{record.locator}: {reason}" for record, reason in errors},
+    )

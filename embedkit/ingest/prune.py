@@ -13,10 +13,14 @@ _BATCH = 1_000
 
 
 def prune(target: Target, run_id: int) -> int:
-    """Delete every product that the run did not see; how many."""
-    return sum(
-        delete_products(target, keys) for keys in target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH)
-    )
+    """Delete every product that neither the run nor a later one has seen; how many."""
+    deleted, unseen = 0, target.store.unseen(target.row.id, run_id=run_id, batch=_BATCH)
+    while True:
+        with target.writing():  # which no other run shares, so none sees a product between the question and its end
+            keys = next(unseen, None)
+            if keys is None:
+                return deleted
+            deleted += _delete_alone(target, keys)
 
 
 def gone(target: Target, seen: Set[str]) -> Iterator[str]:
@@ -35,10 +39,13 @@ def delete_products(target: Target, keys: Sequence[str]) -> int:
     """
     deleted = 0
     for first in range(0, len(keys), _BATCH):
-        part = list(keys[first : first + _BATCH])
         with target.writing():
-            deleted += len(target.store.products(target.row.id, part))
-            target.store.mark_deleted(target.row.id, part)
-            remove_vectors(target)
-            target.store.purge(target.row.id, [])
+            deleted += _delete_alone(target, keys[first : first + _BATCH])
+    return deleted
+
+
+def _delete_alone(target: Target, keys: Sequence[str]) -> int:
+    deleted = len(target.store.products(target.row.id, keys))
+    target.store.mark_deleted(target.row.id, keys)
+    remove_vectors(target)
     return deleted

@@ -19,8 +19,9 @@ from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
 from embedkit.ingest.items import Failed, Item, Picture, checked_record, decide, failure_of, is_plain_text, known_hash
 from embedkit.ingest.sources.contract import RecordError
 from embedkit.ingest.target import Target
-from embedkit.metadata.rows import FailureWrite, KnownProduct, ViewRow
+from embedkit.metadata.rows import KnownProduct, ViewRow
 from embedkit.types import FailureStage, Record
+from embedkit.urls import redact
 
 if TYPE_CHECKING:
     from embedkit.types import ByteArray
@@ -114,16 +115,16 @@ class Reader:
         return self._target.store.known(self._target.row.id, [key for key in keys if is_plain_text(key)])
 
     def _unreadable(self, entry: RecordError) -> Failed:
-        key = entry.key or entry.locator
-        return Failed(
-            FailureWrite(key, entry.locator, "read", entry.reason, {"key": key, "locator": entry.locator}), False
-        )
+        row = Record(entry.key or entry.locator, entry.locator)
+        return Failed(failure_of(row, "read", entry.reason, whole=False), known=False, unreadable=True)
 
     def _slot(self, record: Record, known: KnownProduct | None) -> Slot:
         if self._run_id is None:
             self.keys.add(record.key)
         if record.key in self._in_flight or (known and self._run_id is not None and known.last_run == self._run_id):
-            reason = f"{record.locator}: the key {record.key!r} came before in this catalog; the first one is kept"
+            reason = (
+                f"{record.locator}: the key {redact(record.key)!r} came before in this catalog; the first one is kept"
+            )
             return _done(Failed(failure_of(record, "duplicate", reason, whole=False), False))
         try:
             record, cleaned = checked_record(record, self._limit)
@@ -167,7 +168,7 @@ class Reader:
                 try:
                     prepared[view.slot] = self._target.encoders[view.slot].prepare(fetched.data)
                 except BadImage as error:
-                    raise BadImage(f"{record.image}: {error}") from error
+                    raise BadImage(f"{redact(str(record.image))}: {error}") from error
         return Picture(fetched.content_hash, fetched.validator, prepared)
 
     def _unchanged(self, record: Record, known: KnownProduct, content_hash: str | None) -> bool:

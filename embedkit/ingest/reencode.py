@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedkit.config import FetchSettings, IngestSettings
-from embedkit.encoders.contract import Encoder
-from embedkit.errors import BadInput, FetchFailed, FetchTimeout, Terminal
+from embedkit.errors import BadInput, FetchFailed, FetchTimeout
 from embedkit.ingest.channel import Stop
 from embedkit.ingest.committer import retry
+from embedkit.ingest.encode import make_vectors
 from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
 from embedkit.ingest.items import failure_of, known_hash
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Target, columns_of
 from embedkit.metadata.rows import KnownProduct, ProductWrite, ViewRow
 from embedkit.types import FailureStage, Record
+from embedkit.urls import redact
 
 if TYPE_CHECKING:
-    from embedkit.types import ByteArray, FloatArray, VectorArray
+    from embedkit.types import ByteArray, VectorArray
 
 __all__ = ["STAGE", "Filled", "Filling", "fill"]
 
@@ -260,31 +261,24 @@ class _Fill:
     def _encoded(
         self, slot: str, jobs: Sequence[_Job], read: Mapping[str, _Read | None]
     ) -> tuple[list[_Job], VectorArray]:
-        encoder, inputs = self._target.encoders[slot], []
+        encoder = self._target.encoders[slot]
+        inputs: list[ByteArray | str] = []
         for job in jobs:
             picture = read[job.product.key] if self._is_picture(slot) else None
             inputs.append(picture.prepared[slot] if picture else str(job.product.title))
             job.hashes[slot] = picture.content_hash if picture else known_hash(job.product, self._views[slot]) or ""
-        try:
-            return list(jobs), _vectors(encoder, inputs)
-        except Terminal:  # one by one, so that one cannot fail the others
-            good: list[_Job] = []
-            vectors: list[FloatArray] = []
-            for job, one in zip(jobs, inputs, strict=True):
-                try:
-                    vectors.append(_vectors(encoder, [one]))  # type: ignore[arg-type]  # or bytes, all of one kind
-                    good.append(job)
-                except Terminal as error:
-                    del job.hashes[slot]
-                    job.error = str(error)
-            return good, np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
+        made = make_vectors(encoder, inputs, self._views[slot].metric)
+        for place, reason in made.errors.items():
+            del jobs[place].hashes[slot]
+            jobs[place].error = reason
+        return [jobs[place] for place in made.places], made.vectors
 
     # -- writing -------------------------------------------------------------------------------
 
     def _write(self, batch: Sequence[_Job], made: Mapping[str, tuple[list[_Job], VectorArray]]) -> None:
         """As an ingest writes, but alone, and only what is still as it was when it was looked at."""
         target, cid = self._target, self._target.row.id
-        with target.writing(exclusive=True):
+        with target.writing():
             now = target.store.known(cid, [job.product.key for job in batch])
             same = [job for job in batch if _alike(now.get(job.product.key), job.product)]
             good = {job.product.key: job for job in same if job.hashes}
@@ -332,12 +326,6 @@ class _Fill:
         self._progress(Progress(self._total, counts.seen, done, counts.skipped, counts.failed, self._note))
 
 
-def _vectors(encoder: Encoder, inputs: Sequence[ByteArray | str]) -> VectorArray:
-    texts = [one for one in inputs if isinstance(one, str)]
-    made: VectorArray = encoder.encode(texts or np.stack([one for one in inputs if not isinstance(one, str)]))
-    return made
-
-
 def _alike(now: KnownProduct | None, then: KnownProduct) -> bool:
     """Whether a product is still what was looked at, apart from the vectors that are being made."""
     return now is not None and (now.title, now.uri, now.attributes, now.content_hash) == (
@@ -353,7 +341,7 @@ def _columns(product: KnownProduct) -> Mapping[str, object]:
 
 
 def _record(product: KnownProduct) -> Record:
-    locator = product.uri or product.key
+    locator = redact(product.uri or product.key)
     return Record(product.key, locator, product.uri, product.title, product.attributes)
 
 

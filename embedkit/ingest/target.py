@@ -30,9 +30,9 @@ class Target:
         return self.row.slots
 
     @contextmanager
-    def writing(self, *, exclusive: bool = False) -> Iterator[None]:
-        """The moment of a write. Raises Moved if the versions are no longer those that `row` knows."""
-        with self.store.writing(self.row.id, exclusive=exclusive):
+    def writing(self) -> Iterator[None]:
+        """The moment of a write, which nobody shares. Raises Moved if the versions are not those that `row` knows."""
+        with self.store.writing(self.row.id):
             if self.store.epoch(self.row.id) != self.row.epoch:
                 raise Moved
             yield

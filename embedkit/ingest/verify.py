@@ -56,7 +56,7 @@ def verify(target: Target, *, repair: bool = False) -> VerifyReport:
     """Compare both sides. With `repair`, orphaned and doubled rows leave the backend, and products whose
     vector is missing are marked so that the next ingest encodes them again.
     """
-    with target.writing() if repair else nullcontext():  # what a reindex is about to write is not to be mended
+    with target.writing() if repair else nullcontext():  # what is being written is not to be mended
         if repair:
             remove_vectors(target)
         checks = {slot: _check(target, view, repair=repair) for slot, view in target.views.items()}

@@ -63,15 +63,15 @@ def open_given(
     `keys`: the ids of an npy file or an index: another npy, a CSV or a Parquet table. `vectors`: the column or field
     that holds them. `collection`: that of a Milvus. Raises BadSource.
     """
-    if source.startswith("milvus://"):
+    if source.lower().startswith("milvus://"):
         return _milvus(source, collection, mapping, vectors, options)
     path = Path(source)
     if collection is not None:
-        raise BadSource(f"{source!r} is no Milvus URL, so --from does not apply; leave it out")
+        raise BadSource(f"{redact(source)!r} is no Milvus URL, so --from does not apply; leave it out")
     if (path / "img_emb").is_dir():
         return Given(source, _clip_retrieval(path, mapping))
     if not path.is_file():
-        raise BadSource(f"There is no {source!r} with vectors; give {_TAKEN}")
+        raise BadSource(f"There is no {redact(source)!r} with vectors; give {_TAKEN}")
     if path.suffix == ".parquet":
         return Given(source, _parquet(path, mapping, vectors))
     if path.suffix == ".npy":
@@ -124,7 +124,7 @@ def _records(keys: str, mapping: ColumnMapping) -> Iterator[Record]:
     """One a row of a table of keys, or of an npy of ids."""
     path = Path(keys)
     if not path.is_file():
-        raise BadSource(f"There is no file of keys {keys!r}")
+        raise BadSource(f"There is no file of keys {redact(keys)!r}")
     if path.suffix == ".npy":
         try:
             ids = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -121,7 +121,7 @@ def _filled(resources: Resources, row: CollectionRow, version: VersionRow, progr
             backend.flush(view.physical)
             if IndexSpec.parse(view.index).shape != "flat":
                 build(store, backend, row.id, view, IndexSpec.parse(view.index))
-    with target.writing(exclusive=True):
+    with target.writing():
         for view in new:
             live, there = store.count_vectors(row.id, view.slot), backend.count(view.physical)
             begun = store.count_vectors(row.id, view.slot, "pending") + store.count_vectors(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedkit.backends.contract import IndexSpec
-from embedkit.errors import DataCorrupt
+from embedkit.backends.validation import unusable_rows
+from embedkit.errors import BadInput, DataCorrupt
 from embedkit.ingest.channel import Stop
 from embedkit.ingest.committer import retry
 from embedkit.ingest.report import Progress, ProgressCallback
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
     from embedkit.metadata.rows import CollectionRow
     from embedkit.metadata.store import MetadataStore
-    from embedkit.types import VectorArray
+    from embedkit.types import Metric, VectorArray
 
 __all__ = ["PAGE", "Checked", "Rows", "Vectors", "check_equal", "pages_of", "put", "rows_of"]
 
@@ -118,8 +119,8 @@ def put(
 ) -> RunCounts:
     """Write pages into a collection, in the three steps of an ingest; what is there already is skipped.
 
-    So whatever was killed can be done again. Indexes are built at the end. Raises what store and backend raise after
-    retries, and Moved.
+    So whatever was killed can be done again. Indexes are built at the end. Raises BadInput for a vector that cannot be
+    searched, before its page is begun, what store and backend raise after retries, and Moved.
     """
     counts, notes = RunCounts(), [""]
 
@@ -132,6 +133,7 @@ def put(
         tell()
 
     for page in pages:
+        _check_vectors(page, {view.name: view.metric for view in target.row.views})
         written = retry(_putting(target, page, run_id, counts), Stop(), note)
         counts = _counted(counts, len(page.products), written)
         tell()
@@ -140,6 +142,16 @@ def put(
         if IndexSpec.parse(view.index).shape != "flat":
             build(target.store, target.backend, target.row.id, view, IndexSpec.parse(view.index))
     return counts
+
+
+def _check_vectors(page: Rows, metrics: Mapping[str, Metric]) -> None:
+    for name, part in page.views.items():
+        for row, reason in unusable_rows(part.vectors, metrics[name]).items():
+            key = page.products[part.places[row]].key
+            raise BadInput(
+                f"The vector of the product {key!r} for the view {name!r} {reason}; mend that row or leave it out, and "
+                "run the same again: what came before it is kept"
+            )
 
 
 def _counted(old: RunCounts, seen: int, written: int) -> RunCounts:

@@ -92,7 +92,7 @@ def new_version(resources: Resources, row: CollectionRow, encoder: Mapping[str, 
             f"go on with it: embedkit reindex {row.name}, or drop it first: embedkit gc -c {row.name} --unfinished"
         )
     _make_physical(resources, [view for view in views if view not in row.views])
-    with resources.store.writing(row.id, exclusive=True):
+    with resources.store.writing(row.id):
         resources.store.add_version(row.id, number, views)
     return _fresh_version(resources, row, number)
 
@@ -175,7 +175,7 @@ def switch(resources: Resources, row: CollectionRow, version: VersionRow) -> Swi
     store = resources.store
     before = {view.name: store.count_vectors(row.id, view.slot) for view in row.views}
     after = {view.name: store.count_vectors(row.id, view.slot) for view in version.views}
-    with store.writing(row.id, exclusive=True):
+    with store.writing(row.id):
         store.switch_version(row.id, version.version)
     return Switched(
         before=row.version,
@@ -241,7 +241,7 @@ def drop_all(resources: Resources, name: str) -> None:
     """
     store = resources.store
     row = store.collection(name, resources.backend_url)
-    with store.changing_versions(row.id, name), store.writing(row.id, exclusive=True):
+    with store.changing_versions(row.id, name), store.writing(row.id):
         row = store.collection(name, resources.backend_url)
         every = (view.physical for views in (row.views, *(other.views for other in row.others)) for view in views)
         for physical in sorted(set(every)):
@@ -253,7 +253,7 @@ def _drop(resources: Resources, row: CollectionRow, version: VersionRow) -> None
     """Nobody writes to it any more; then its vectors go, and what the store knows of them, and of it."""
     store = resources.store
     if version.state != "dropped":
-        with store.writing(row.id, exclusive=True):
+        with store.writing(row.id):
             store.set_version_state(row.id, version.version, "dropped")
     if version.state == "kept":  # until a second ago it may have served, and a search may still be on its way
         left = _GRACE - (datetime.now(timezone.utc) - version.since).total_seconds()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 
 import sqlalchemy as sa
 
 from embedkit.metadata.models import Failure, table_of
 from embedkit.metadata.rows import FailureRow, FailureWrite
-from embedkit.metadata.session import Session, now, parts
+from embedkit.metadata.session import Session, inserting, now, parts
 
 __all__ = ["Failures", "forget", "remember"]
 
@@ -17,18 +18,7 @@ _T = table_of(Failure)
 
 def remember(connection: sa.Connection, cid: int, failures: Sequence[FailureWrite], *, only: str | None = None) -> None:
     """Add failures, or count another attempt of those that are known; with `only`, of those known at that stage."""
-    last = {failure.key: failure for failure in failures}
-    known: dict[str, int] = {}
-    for part in parts(list(last)):
-        rows = connection.execute(
-            sa.select(_T.c.key, _T.c.attempts, _T.c.stage).where(_T.c.collection_id == cid, _T.c.key.in_(part))
-        )
-        for row in rows:
-            if only is not None and row.stage != only:
-                del last[row.key]
-            else:
-                known[row.key] = row.attempts
-    if not last:
+    if not failures:
         return
     moment = now()
     values = [
@@ -39,26 +29,23 @@ def remember(connection: sa.Connection, cid: int, failures: Sequence[FailureWrit
             "stage": failure.stage,
             "error": failure.error,
             "record": dict(failure.record),
-            "attempts": known.get(failure.key, 0) + 1,
+            "attempts": 1,
             "first_seen": moment,
             "last_seen": moment,
         }
-        for failure in last.values()
+        for failure in {failure.key: failure for failure in failures}.values()
     ]
-    fresh = [value for value in values if value["key"] not in known]
-    if fresh:
-        connection.execute(sa.insert(_T), fresh)
-    changing = ("locator", "stage", "error", "record", "attempts", "last_seen")
-    again = [
-        {"b_key": value["key"], **{f"b_{name}": value[name] for name in changing}}
-        for value in values
-        if value["key"] in known
-    ]
-    if again:
-        statement = sa.update(_T).where(_T.c.collection_id == cid, _T.c.key == sa.bindparam("b_key"))
-        connection.execute(
-            statement.values({name: sa.bindparam(f"b_{name}", type_=_T.c[name].type) for name in changing}), again
-        )
+    values.sort(key=itemgetter("key"))  # in one order, lest two writers wait for each other
+    insert = inserting(connection, _T)
+    again = insert.on_conflict_do_update(
+        index_elements=["collection_id", "key"],
+        set_={
+            **{name: insert.excluded[name] for name in ("locator", "stage", "error", "record", "last_seen")},
+            "attempts": _T.c.attempts + 1,
+        },
+        where=None if only is None else _T.c.stage == only,
+    )
+    connection.execute(again, values)
 
 
 def forget(connection: sa.Connection, cid: int, keys: Sequence[str], *, stage: str | None = None) -> None:

@@ -99,7 +99,7 @@ class CollectionVersion(Base):
 
 
 class Product(Base):
-    """A product. `last_run`: the run that saw it last. `deleted`: on its way out. `words`: see `full_text`."""
+    """A product. `last_run`: the newest run that saw it. `deleted`: on its way out. `words`: see `full_text`."""
 
     __tablename__ = "product"
     __table_args__ = (

@@ -15,7 +15,7 @@ from embedkit.metadata.models import Collection, IngestRun, table_of
 from embedkit.metadata.models import Product as ProductTable
 from embedkit.metadata.models import Vector as VectorTable
 from embedkit.metadata.rows import FailureWrite, KnownProduct, KnownVector, ProductWrite, RunCounts
-from embedkit.metadata.session import Session, parts
+from embedkit.metadata.session import Session, inserting, parts
 from embedkit.types import Product
 
 __all__ = ["Products"]
@@ -37,16 +37,23 @@ _BY_VECTOR_IN = {
     "sqlite": _BY_VECTOR.format("IN (SELECT value FROM json_each(?))", "?", "?"),
     "postgresql": _BY_VECTOR.format("IN (SELECT json_array_elements_text(%s::json)::bigint)", "%s", "%s"),
 }
+_RUN = sa.bindparam("b_last_run", type_=_P.c.last_run.type)
 _SET_PRODUCT = (
     sa.update(_P)
     .where(_P.c.collection_id == sa.bindparam("b_cid"), _P.c.key == sa.bindparam("b_key"))
     .values(
         {
             name: sa.bindparam(f"b_{name}", type_=_P.c[name].type)
-            for name in ("title", "uri", "attributes", "content_hash", "validator", "last_run", "words")
+            for name in ("title", "uri", "attributes", "content_hash", "validator", "words")
         }
     )
+    .values(last_run=sa.case((_P.c.last_run > _RUN, _P.c.last_run), else_=_RUN))
 )
+_NOTHING: dict[str, object] = {  # what a product is before it is committed, for the first time or again
+    **dict.fromkeys(("title", "uri", "content_hash", "validator", "last_run", "words")),
+    "attributes": {},
+    "deleted": False,
+}
 _SET_VECTOR = (
     sa.update(_V)
     .where(_V.c.product_id == sa.bindparam("b_product"), _V.c.view == sa.bindparam("b_view"))
@@ -66,13 +73,26 @@ def _product_ids(connection: sa.Connection, cid: int, keys: Sequence[str]) -> di
     return found
 
 
+def _vector_ids(connection: sa.Connection, products: Sequence[int]) -> dict[tuple[int, str], int]:
+    found: dict[tuple[int, str], int] = {}
+    for part in parts(products):
+        rows = connection.execute(sa.select(_V.c.id, _V.c.product_id, _V.c.view).where(_V.c.product_id.in_(part)))
+        found.update(((row.product_id, row.view), row.id) for row in rows)
+    return found
+
+
 def _version_of(slot: str) -> int:
     """The number in the name of a slot (`ViewRow.slot`)."""
     return int(slot.rpartition("@v")[2]) if "@v" in slot else 1
 
 
+def _is_there(cid: int) -> sa.ColumnElement[bool]:
+    """Whether a product is in a collection: it was committed, which a row of `begin` alone was not, and not deleted."""
+    return sa.and_(_P.c.collection_id == cid, _P.c.deleted.is_(False), _P.c.last_run.is_not(None))
+
+
 def _blank(cid: int, key: str) -> dict[str, object]:
-    return {"collection_id": cid, "key": key, "attributes": {}, "deleted": False}
+    return {"collection_id": cid, "key": key, **_NOTHING}
 
 
 class Products(Session):
@@ -83,12 +103,12 @@ class Products(Session):
     def begin(self, cid: int, writes: Sequence[ProductWrite]) -> list[dict[str, int]]:
         """First step: issue ids. Returns for each write ``{view: vector id}``, ascending in order.
 
-        New products get a row; the vectors of `write.vectors` become ``pending``, and one that exists
-        keeps its id. Nothing else of a product changes yet.
+        New products get a row, which no answer shows before it is committed; the vectors of `write.vectors` become
+        ``pending``, and one that exists keeps its id. Nothing else of a product changes yet.
         """
         with self._write() as connection:
             ids = self._with_products(connection, cid, [write.key for write in writes])
-            existing = self._existing_vectors(connection, list(ids.values()))
+            existing = _vector_ids(connection, list(ids.values()))
             wanted = [(ids[write.key], view) for write in writes for view in write.vectors]
             fresh = [pair for pair in wanted if pair not in existing]
             again = [existing[pair] for pair in wanted if pair in existing]
@@ -99,20 +119,15 @@ class Products(Session):
 
     def _with_products(self, connection: sa.Connection, cid: int, keys: Sequence[str]) -> dict[str, int]:
         ids = _product_ids(connection, cid, keys)
-        new = [key for key in dict.fromkeys(keys) if key not in ids]
+        new = sorted({key for key in keys if key not in ids})  # in one order, lest two writers wait for each other
         if new:
-            connection.execute(sa.insert(_P), [_blank(cid, key) for key in new])
+            fresh = inserting(connection, _P).on_conflict_do_nothing(index_elements=["collection_id", "key"])
+            connection.execute(fresh, [_blank(cid, key) for key in new])
             ids.update(_product_ids(connection, cid, new))
         for part in parts(list(ids.values())):
-            connection.execute(sa.update(_P).where(_P.c.id.in_(part), _P.c.deleted).values(deleted=False))
+            back = sa.update(_P).where(_P.c.id.in_(part), _P.c.deleted)
+            connection.execute(back.values(_NOTHING))
         return ids
-
-    def _existing_vectors(self, connection: sa.Connection, products: Sequence[int]) -> dict[tuple[int, str], int]:
-        found: dict[tuple[int, str], int] = {}
-        for part in parts(products):
-            rows = connection.execute(sa.select(_V.c.id, _V.c.product_id, _V.c.view).where(_V.c.product_id.in_(part)))
-            found.update(((row.product_id, row.view), row.id) for row in rows)
-        return found
 
     def _issued(
         self, connection: sa.Connection, cid: int, pairs: Sequence[tuple[int, str]]
@@ -131,10 +146,11 @@ class Products(Session):
             }
             for product, view in pairs
         ]
-        rows = connection.execute(
-            sa.insert(_V).returning(_V.c.id, _V.c.product_id, _V.c.view, sort_by_parameter_order=True), values
-        )
-        return {(row.product_id, row.view): row.id for row in rows}
+        fresh = inserting(connection, _V).on_conflict_do_nothing(index_elements=["product_id", "view"])
+        rows = connection.execute(fresh.returning(_V.c.id, _V.c.product_id, _V.c.view), values)
+        issued = {(row.product_id, row.view): row.id for row in rows}
+        others = [product for product, view in pairs if (product, view) not in issued]
+        return {**_vector_ids(connection, others), **issued}  # others: another ingest has just begun the same
 
     def commit(
         self,
@@ -157,8 +173,9 @@ class Products(Session):
             self._set_products(connection, cid, run_id, writes)
             self._set_vectors(connection, writes, ids)
             for part in parts(skipped):
+                older = sa.or_(_P.c.last_run.is_(None), _P.c.last_run < run_id)
                 connection.execute(
-                    sa.update(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part)).values(last_run=run_id)
+                    sa.update(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part), older).values(last_run=run_id)
                 )
             forget(connection, cid, [key for key in (*ids, *skipped) if key not in failed])
             remember(connection, cid, failures)
@@ -222,7 +239,7 @@ class Products(Session):
         found: dict[str, KnownProduct] = {}
         with self._read() as connection:
             for part in parts(keys):
-                where = (_P.c.collection_id == cid, _P.c.key.in_(part), _P.c.deleted.is_(False))
+                where = (_is_there(cid), _P.c.key.in_(part))
                 vectors: dict[int, dict[str, KnownVector]] = {}
                 joined = sa.select(_V).join(_P, _P.c.id == _V.c.product_id).where(*where)
                 for row in connection.execute(joined):
@@ -261,25 +278,18 @@ class Products(Session):
         found: dict[str, Product] = {}
         with self._read() as connection:
             for part in parts(keys):
-                rows = connection.execute(
-                    sa.select(_P).where(_P.c.collection_id == cid, _P.c.key.in_(part), _P.c.deleted.is_(False))
-                )
+                rows = connection.execute(sa.select(_P).where(_is_there(cid), _P.c.key.in_(part)))
                 found.update((row.key, _product(row)) for row in rows)
         return found
 
     def keys(self, cid: int, *, after: str = "", limit: int = 1_000) -> list[str]:
         """Keys in order, beginning behind `after`."""
-        query = (
-            sa.select(_P.c.key)
-            .where(_P.c.collection_id == cid, _P.c.key > after, _P.c.deleted.is_(False))
-            .order_by(_P.c.key)
-            .limit(limit)
-        )
+        query = sa.select(_P.c.key).where(_is_there(cid), _P.c.key > after).order_by(_P.c.key).limit(limit)
         with self._read() as connection:
             return list(connection.execute(query).scalars())
 
     def count_products(self, cid: int) -> int:
-        query = sa.select(sa.func.count()).select_from(_P).where(_P.c.collection_id == cid, _P.c.deleted.is_(False))
+        query = sa.select(sa.func.count()).select_from(_P).where(_is_there(cid))
         with self._read() as connection:
             return connection.execute(query).scalar_one()
 
@@ -287,14 +297,13 @@ class Products(Session):
         """Whether any product has a value at a path; also where a path of both databases cannot hold a step."""
         if any(not step.isprintable() or set(step) & _IN_PATHS for step in path):
             return True
-        query = sa.select(_P.c.id).where(
-            _P.c.collection_id == cid, _P.c.deleted.is_(False), _P.c.attributes[tuple(path)].as_string().is_not(None)
-        )
+        has = _P.c.attributes[tuple(path)].as_string().is_not(None)
+        query = sa.select(_P.c.id).where(_is_there(cid), has)
         with self._read() as connection:
             return connection.execute(query.limit(1)).first() is not None
 
     def unseen(self, cid: int, *, run_id: int, batch: int = 1_000) -> Iterator[list[str]]:
-        """Keys that a run did not see, in pieces; the caller may delete them while it reads."""
+        """Keys that neither a run nor a later one has seen, in pieces; the caller may delete them while it reads."""
         after = ""
         while True:
             query = (
@@ -303,7 +312,7 @@ class Products(Session):
                     _P.c.collection_id == cid,
                     _P.c.key > after,
                     _P.c.deleted.is_(False),
-                    _P.c.last_run.is_distinct_from(run_id),
+                    sa.or_(_P.c.last_run.is_(None), _P.c.last_run < run_id),
                 )
                 .order_by(_P.c.key)
                 .limit(batch)

@@ -175,7 +175,9 @@ class FailureRow:
 
 @dataclass(frozen=True, slots=True)
 class RunCounts:
-    """Records of a run, by what became of them."""
+    """Records of a run, by what became of them; `unreadable` is a part of `failed`, of whose records not even the key
+    is known.
+    """
 
     seen: int = 0
     encoded: int = 0
@@ -183,6 +185,7 @@ class RunCounts:
     skipped: int = 0
     failed: int = 0
     deleted: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,10 @@ class Runs(Session):
             return _row(connection.execute(sa.insert(_T).values(values).returning(_T)).one())
 
     def resumable_run(self, cid: int, source_fingerprint: str) -> RunRow | None:
-        """The collection's last run, if it is of this very source and did not come to its end."""
+        """The collection's last run, if it is of this very source and did not come to its end.
+
+        Somebody may still be at work on it: see `Locks.running`.
+        """
         last = self.last_run(cid)
         if last is None or last.state == "complete" or last.source_fingerprint != source_fingerprint:
             return None

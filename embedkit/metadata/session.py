@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 
@@ -13,7 +13,12 @@ from embedkit.errors import StoreBusy
 from embedkit.metadata.errors import told
 from embedkit.sqlite import SqliteConnection
 
-__all__ = ["Session", "now", "parts"]
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    Inserting: TypeAlias = sqlite.Insert | postgresql.Insert
+
+__all__ = ["Session", "inserting", "now", "parts"]
 
 T = TypeVar("T")
 _PART = 5_000  # values in one statement; SQLite takes 32,766, PostgreSQL 65,535
@@ -28,6 +33,17 @@ def parts(values: Sequence[T]) -> Iterator[Sequence[T]]:
     """The values in pieces that fit into one statement."""
     for first in range(0, len(values), _PART):
         yield values[first : first + _PART]
+
+
+def inserting(connection: sa.Connection, table: sa.Table) -> Inserting:
+    """An insert that can say what becomes of a row which another writer has put there meanwhile."""
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects import sqlite
+
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 class Session:

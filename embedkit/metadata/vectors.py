@@ -114,7 +114,7 @@ class Vectors(Session):
                 chosen = sa.select(_P.c.id).where(_P.c.collection_id == cid, _P.c.key.in_(part))
                 connection.execute(sa.update(_P).where(_P.c.id.in_(chosen)).values(deleted=True))
                 _merge(marked, self._mark(connection, _V.c.product_id.in_(chosen)))
-            self._drop_bare_products(connection, cid)
+                _drop_bare(connection, _P.c.collection_id == cid, _P.c.key.in_(part))
         return marked
 
     def retire_vectors(self, cid: int, views: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
@@ -143,13 +143,13 @@ class Vectors(Session):
             return _by_view(connection.execute(query))
 
     def purge(self, cid: int, ids: Sequence[int]) -> None:
-        """Forget marked vectors, and marked products that have none left."""
+        """Forget marked vectors, and those of their products that are marked and have none left."""
         with self._write() as connection:
             for part in parts(ids):
-                connection.execute(
-                    sa.delete(_V).where(_V.c.collection_id == cid, _V.c.id.in_(part), _V.c.state == "deleted")
-                )
-            self._drop_bare_products(connection, cid)
+                where = (_V.c.collection_id == cid, _V.c.id.in_(part), _V.c.state == "deleted")
+                owners = connection.execute(sa.select(_V.c.product_id).where(*where).distinct()).scalars().all()
+                connection.execute(sa.delete(_V).where(*where))
+                _drop_bare(connection, _P.c.id.in_(owners))
 
     def forget_view(self, cid: int, view: str, *, batch: int = 10_000) -> int:
         """Forget every vector of a view that has left the backend, in pieces; how many there were."""
@@ -159,12 +159,14 @@ class Vectors(Session):
             with self._write() as connection:
                 count = connection.execute(sa.delete(_V).where(_V.c.id.in_(chosen.scalar_subquery()))).rowcount
                 if not count:
-                    self._drop_bare_products(connection, cid)
+                    _drop_bare(connection, _P.c.collection_id == cid)
                     return total
             total += count
 
-    def _drop_bare_products(self, connection: sa.Connection, cid: int) -> None:
-        connection.execute(sa.delete(_P).where(_P.c.collection_id == cid, _P.c.deleted, ~_has_vectors()))
+
+def _drop_bare(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> None:
+    """Forget products that are marked and have no vectors. `where`: which to look at; all of a collection take long."""
+    connection.execute(sa.delete(_P).where(*where, _P.c.deleted, ~_has_vectors()))
 
 
 def _has_vectors() -> sa.ColumnElement[bool]:

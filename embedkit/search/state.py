@@ -56,7 +56,7 @@ def build(store: MetadataStore, backend: VectorBackend, cid: int, view: ViewRow,
 
     Raises ConfigError, UnsupportedByBackend.
     """
-    with store.writing(cid, exclusive=True) if backend.capabilities.build_copies else nullcontext():
+    with store.writing(cid) if backend.capabilities.build_copies else nullcontext():
         backend.build_index(view.physical, spec)
 
 

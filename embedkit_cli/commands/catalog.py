@@ -68,6 +68,9 @@ def ingest(
 ) -> None:
     """Bring a collection in line with a catalog; what has not changed is skipped.
 
+    A key takes at most 1,024 bytes of UTF-8. A row with a longer one, with characters that are no text, or of which the
+    encoder makes no vector, fails alone: see embedkit failures.
+
     The last line of the output is JSON: seen, encoded, updated, skipped, failed, deleted, seconds,
     images_per_second. Exit code 3: some records failed; 130: stopped by Ctrl-C or SIGTERM, and the next run
     goes on.

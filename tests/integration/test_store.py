@@ -22,7 +22,7 @@ from embedkit.errors import DataCorrupt, StoreBusy, StoreError
 from embedkit.filters import F
 from embedkit.metadata import engine
 from embedkit.metadata.models import Base
-from embedkit.metadata.rows import ViewRow
+from embedkit.metadata.rows import FailureWrite, ProductWrite, RunCounts, ViewRow
 from embedkit.metadata.store import open_store
 from tests.conftest import read_table, write_table
 
@@ -97,9 +97,9 @@ def test_a_view_is_changed_and_what_others_have_changed_meanwhile_stays(store_ur
         assert known == [("e2", "ivf"), ("e", "hnsw")]
 
 
-def test_a_reindex_writes_alone_and_ingests_together(store_url):
+def test_whoever_writes_to_a_collection_does_so_alone(store_url):
     one, other = open_store(store_url), open_store(store_url)
-    with one.writing(7), other.writing(7):
+    with one.writing(7), other.writing(8):
         pass
     entered = []
 
@@ -107,7 +107,7 @@ def test_a_reindex_writes_alone_and_ingests_together(store_url):
         with other.writing(7):
             entered.append(True)
 
-    with one.writing(7, exclusive=True):
+    with one.writing(7):
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join(0.2)
@@ -116,6 +116,33 @@ def test_a_reindex_writes_alone_and_ingests_together(store_url):
     assert entered
     one.close()
     other.close()
+
+
+def test_a_run_belongs_to_one_process(store_url, tmp_path):
+    with closing(open_store(store_url)) as one, closing(open_store(store_url)) as other:
+        with one.running(7) as ours, other.running(7) as theirs, other.running(8) as another:
+            assert (ours, theirs, another) == (True, False, True)
+        with other.running(7) as theirs:
+            assert theirs
+    assert not list(tmp_path.glob("*.run-*"))
+
+
+def test_a_product_remembers_the_newest_run_that_saw_it(store_url):
+    with closing(open_store(store_url)) as store:
+        views = [ViewRow("image", "image", "e", "f", 8, "cosine", "p_v1_image")]
+        row = store.create_collection("p", backend_url="oracle://x", views=views)
+        older, newer = (store.start_run(row.id, source="x", source_fingerprint=None).id for _ in range(2))
+        writes = [ProductWrite(key, key, None, {}) for key in ("a", "b")]
+
+        def see(run_id, **seen):
+            store.commit(row.id, run_id=run_id, offset=0, counts=RunCounts(), **{"writes": (), **seen})
+
+        see(older, writes=writes)
+        assert list(store.unseen(row.id, run_id=newer)) == [["a", "b"]]
+        see(newer, writes=writes[:1], skipped=["b"])
+        see(older, writes=writes[1:], skipped=["a"])
+        assert list(store.unseen(row.id, run_id=newer)) == []
+        assert list(store.unseen(row.id, run_id=older)) == []
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(store_url):
@@ -188,9 +215,121 @@ def test_a_locked_store_is_busy_not_broken(tmp_path, monkeypatch):
     store.close()
 
 
-def test_many_threads_write_and_read_one_store(store_url):
-    from embedkit.metadata.rows import ProductWrite, RunCounts
+def _written(key, *views):
+    return ProductWrite(key, f"title of {key}", None, {"a": 1}, vectors=dict.fromkeys(views or ("v",), ("h", "f")))
 
+
+def test_a_product_is_not_there_before_it_is_committed(store_url):
+    """A kill between the two steps of a write leaves it so."""
+    with closing(open_store(store_url)) as store:
+        cid = store.create_collection("p", backend_url="faiss:///x", views=[]).id
+        run = store.start_run(cid, source="x", source_fingerprint=None)
+
+        def there():
+            answers = store.keys(cid), [*store.products(cid, ["a", "b"])], [*store.known(cid, ["a", "b"])]
+            assert answers[0] == answers[1] == answers[2]
+            assert store.count_products(cid) == len(answers[0])
+            return answers[0]
+
+        a, b = _written("a"), _written("b")
+        store.begin(cid, [a, b])
+        assert there() == []
+        store.commit(cid, run_id=run.id, writes=[a], offset=1, counts=RunCounts())
+        assert there() == ["a"]
+        store.begin(cid, [a])
+        assert store.product(cid, "a").title == "title of a", "it stays as it was while it is written anew"
+        store.mark_deleted(cid, ["a"])
+        store.begin(cid, [a])
+        assert there() == [], "nor is one that was deleted back before that"
+        store.commit(cid, run_id=run.id, writes=[a], offset=1, counts=RunCounts())
+        assert there() == ["a"]
+
+
+def test_two_ingests_begin_the_same_products_and_remember_the_same_failures(store_url):
+    """The other one has written them and not yet committed."""
+    a, b = _written("a", "v"), _written("b", "v", "w")
+    lost = FailureWrite("c", "row 3", "read", "it is empty", {"key": "c"})
+    with closing(open_store(store_url)) as store:
+        cid = store.create_collection("p", backend_url="faiss:///x", views=[]).id
+        run = store.start_run(cid, source="x", source_fingerprint=None)
+        store.begin(cid, [a])
+        database = sa.create_engine(store_url)
+        with database.connect() as other:
+            if other.dialect.name == "sqlite":
+                other.connection.driver_connection.isolation_level = None
+                other.exec_driver_sql("BEGIN IMMEDIATE")
+            product = "INSERT INTO product (collection_id, key, attributes, deleted) VALUES (:cid, :key, '{}', :no)"
+            other.execute(sa.text(product), {"cid": cid, "key": "b", "no": False})
+            vector = (
+                "INSERT INTO vector (collection_id, product_id, view, version, state, content_hash, fingerprint) "
+                "SELECT collection_id, id, 'w', 1, 'pending', '', '' FROM product WHERE key = :key"
+            )
+            for key in ("a", "b"):
+                other.execute(sa.text(vector), {"key": key})
+            failure = (
+                "INSERT INTO failure (collection_id, key, locator, stage, error, record, attempts, first_seen, "
+                "last_seen) VALUES (:cid, 'c', 'row 9', 'fetch', 'x', '{}', 1, '2026-01-01', '2026-01-01')"
+            )
+            other.execute(sa.text(failure), {"cid": cid})
+            issued = []
+
+            def work():
+                issued.extend(store.begin(cid, [b, replace(a, vectors=b.vectors)]))
+                store.commit(cid, run_id=run.id, writes=[a, b], failures=[lost], offset=1, counts=RunCounts())
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join(0.2)
+            assert not issued, "it waits for the other one"
+            other.commit()
+            thread.join()
+        database.dispose()
+        ids = {key: store.vector_ids(cid, key) for key in ("a", "b")}
+        assert [dict(one) for one in issued] == [ids["b"], {**ids["a"], "w": issued[1]["w"]}]
+        assert store.count_vectors(cid, "w") + store.count_vectors(cid, "w", "pending") == 2
+        [failure] = store.failures(cid)
+        assert (failure.locator, failure.stage, failure.attempts) == ("row 3", "read", 2)
+        assert failure.first_seen < failure.last_seen
+
+
+def test_ids_are_issued_in_the_order_of_the_products(store_url):
+    """Backends hold rows by ascending ids for less."""
+    with closing(open_store(store_url)) as store:
+        cid = store.create_collection("p", backend_url="faiss:///x", views=[]).id
+        issued = store.begin(cid, [_written(f"{n * 7919 % 300}", "v", "w") for n in range(300)])
+        ids = [vector_id for one in issued for vector_id in one.values()]
+        assert ids == sorted(set(ids))
+        assert len(ids) == 600
+
+
+def test_to_delete_a_product_looks_at_no_other(tmp_path):
+    """SQLite tells which index each statement goes by."""
+    plans = []
+
+    def explain(connection, cursor, statement, values, context, many):
+        del cursor, context
+        if statement.startswith(("DELETE", "UPDATE")) and not many:
+            rows = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+            plans.extend(row[3] for row in rows)
+
+    with closing(open_store(f"sqlite:///{tmp_path}/e.db")) as store:
+        cid = store.create_collection("p", backend_url="faiss:///x", views=[]).id
+        run = store.start_run(cid, source="x", source_fingerprint=None)
+        writes = [_written(f"k{n}") for n in range(5)]
+        store.begin(cid, writes)
+        store.commit(cid, run_id=run.id, writes=writes, offset=5, counts=RunCounts())
+        sa.event.listen(store._engine, "before_cursor_execute", explain)
+        marked = store.mark_deleted(cid, ["k3"])
+        store.purge(cid, marked["v"])
+        store.mark_deleted(cid, ["k3"])
+        assert store.keys(cid) == ["k0", "k1", "k2", "k4"]
+        assert store.count_vectors(cid, "v", "deleted") == 0
+    found = {plan for plan in plans if plan.startswith(("SEARCH product", "SEARCH vector", "SCAN"))}
+    assert found
+    assert all("key=?" in plan or "rowid=?" in plan or "product_id=?" in plan for plan in found), found
+
+
+def test_many_threads_write_and_read_one_store(store_url):
     store = open_store(store_url)
     row = store.create_collection("p", backend_url="faiss:///x", views=[])
     run = store.start_run(row.id, source="x", source_fingerprint=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from embedkit.errors import BadSource, ConfigError
@@ -70,6 +72,29 @@ def test_a_host_that_holds_the_end_of_a_password_reaches_no_driver():
     assert "second" not in str(raised.value)
 
 
-def test_places_with_a_host_differ_by_their_text_alone():
+def test_places_with_a_host_differ_by_port_and_path():
     assert place_of("milvus://db:1/x") != place_of("milvus://db:1/y")
     assert place_of("oracle://memory") == "oracle://memory"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "milvus://root:secret@db:19530/shop",
+        "milvus://root:***@db:19530/shop",
+        "milvus://root@db:19530/shop",
+        "milvus://:se@cr/et@db:19530/shop",
+        "MILVUS://DB:19530/shop",
+        "milvus://db:19530/shop?token=secret",
+    ],
+)
+def test_a_place_with_a_host_is_the_same_whoever_asks(url):
+    assert place_of(url) == "milvus://db:19530/shop"
+
+
+def test_a_collection_is_found_when_its_password_moves_out_of_the_url(tmp_path):
+    with closing(open_store(f"sqlite:///{tmp_path}/e.db")) as store:
+        made = store.create_collection("p", backend_url=redact("milvus://root:secret@db:19530/shop"), views=[])
+        assert store.find_collection("p", "milvus://DB:19530/shop") == made
+        assert store.find_collection("p", "milvus://db:19530/Shop") is None
+        assert store.collections("milvus://root@db:19530/shop") == (made,)

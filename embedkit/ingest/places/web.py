@@ -195,7 +195,9 @@ def _again(work: Callable[[], T]) -> T:
         except httpx.TimeoutException as error:
             if last:
                 raise TimeoutError(f"no answer in {_TIMEOUT:g} s") from error
-        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL, UnicodeError) as error:
+        except httpx.InvalidURL as error:  # which would show what stands for the port, and may be of a password
+            raise OSError("it is no URL; in a password write %40 for @, %2F for /") from error
+        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError) as error:
             raise OSError(str(error)) from error
         except httpx.HTTPError as error:
             if last:

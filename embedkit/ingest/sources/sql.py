@@ -63,6 +63,8 @@ class SqlSource(Source):
             package = _PACKAGES.get(error.name or "", error.name or "its driver")
             extra = "postgres" if package == "psycopg" else ""
             raise MissingExtra(package, extra, needed_for=f"The database {redact(url)!r}") from error
+        except ValueError as error:  # it would show what stands for the port, which may be of the password
+            raise BadSource(f"The database {redact(url)!r} has no number for a port") from error
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
             raise BadSource(f"The database {redact(url)!r} cannot be opened: {error}") from error
 
