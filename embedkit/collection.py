@@ -17,10 +17,11 @@ from embedkit.errors import (
     ConfigError,
     EmbedkitError,
     ProductNotFound,
+    UnknownName,
 )
-from embedkit.filters import F, Filter, as_filter
+from embedkit.filters import F, Filter, as_filter, filter_paths
 from embedkit.indexed import Indexed
-from embedkit.types import Hit, Metric, Product, Question
+from embedkit.types import STAGES, Hit, Metric, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
@@ -319,10 +320,23 @@ class Collection(Indexed):
             return self._resources.store.count_products(row.id)
         return sum(1 for _ in self._keys_where(where))
 
+    def unknown_attributes(self, where: Filter | str) -> list[str]:
+        """Why a filter may admit nothing: a sentence for each of its attributes that no product has.
+
+        Each names the nearest attributes that there are. Raises CollectionNotFound, FilterError.
+        """
+        from embedkit.search.attributes import unknown_attributes
+
+        node = as_filter(where)
+        paths = filter_paths(node) if node is not None else ()
+        return unknown_attributes(self._resources.store, self._existing(), paths)
+
     def failures(self, *, stage: str | None = None, limit: int | None = None) -> list[FailureRow]:
-        """Records that could not be ingested, with the reason."""
+        """Records that could not be ingested, with the reason; those of one `stage`. Raises UnknownName (the stage)."""
         check_kind(stage, str | None, "stage is a text such as 'fetch'")
         check_kind(limit, Integral | None, "limit is a whole number")
+        if stage is not None and stage not in STAGES:
+            raise UnknownName("stage of failures", stage, STAGES)
         return self._resources.store.failures(self._existing().id, stage=stage, limit=limit)
 
     def duplicates(self, *, limit: int = 100) -> list[tuple[str, tuple[str, ...]]]:

@@ -32,7 +32,7 @@ A message says what went wrong (naming the file, row or URL), why, and what to d
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "BackendUnavailable",
@@ -60,10 +60,32 @@ __all__ = [
     "Transient",
     "UnknownName",
     "UnsupportedByBackend",
+    "did_you_mean",
+    "listed",
 ]
 
 
 _AROUND = 60  # characters of a filter shown on either side of the fault
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The question after the nearest known names, '' if none is near.
+
+    >>> did_you_mean("pricee", ["brand", "price"])
+    "did you mean 'price'?"
+    """
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in a row, the first ones and how many more there are.
+
+    >>> listed(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 class EmbedkitError(Exception):
@@ -190,8 +212,7 @@ class UnknownName(Terminal):
         self.kind = kind
         self.name = name
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known) or 'none'}"
+        hint = did_you_mean(name, known) or f"known: {', '.join(known) or 'none'}"
         super().__init__(f"There is no {kind} called {name!r}; {hint}")
 
 

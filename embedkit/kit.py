@@ -89,14 +89,17 @@ class Kit:
         return Collection(check_name(name), self._resources)
 
     def collections(self) -> tuple[CollectionInfo, ...]:
-        """Every collection of this backend."""
+        """Every collection of this backend. Raises ConfigError for a file in the place of a backend's folder."""
         store = self._resources.store
-        return tuple(
+        found = tuple(
             CollectionInfo(
                 row.name, row.backend_url, store.count_products(row.id), {view.name: view.encoder for view in row.views}
             )
             for row in store.collections(self._resources.backend_url)
         )
+        if not found:
+            self._resources.check_folder()
+        return found
 
     def restore(
         self,

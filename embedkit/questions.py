@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -77,7 +77,7 @@ def asked_by(
     The arguments are those of `Collection.search`. Raises BadImage, BadInput, EncoderMismatch, FetchFailed,
     FetchTimeout.
     """
-    shares = checked_weights(weights)
+    shares = checked_weights(weights, _parts_of(questions))
     planned: list[tuple[_Questions, list[_Part], list[_Part] | None]] = []
     for question in questions:
         one = _Questions(resources, row, question, shares)
@@ -93,6 +93,11 @@ def asked_by(
             first = [replace(query, vector=packed(query.vector[None])[0]) for query in last]
         asked.append(Asked(first, one.keywords(), one.question.product, last))
     return asked
+
+
+def _parts_of(questions: Sequence[Question]) -> set[str]:
+    """What is asked by, of all questions."""
+    return {one.name for question in questions for one in fields(question) if getattr(question, one.name) is not None}
 
 
 def _encoded(resources: Resources, row: CollectionRow, parts: Sequence[_Part]) -> list[Query]:

@@ -57,6 +57,14 @@ class Resources:
                 self._backend = open_backend(self.settings.backend, self.backend_options)
             return self._backend
 
+    def check_folder(self) -> None:
+        """Ask the backend of a path at which a file lies, and nothing else. Raises ConfigError if it needs a folder."""
+        from embedkit.backends.url import parse_url
+
+        url = parse_url(self.settings.backend)
+        if url.path and not url.host and url.local_path.is_file():
+            self.backend.list()
+
     def notice(self, row: CollectionRow) -> None:
         """Let an open backend read anew what has become another one, as when another process built an index.
 

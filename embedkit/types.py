@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     ByteArray: TypeAlias = npt.NDArray[np.uint8]
     VectorArray: TypeAlias = FloatArray | ByteArray
 
-__all__ = ["Attributes", "Hit", "Metric", "Modality", "Product", "Question", "Record", "VectorKind"]
+__all__ = [
+    "STAGES",
+    "Attributes",
+    "FailureStage",
+    "Hit",
+    "Metric",
+    "Modality",
+    "Product",
+    "Question",
+    "Record",
+    "VectorKind",
+]
 
 Attributes: TypeAlias = Mapping[str, Any]
 """A JSON object: str, int, float, bool, None, list and nested objects."""
@@ -26,6 +37,9 @@ Attributes: TypeAlias = Mapping[str, Any]
 Metric = Literal["cosine", "ip", "l2", "hamming"]
 Modality = Literal["image", "text"]
 VectorKind = Literal["float", "binary"]
+FailureStage = Literal["read", "fetch", "decode", "encode", "duplicate", "reindex"]
+
+STAGES: tuple[FailureStage, ...] = get_args(FailureStage)  # at which a record can fail
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ def made_collection(
 ) -> CollectionRow:
     """The row of a collection; a new one is made, in the backend first. `encoder`: spec strings by view.
 
+    Views of one that is there stay as they are; where `encoder` names them, it must be the same one, at another place.
+
     Raises CollectionExists, ConfigError, EncoderMismatch.
     """
     store = resources.store
@@ -123,7 +125,7 @@ def _check_metric(views: Sequence[ViewRow], asked: Metric | None) -> None:
 def _moved(resources: Resources, found: CollectionRow, wanted: Sequence[ViewRow]) -> CollectionRow:
     """Remember where the encoders are now, if they are the same at another place."""
     places = {view.name: view.encoder for view in wanted}
-    if all(view.encoder == places[view.name] for view in found.views):
+    if all(view.encoder == places.get(view.name, view.encoder) for view in found.views):
         return found
     resources.store.move_encoders(found.id, places, version=found.version)
     return resources.store.collection(found.name, resources.backend_url)
@@ -257,21 +259,21 @@ def named_view(row: CollectionRow, name: str) -> ViewRow:
 
 
 def _check_views(found: CollectionRow, wanted: Sequence[ViewRow]) -> None:
-    """Raise EncoderMismatch unless the encoders are those that filled the collection."""
-    now = {view.name: view for view in wanted}
-    for view in found.views:
-        new = now.pop(view.name, None)
-        if new is None or new.fingerprint != view.fingerprint:
-            asked = f"{new.encoder!r} ({new.fingerprint[:12]})" if new else "no encoder"
+    """Raise EncoderMismatch unless the encoders that are named are those that filled the collection."""
+    there = {view.name: view for view in found.views}
+    for new in wanted:
+        view = there.get(new.name)
+        if view is None:
+            raise EncoderMismatch(
+                f"{found.name!r} has no view {new.name!r}, only {', '.join(there)}; views are chosen when a collection "
+                "is first ingested: take a collection of another name"
+            )
+        if new.fingerprint != view.fingerprint:
             raise EncoderMismatch(
                 f"The view {view.name!r} of {found.name!r} was filled by {view.encoder!r} ({view.fingerprint[:12]}), "
-                f"and {asked} would not fit; keep the old encoder, or change it: "
-                f"embedkit reindex {found.name} --encoder {view.name}=ENCODER"
+                f"and {new.encoder!r} ({new.fingerprint[:12]}) would not fit; leave --encoder out, or let the new one "
+                f"make every vector: embedkit reindex {found.name} --encoder {view.name}={new.encoder}"
             )
-    if now:
-        raise EncoderMismatch(
-            f"{found.name!r} has no view {next(iter(now))!r}; views are chosen when a collection is first ingested"
-        )
 
 
 def _imagined(name: str, backend_url: str, views: tuple[ViewRow, ...]) -> CollectionRow:

@@ -19,6 +19,29 @@ __all__ = ["backends_page", "cli_page", "main"]
 
 _HEAD = "<!-- Made by `make docs`; change the code, not this page. -->\n\n"
 
+_OUTPUT = """# The command line
+
+## What goes where
+
+Results go to stdout; remarks, progress and errors to stderr. With `--json` stdout holds one line of JSON
+and nothing else; `ingest` ends with such a line in any case. Where a command fails, stdout stays empty, with `--json` too:
+one sentence on stderr says what is wrong and what to do next, and the exit code tells that it failed. So a program reads
+the exit code first.
+
+| exit code | meaning | stdout |
+|---|---|---|
+| 0 | done | the result |
+| 1 | an error | empty |
+| 1 | `verify` finds a difference, `index tune` no setting that does, `datasets check` something missing, `delete` not all of its keys | the result |
+| 2 | wrong usage: an unknown option, or ones that do not go together | empty |
+| 3 | done, but some records failed: `embedkit failures` lists them | the result |
+| 130 | stopped by Ctrl-C or SIGTERM; the same command goes on from there | of an `ingest` its report, else empty |
+| 141 | nobody reads stdout any more, as before `head` | what was read |
+
+Commands that a remark or an error names are to be run as they stand: `--config` and `--backend` are in them if they were
+given, a URL that holds a password as `--backend URL`.
+"""
+
 
 def cli_page() -> str:
     """Every command with its help, arguments and options."""
@@ -26,8 +49,7 @@ def cli_page() -> str:
 
     group: Any = typer.main.get_command(app)
     context = click.Context(group, info_name="embedkit")
-    parts = [_HEAD, "# The command line\n\n", "Exit codes: 0 done; 1 an error; 2 wrong usage; "]
-    parts.append("3 done, but some records failed; 130 stopped by Ctrl-C or SIGTERM.\n")
+    parts = [_HEAD, _OUTPUT]
     for name, command in _commands(group, context):
         parts.append(f"\n## embedkit {name}\n\n{(command.help or '').strip()}\n\n| | |\n|---|---|\n")
         parts += [_row(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)]

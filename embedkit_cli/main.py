@@ -1,7 +1,7 @@
 """The entry point: runs the application and turns every error into one line and an exit code.
 
 0 done; 1 an error; 2 wrong usage; 3 done, but some records failed (see ``embedkit failures``);
-130 stopped by Ctrl-C or SIGTERM.
+130 stopped by Ctrl-C or SIGTERM; 141 nobody reads the output any more, as behind ``| head``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import warnings
 from typing import NoReturn
 
 __all__ = ["main"]
+
+_UNREAD = 141  # what a shell gives of a command that SIGPIPE has stopped
 
 
 def main() -> None:
@@ -41,8 +43,10 @@ def _run() -> None:
     try:
         app(prog_name="embedkit")
     except SystemExit as end:
-        if _interrupted(end):
+        if _came_of(end, KeyboardInterrupt):
             raise KeyboardInterrupt from end  # Typer makes an exit of it, without a word
+        if _came_of(end, BrokenPipeError):
+            sys.exit(_UNREAD)  # Typer makes an error of it
         raise
     except EmbedkitError as error:
         if os.environ.get("EMBEDKIT_DEBUG"):
@@ -51,11 +55,11 @@ def _run() -> None:
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(_UNREAD)
     except Exception as error:
         if os.environ.get("EMBEDKIT_DEBUG"):
             raise
-        if _interrupted(error):
+        if _came_of(error, KeyboardInterrupt):
             raise KeyboardInterrupt from error  # native modules make an ImportError of it
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             error_line("The disk is full, or what the output goes to; free some space and run the same command again")
@@ -67,9 +71,9 @@ def _run() -> None:
         sys.exit(1)
 
 
-def _interrupted(error: BaseException | None) -> bool:
-    """Whether an error came of a Ctrl-C."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _came_of(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error came of one of that kind, such as a Ctrl-C."""
+    while error is not None and not isinstance(error, kind):
         error = error.__cause__ or error.__context__
     return error is not None
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit_cli import place
+
 if TYPE_CHECKING:
     from embedkit import Collection, Kit
 
@@ -34,6 +36,7 @@ def kit_of(config: Path | None, backend: str | None) -> Iterator[Kit]:
     """The kit, closed at the end."""
     import embedkit
 
+    place.given(config, backend)
     with embedkit.connect(config, backend=backend) as kit:
         yield kit
 

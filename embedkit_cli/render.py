@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from embedkit.errors import ConfigError
+from embedkit.errors import BadInput, ConfigError
 from embedkit.urls import redact
+from embedkit_cli.place import with_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Moment",
     "as_json",
+    "confirm",
+    "counted",
     "csv_file",
     "error_line",
     "fields",
@@ -83,8 +86,8 @@ def short(text: str, most: int) -> str:
 
 
 def _lines(message: str) -> str:
-    """A message with its own line breaks, and no other control character."""
-    return "\n".join(_shown(line) for line in message.split("\n"))
+    """A message with its own line breaks, and no other control character; commands in it name the same place."""
+    return "\n".join(with_place(_shown(line)) for line in message.split("\n"))
 
 
 def as_json(value: object) -> None:
@@ -118,6 +121,27 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.3g} {name}"
     return f"{count} B"
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "product"), counted(1_200, "product")
+    ('1 product', '1,200 products')
+    """
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def confirm(question: str) -> None:
+    """Ask, and go on if the answer is yes; it may come through a pipe. Raises Abort, BadInput if nobody answers."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        typer.confirm(question, abort=True, err=True)
+        return
+    answer = sys.stdin.readline() if sys.stdin is not None else ""
+    if not answer:
+        raise BadInput(f"{question} Nobody is there to answer, so nothing was done; say --yes to go on without asking")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise typer.Abort
 
 
 def error_line(message: str, *, hint: str = "") -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from embedkit.errors import BadRecord
 from embedkit.ingest.target import columns_of
 from embedkit.metadata.rows import FailureWrite, KnownProduct, ProductWrite, ViewRow
-from embedkit.types import Record
+from embedkit.types import FailureStage, Record
 
 if TYPE_CHECKING:
     from embedkit.types import ByteArray
@@ -167,7 +167,7 @@ def record_of(stored: Mapping[str, Any]) -> Record:
     )
 
 
-def failure_of(record: Record, stage: str, error: object, *, whole: bool = True) -> FailureWrite:
+def failure_of(record: Record, stage: FailureStage, error: object, *, whole: bool = True) -> FailureWrite:
     """A failure row; `whole` keeps everything that a retry needs, of a record that has been checked."""
     locator = _written(record.locator)
     stored: dict[str, object] = {"key": _written(record.key), "locator": locator}

@@ -302,7 +302,8 @@ class _Run:
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         if self.run is None:
             for one in failed:
-                _log.warning("%s", one.failure.error)
+                where, why = one.failure.locator, one.failure.error
+                _log.warning("%s", why if where in why else f"{where}: {why}")
             self._count_dry(items, failed)
             return
         vectors = {}

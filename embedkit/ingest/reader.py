@@ -20,7 +20,7 @@ from embedkit.ingest.items import Failed, Item, Picture, checked_record, decide,
 from embedkit.ingest.sources.contract import RecordError
 from embedkit.ingest.target import Target
 from embedkit.metadata.rows import KnownProduct, ViewRow
-from embedkit.types import Record
+from embedkit.types import FailureStage, Record
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Reader:
         return self._read(record, known, lambda: self._fetcher.read_local(str(record.image)))
 
     def _read(self, record: Record, known: KnownProduct | None, fetch: Callable[[], FetchedImage]) -> Item | Failed:
-        stage = "fetch"
+        stage: FailureStage = "fetch"
         try:
             fetched = fetch()
             stage = "decode"

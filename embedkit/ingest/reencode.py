@@ -27,7 +27,7 @@ from embedkit.ingest.items import failure_of, known_hash
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Target, columns_of
 from embedkit.metadata.rows import KnownProduct, ProductWrite, ViewRow
-from embedkit.types import Record
+from embedkit.types import FailureStage, Record
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGE", "Filled", "Filling", "fill"]
 
-STAGE = "reindex"  # of the failures
+STAGE: FailureStage = "reindex"  # of the failures
 _PAGE = 512  # products per question to the store
 _COPIED = 512  # products per write where vectors are copied
 _UNKNOWN = ""  # in place of a hash: the vectors were imported, and nobody has seen what they were made of

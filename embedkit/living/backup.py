@@ -282,7 +282,7 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], tuple[ViewRow, ...]]:
     path = folder / _MANIFEST
     if not path.is_file():
         raise BadInput(
-            f"{str(folder)!r} is no backup: it has no {_MANIFEST}; give the folder that embedkit backup wrote"
+            f"{str(folder)!r} is no backup: it has no {_MANIFEST}; give a folder that a backup was written to"
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

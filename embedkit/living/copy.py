@@ -131,5 +131,5 @@ def _count(away: Resources, row: CollectionRow, checked: tuple[Checked, ...]) ->
         if count != one.vectors:
             raise DataCorrupt(
                 f"{view.physical!r} at {away.backend_url} has {count:,} vectors, and {one.vectors:,} were copied; "
-                "run the same command again, and embedkit verify there"
+                "run the same command again, and verify the collection there"
             )

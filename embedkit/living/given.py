@@ -25,6 +25,9 @@ __all__ = ["Given", "GivenPage", "open_given"]
 
 _PAGE = 1_000
 _PRIMARY = "primary key"  # no field of Milvus has a space in its name
+_TAKEN = (
+    "a .parquet or .npy file, a FAISS index, a folder with img_emb/ and metadata/ (clip-retrieval), or a Milvus URL"
+)
 _EXACT = ("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexHNSWFlat", "IndexIVFFlat")
 
 
@@ -68,10 +71,7 @@ def open_given(
     if (path / "img_emb").is_dir():
         return Given(source, _clip_retrieval(path, mapping))
     if not path.is_file():
-        raise BadSource(
-            f"There is no {redact(source)!r} with vectors; give a .parquet or .npy file, a FAISS index, a folder with "
-            "img_emb/ and metadata/ (clip-retrieval), or a Milvus URL"
-        )
+        raise BadSource(f"There is no {redact(source)!r} with vectors; give {_TAKEN}")
     if path.suffix == ".parquet":
         return Given(source, _parquet(path, mapping, vectors))
     if path.suffix == ".npy":
@@ -249,7 +249,10 @@ def _faiss(path: Path, keys: str | None, mapping: ColumnMapping) -> Given:
     try:
         index = faiss.read_index(str(path))
     except RuntimeError as error:
-        raise BadSource(f"{str(path)!r} is no FAISS index of floats that can be read") from error
+        raise BadSource(
+            f"{str(path)!r} is no FAISS index of floats that can be read; give {_TAKEN}. "
+            "A catalog without vectors goes in with: embedkit ingest CATALOG"
+        ) from error
     owner, ids = index, cast(Any, None)
     if isinstance(index, faiss.IndexIDMap | faiss.IndexIDMap2):
         ids, index = faiss.vector_to_array(index.id_map), faiss.downcast_index(index.index)

@@ -194,7 +194,7 @@ def roll_back(resources: Resources, name: str) -> Switched:
         kept = [other for other in row.others if other.state == "kept"]
         if not kept:
             raise BadInput(
-                f"No earlier version of {name!r} is kept: it has had none, or embedkit gc has dropped it. "
+                f"No earlier version of {name!r} is kept: it has had none, or gc has dropped it. "
                 f"Version {row.version} serves on"
             )
         earlier = max(kept, key=lambda other: other.since)

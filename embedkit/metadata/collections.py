@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from embedkit.errors import CollectionExists, CollectionNotFound
+from embedkit.errors import CollectionExists, CollectionNotFound, listed
 from embedkit.metadata.models import Collection, CollectionVersion, table_of
 from embedkit.metadata.rows import CollectionRow, VersionRow, VersionState, ViewRow
 from embedkit.metadata.session import Session, now
@@ -94,9 +94,9 @@ class Collections(Session):
         everywhere = self.collections()
         here = [row.name for row in everywhere if place_of(row.backend_url) == place_of(backend_url)]
         others = sorted(row.backend_url for row in everywhere if row.name == name)
-        hint = f"it has {', '.join(here[:8])}" if here else "it is empty"
+        hint = f"it has {listed(here)}" if here else "nothing was ingested there from this home"
         if others:
-            hint += f"; the same name is at {', '.join(others[:3])}"
+            hint += f"; the same name is at {listed(others, 3)}"
         raise CollectionNotFound(
             f"There is no collection {name!r} at {backend_url} ({hint}); "
             f"make it with: embedkit ingest CATALOG -c {name}"

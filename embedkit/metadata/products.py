@@ -24,6 +24,8 @@ _P = table_of(ProductTable)
 _V = table_of(VectorTable)
 _R = table_of(IngestRun)
 
+_IN_PATHS = frozenset('"\\{},')  # what has a meaning within a path of JSON
+
 # The hot path, in the driver's own words: one text whatever the number of ids, and nothing to compile. The + keeps
 # a database from looking every id up in the index of collections.
 _BY_VECTOR = """
@@ -292,6 +294,15 @@ class Products(Session):
         query = sa.select(sa.func.count()).select_from(_P).where(_is_there(cid))
         with self._read() as connection:
             return connection.execute(query).scalar_one()
+
+    def has_attribute(self, cid: int, path: Sequence[str]) -> bool:
+        """Whether any product has a value at a path; also where a path of both databases cannot hold a step."""
+        if any(not step.isprintable() or set(step) & _IN_PATHS for step in path):
+            return True
+        has = _P.c.attributes[tuple(path)].as_string().is_not(None)
+        query = sa.select(_P.c.id).where(_is_there(cid), has)
+        with self._read() as connection:
+            return connection.execute(query.limit(1)).first() is not None
 
     def unseen(self, cid: int, *, run_id: int, batch: int = 1_000) -> Iterator[list[str]]:
         """Keys that neither a run nor a later one has seen, in pieces; the caller may delete them while it reads."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from embedkit.types import Attributes, Metric, Modality, VectorKind
+from embedkit.types import Attributes, FailureStage, Metric, Modality, VectorKind
 
 __all__ = [
     "CollectionRow",
@@ -150,11 +150,11 @@ class ProductWrite:
 
 @dataclass(frozen=True, slots=True)
 class FailureWrite:
-    """`stage`: read, fetch, decode or encode. `record`: what is needed to try again (the fields of a Record)."""
+    """`stage`: one of `STAGES`. `record`: what is needed to try again (the fields of a Record)."""
 
     key: str
     locator: str
-    stage: str
+    stage: FailureStage
     error: str
     record: Mapping[str, object]
 

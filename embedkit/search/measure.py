@@ -88,7 +88,10 @@ def tuned(
         raise BadInput(_nothing_to_tune(backend, row, view))
     asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
     if len(asked) < min(LEAST, queries) or backend.count(view.physical) <= k:
-        raise BadInput(f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}")
+        raise BadInput(
+            f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}"
+            + (f". Which index to begin with needs none: {_by_rule(view)}" if view.kind == "float" else "")
+        )
     vectors = fetched(backend, view, asked)
 
     def rows(ids: IdArray) -> tuple[IdArray, FloatArray]:
@@ -120,6 +123,11 @@ def _nothing_to_tune(backend: VectorBackend, row: CollectionRow, view: ViewRow) 
     return f"{told}; build an index first: embedkit index build {row.name} {str(other)!r}{which}"
 
 
+def _by_rule(view: ViewRow) -> str:
+    """The command that says what to do without any products."""
+    return f"embedkit advise --n N --dim {view.dim}"
+
+
 def measured_advice(
     store: MetadataStore,
     backend: VectorBackend,
@@ -145,7 +153,10 @@ def measured_advice(
     rng = np.random.default_rng(seed)
     vectors = sampled(store, backend, row, [view], sample + queries, rng)[0].astype(np.float32, copy=False)
     if len(vectors) < LEAST + k:
-        raise BadInput(f"{row.name!r} has {len(vectors)} products with a vector; to advise takes {LEAST + k} or more")
+        raise BadInput(
+            f"{row.name!r} has {len(vectors)} products with a vector; to advise takes {LEAST + k} or more. "
+            f"By rule, for N vectors that are yet to come, it takes none: {_by_rule(view)}"
+        )
     asking = min(queries, len(vectors) // 5)
     asked, held = vectors[:asking], vectors[asking:]
     truth = Truth(asked, view.metric, k, lambda ids: (ids, held[ids]), [np.arange(len(held))])

@@ -13,6 +13,7 @@ from embedkit.errors import BadInput
 from embedkit.filters import Filter
 from embedkit.metadata.rows import CollectionRow, ViewRow
 from embedkit.metadata.store import MetadataStore
+from embedkit.search.attributes import check_group
 from embedkit.search.exact import Query, exactly_scored, spread_out
 from embedkit.search.knobs import over_tuned
 from embedkit.search.ranks import firsts_of_groups, reciprocal_ranks
@@ -59,10 +60,14 @@ def search(
     """The best live products. Raises BadInput, and what backend and store raise."""
     _check(asked, wanted, backend)
     if not asked.queries:
-        return _by_words(store, row, asked, wanted)
-    if _is_plain(asked, wanted):
-        return _by_one_vector(store, backend, row, asked, wanted, params)
-    return _by_several(store, backend, row, asked, wanted, params)
+        hits = _by_words(store, row, asked, wanted)
+    elif _is_plain(asked, wanted):
+        hits = _by_one_vector(store, backend, row, asked, wanted, params)
+    else:
+        hits = _by_several(store, backend, row, asked, wanted, params)
+    if wanted.group_by is not None:
+        check_group(store, row, wanted.group_by, hits)
+    return hits
 
 
 def search_many(
@@ -95,6 +100,8 @@ def search_many(
                 hits = _kept(_by_id(found), asked[place], wanted)
                 if count < ask or _settled(found, hits, view, wanted, ask):  # else that one is asked alone
                     answers[place] = hits[wanted.offset : wanted.reach]
+    if wanted.group_by is not None:
+        check_group(store, row, wanted.group_by, [hit for hits in answers.values() for hit in hits])
     return [
         answers[place] if place in answers else search(store, backend, row, one, wanted, params)
         for place, one in enumerate(asked)

@@ -39,7 +39,7 @@ class ViewComparison:
 
     `score_before`, `score_after`: the mean score of the k nearest; scores of two encoders, or of floats and codes, are
     on scales of their own. `same_first`: the share of queries whose nearest stayed. `moved`: those that changed most,
-    most first.
+    most first, and none that did not.
     """
 
     view: str
@@ -134,7 +134,7 @@ def _compared(
         same_first=_mean(firsts),
         score_before=_mean([score for one in moved for _, score in one.before]),
         score_after=_mean([score for one in moved for _, score in one.after]),
-        moved=tuple(moved[:_NAMED]),
+        moved=tuple(one for one in moved[:_NAMED] if one.overlap < 1),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, get_args
@@ -108,8 +108,8 @@ def whole(name: str, value: int, what: str, *, least: int = 1) -> int:
     return value
 
 
-def checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
-    """The share of each part of a query. Raises BadInput."""
+def checked_weights(weights: Mapping[str, float] | None, asked: Collection[str] = _PARTS) -> Mapping[str, float]:
+    """The share of each part of a query, which is `asked` by these. Raises BadInput."""
     if weights is None:
         return {}
     check_kind(weights, Mapping, 'Weights are a mapping such as {"image": 0.7, "text": 0.3}')
@@ -119,4 +119,9 @@ def checked_weights(weights: Mapping[str, float] | None) -> Mapping[str, float]:
         check_kind(value, Real, f"The weight {name!r} is a number of 0 or more")
         if not np.isfinite(value) or value < 0:
             raise BadInput(f"The weight {name}={value} is not a number of 0 or more")
+        if asked and name not in asked:
+            raise BadInput(
+                f"The weight {name}={value} has nothing to weigh: {name} is not asked by, "
+                f"only {', '.join(sorted(asked))}; ask by it too, or leave the weight out"
+            )
     return weights

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit.types import STAGES
 from embedkit_cli import render
 from embedkit_cli.options import AsJson, Backend, CollectionName, Config, collection_of, pairs
 
@@ -102,9 +103,11 @@ def finish(report: IngestReport, collection: str, *, json_only: bool) -> None:
         for warning in report.warnings:
             render.note(f"warning: {warning}")
         if report.failed and report.dry_run:
-            render.note(f"{report.failed:,} records would fail, for the reasons above.")
+            render.note(f"{render.counted(report.failed, 'record')} would fail, for the reasons above.")
         elif report.failed:
-            render.note(f"{report.failed:,} records failed; see why with: embedkit failures -c {collection}")
+            render.note(
+                f"{render.counted(report.failed, 'record')} failed; see why with: embedkit failures -c {collection}"
+            )
         if report.duplicates:
             render.note(f"{report.duplicates:,} with the same picture as another product; they are kept.")
         if report.interrupted:
@@ -170,7 +173,9 @@ def failures(
     stage: Annotated[
         str | None,
         typer.Option(
-            "--stage", help="read, fetch, decode, encode, or duplicate: a key that came again.", show_default=False
+            "--stage",
+            help=f"{', '.join(STAGES[:-1])} or {STAGES[-1]}; duplicate: a key that came again.",
+            show_default=False,
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Show at most so many.")] = 100,

@@ -72,12 +72,12 @@ def dedup(
         deleted = 0
         if delete and found.removable:
             if not yes:
-                typer.confirm(f"Delete {len(found.removable):,} products of {collection!r}?", abort=True, err=True)
+                render.confirm(f"Delete {render.counted(len(found.removable), 'product')} of {collection!r}?")
             deleted = there.delete(found.removable)
     if json_only:
         render.as_json({**found.as_dict(), "deleted": deleted})
     elif delete:
-        render.note(f"Deleted {deleted:,} products.")
+        render.note(f"Deleted {render.counted(deleted, 'product')}.")
     _written(csv, html, len(found.groups), quiet=json_only)
 
 

@@ -49,10 +49,11 @@ def copy(
     if json_only:
         render.as_json(report.as_dict())
         return
+    products = render.counted(report.products, "product")
     render.table(
         ["view", "vectors", "checksum here", "checksum there"],
         [(one.view, f"{one.vectors:,}", one.checksum, one.checksum_there) for one in report.views],
-        title=f"{report.products:,} products: {report.copied:,} copied, {report.skipped:,} there already",
+        title=f"{products}: {report.copied:,} copied, {report.skipped:,} there already",
     )
     render.note(
         f"It is a collection of {report.backend} now: embedkit search -c {collection} --backend {report.backend}"
@@ -75,7 +76,7 @@ def backup(
     if json_only:
         render.as_json(report.as_dict())
         return
-    render.note(f"{report.products:,} products in {report.folder} ({report.bytes:,} bytes)")
+    render.note(f"{render.counted(report.products, 'product')} in {report.folder} ({report.bytes:,} bytes)")
     render.note(f"Back again: embedkit restore {report.folder} -c NAME")
 
 
@@ -97,7 +98,8 @@ def restore(
         render.as_json(report.as_dict())
         return
     vectors = ", ".join(f"{count:,} vectors of {view!r}" for view, count in report.vectors.items())
-    render.note(f"{report.products:,} products of {report.collection!r} with {vectors}, compared with the backup.")
+    products = render.counted(report.products, "product")
+    render.note(f"{products} of {report.collection!r} with {vectors}, compared with the backup.")
 
 
 def import_vectors(

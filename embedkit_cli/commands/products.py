@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from embedkit.errors import ProductNotFound, listed
 from embedkit.urls import redact
 from embedkit_cli import render
 from embedkit_cli.options import AsJson, Backend, CollectionName, Config, Where, collection_of
+
+if TYPE_CHECKING:
+    from embedkit import Collection
 
 __all__ = ["register"]
 
@@ -50,21 +54,39 @@ def delete(
 ) -> None:
     """Delete products by key, all that a filter admits, or a whole collection.
 
-    A filter and --drop ask first, how many products it is. With --json, which is for machines, nothing is asked:
+    A filter and --drop ask first, and tell how many products it is. Exit code 1 if there is no product with one of the
+    KEYS; the others are deleted. With --json, which is for machines, nothing is asked:
     look with --dry-run --json before.
     """
     if sum((bool(keys), where is not None, everything)) != 1:
         raise typer.BadParameter("give KEYS, --where or --drop")
     with collection_of(config, backend, collection) as there:
-        count = len(keys) if keys else there.count(where=where)
-        if not (dry_run or yes or json_only or keys):
-            typer.confirm(f"Delete {count:,} products of {collection!r}?", abort=True, err=True)
+        chosen = list(dict.fromkeys(keys or ()))
+        missing = [key for key in chosen if not _has(there, key)]
+        count = len(chosen) - len(missing) if keys else there.count(where=where)
+        unknown = there.unknown_attributes(where) if where is not None and not count else []
+        if not (dry_run or yes or json_only or keys or not (count or everything)):
+            render.confirm(f"Delete {render.counted(count, 'product')} of {collection!r}?")
         if not dry_run:
             if everything:
                 there.drop()
             else:
-                count = there.delete(keys or None, where=where)
+                count = there.delete(chosen or None, where=where)
     if json_only:
-        render.as_json({"deleted": 0 if dry_run else count, "found": count})
+        render.as_json({"deleted": 0 if dry_run else count, "found": count, **({"missing": missing} if keys else {})})
     else:
-        render.note(f"{'Would delete' if dry_run else 'Deleted'} {count:,} products.")
+        render.note(f"{'Would delete' if dry_run else 'Deleted'} {render.counted(count, 'product')}.")
+    for sentence in unknown:
+        render.note(sentence)
+    if missing:
+        which = listed([repr(key) for key in missing])
+        render.error_line(f"The collection {collection!r} has no product with the key {which}")
+        raise typer.Exit(1)
+
+
+def _has(collection: Collection, key: str) -> bool:
+    try:
+        collection.get(key)
+    except ProductNotFound:
+        return False
+    return True

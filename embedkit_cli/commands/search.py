@@ -102,12 +102,15 @@ def search(
         hits = there.search(**asked, **wanted)
         if html is not None:
             write_sheet(html, there, [(_question(asked, where), image or sketch, hits)])
+        unknown = there.unknown_attributes(where) if where is not None and not hits else []
     if json_only:
         render.as_json({"hits": render.hits_as_dicts(hits)})
     elif hits:
         render.hits_table(hits, first=offset + 1)
     else:
         render.note(_nothing(where, offset))
+    for sentence in unknown:
+        render.note(sentence)
     if html is not None and not json_only:
         render.note(f"Pictures: {html}")
 

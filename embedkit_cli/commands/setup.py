@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from embedkit_cli import render
+from embedkit_cli import place, render
 from embedkit_cli.options import AsJson, Backend, Config, kit_of
 
 __all__ = ["register"]
@@ -69,6 +69,8 @@ def init(
     except OSError as error:
         render.error_line(f"{config_file} cannot be written: {error.strerror}")
         raise typer.Exit(1) from error
+    if config_file != Path("embedkit.toml"):
+        place.given(config_file, None)
     render.note(f"Written: {config_file}. Next: embedkit ingest CATALOG")
 
 

@@ -123,7 +123,8 @@ def _tell(report: ReindexReport, html: Path | None) -> None:
             title=f"{report.comparison[0].queries:,} products asked both versions",
         )
         moved = sorted((one for view in report.comparison for one in view.moved), key=lambda one: one.overlap)
-        render.note("Moved most: " + ", ".join(f"{one.key} ({one.overlap:.2f})" for one in moved[:_SHOWN]))
+        if moved:
+            render.note("Moved most: " + ", ".join(f"{one.key} ({one.overlap:.2f})" for one in moved[:_SHOWN]))
     if html is not None:
         render.note(f"Pictures: {html}")
     if report.refused:

@@ -110,6 +110,11 @@ def test_a_question_that_cannot_be_asked_says_why(run, catalog, tmp_path):
         done = subprocess.run([EMBEDKIT, "encoders"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, "full" in done.stderr) == (1, True)
     assert "fault of embedkit" not in done.stderr
+    unread, written = os.pipe()
+    os.close(unread)  # as `head` does
+    with os.fdopen(written, "w") as closed:
+        done = subprocess.run([EMBEDKIT, "backends"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_source_or_store_that_is_misspelt_leaves_no_empty_database(run, tmp_path):
@@ -135,6 +140,7 @@ def test_a_dry_run_tells_the_reasons_itself(run, catalog):
     (catalog / "img" / "03.png").write_bytes(b"broken")
     done = run("ingest", catalog, "--dry-run", code=3)
     assert "03.png: it is not a picture" in done.stderr
+    assert "products.jsonl" in done.stderr  # and the row, whatever a picture is called
     assert "embedkit failures" not in done.stderr  # there is nothing to list
 
 

@@ -62,4 +62,7 @@ def test_what_is_misspelt_or_cannot_be_is_said(there):
     assert isinstance(CliRunner().invoke(app, ["search", "--keywords", "x", "--fusion", "rff"]).exception, UnknownName)
     done = CliRunner().invoke(app, ["search", "--product", "p0004", "--max-distance", "1"])
     assert "more is nearer; use min_score" in str(done.exception)
+    told = called("search", "--product", "p0004", "--where", "prise < 9 and seller == 'a'").stderr.splitlines()
+    assert told[-1] == "No product of 'products' has the attribute 'prise'; did you mean 'price'?"
+    assert called("search", "--keywords", "red", "--where", "price < 0", "--json").stderr == ""
     assert "--keywords or --product" in called("search", code=2).output

@@ -102,7 +102,10 @@ def test_one_hit_a_group_and_so_many_rows_as_that_takes(there, view):
     assert len(found) == 4  # though seven rows of ten are of one seller
     assert there.search(vector=asked, view=view, group_by="seller", k=9) == found
     assert len(there.search(vector=asked, view=view, group_by="key", k=9)) == 9
-    assert there.search(vector=asked, view=view, group_by="nowhere", k=9) == every[:9]
+    with pytest.raises(BadInput, match=r"No product of .* has the attribute 'seler'; did you mean 'seller'"):
+        there.search(vector=asked, view=view, group_by="seler", k=9)
+    with pytest.raises(BadInput, match=r"has the attribute 'seller\.name'"):
+        there.search_many([Question(vector=asked)], view=view, group_by="seller.name")
 
 
 def test_groups_of_words_and_of_fused_answers(there):
@@ -322,6 +325,7 @@ REFUSED = [
     ({"vector": ASK[0], "diversity": 0.3, "offset": 95}, "behind the 100 candidates.*candidates=105 or more"),
     ({"vector": ASK[0], "keywords": "red", "group_by": "seller", "offset": 3}, "pages of an answer in groups"),
     ({"vector": ASK[0], "group_by": 3}, "group_by is an attribute"),
+    ({"keywords": "red", "weights": {"image": 0.7}}, "image is not asked by, only keywords; ask by it too"),
     ({"keywords": " - "}, "hold no word"),
     ({"keywords": ""}, "text to search by is empty"),
     ({"keywords": " ".join(map(str, range(65)))}, "65 different keywords are more than 64"),

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from embedkit.errors import (
     UnsupportedByBackend,
 )
 from embedkit.living import versions
+from embedkit_cli.commands import versions as versions_command
 from tests import plain_encoder
 from tests.conftest import picture, read_table, write_table
 from tests.killed import run
@@ -149,7 +151,7 @@ def test_overlap_is_the_share_of_the_neighbours_by_both_encoders(on_faiss, tmp_p
     assert report.comparison[0].overlap == pytest.approx(np.mean(shares))
 
 
-def test_where_only_the_index_changes_vectors_are_copied_bit_by_bit(on_faiss, catalog, monkeypatch):
+def test_where_only_the_index_changes_vectors_are_copied_bit_by_bit(on_faiss, catalog, monkeypatch, capsys):
     before = vectors_of(on_faiss)
     with monkeypatch.context() as patch:
         patch.setattr("embedkit.ingest.fetch.Fetcher.read_local", lambda *_: pytest.fail("a picture was read"))
@@ -159,6 +161,9 @@ def test_where_only_the_index_changes_vectors_are_copied_bit_by_bit(on_faiss, ca
     assert before.keys() == after.keys()
     assert all((before[place] == after[place]).all() for place in before)
     assert report.comparison[0].overlap == 1.0
+    assert report.comparison[0].moved == ()
+    versions_command._tell(replace(report, comparison=report.comparison[:1]), None)
+    assert "Moved most" not in capsys.readouterr().err
     assert on_faiss._resources.backend.describe("products_v2_image").index.family == "hnsw"
     later = on_faiss.ingest(catalog)
     assert (later.skipped, later.warnings) == (24, ()), "no setting says otherwise"

@@ -19,20 +19,30 @@ import sqlalchemy as sa
 
 import embedkit
 from embedkit.errors import DataCorrupt, StoreBusy, StoreError
+from embedkit.filters import F
 from embedkit.metadata import engine
 from embedkit.metadata.models import Base
 from embedkit.metadata.rows import FailureWrite, ProductWrite, RunCounts, ViewRow
 from embedkit.metadata.store import open_store
-from tests.conftest import write_table
+from tests.conftest import read_table, write_table
 
 
 def test_a_catalog_goes_in_and_out_on_either_database(store_url, catalog, tmp_path, faiss_url, monkeypatch):
     monkeypatch.setenv("EMBEDKIT_STORE", store_url)
+    first, *others = read_table(catalog)
+    write_table(catalog, [{**first, "sizes": {"eu": 42, "us": None}}, *others])
     with embedkit.connect(backend=faiss_url, home=tmp_path / "h") as kit:
         there = kit.collection("products")
         assert there.ingest(catalog).encoded == 24
         assert there.ingest(catalog).skipped == 24
         assert there.search(text="blue shoe 8", where="price < 1000", k=1)[0].key == "p08"
+        assert there.unknown_attributes("price < 9 or sizes.eu == 9 or sizes == 9 or title == 'x' and key == 'x'") == []
+        assert there.unknown_attributes(F('odd "name') == 1) == []  # what no path can say is taken to be there
+        unknown = there.unknown_attributes("not (pricee < 9) or sizes.uk == 1 or sizes.us == 1 or zzz is null")
+        assert [sentence.split("; ")[1] for sentence in unknown] == [
+            "did you mean 'price'?", "did you mean 'sizes.eu'?", "did you mean 'sizes.eu'?",
+            "they have brand, price, sizes.eu",
+        ]  # fmt: skip
         assert there.delete(where="brand == 'acme'") == 12
         assert there.count() == 12
         write_table(catalog, [{"key": "lost", "image": "img/lost.png"}])

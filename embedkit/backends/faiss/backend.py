@@ -133,6 +133,7 @@ class FaissBackend(VectorBackend):
 
     def list(self) -> tuple[str, ...]:
         self._check_open()
+        self._aliases()  # which says so if the folder is a file
         found = (path.parent.name for path in self._root.glob("*/rows.sqlite"))
         return tuple(sorted(name for name in found if not name.startswith(".")))
 
