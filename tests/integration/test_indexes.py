@@ -347,7 +347,7 @@ def test_the_command_line_advises_by_rule_and_by_measuring(run, tmp_path, monkey
     assert 'index = "hnsw(m=16)" in embedkit.toml' in ruled
     page = tmp_path / "out" / "chart.html"
     shown = run("advise", "--recall", "0.8", "--sample", "600", "--queries", "50", "--html", page).output
-    assert "Build it with: embedkit index build products" in shown
+    assert "Build it with: embedkit index build --backend" in shown
     assert page.read_text().count("<polyline") == shown.count(" MB") + shown.count(" kB")
     run("advise", "--n", "5", code=2)
     run("advise", "--n", "5", "--dim", "8", "--codes", code=2)
