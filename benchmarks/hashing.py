@@ -125,8 +125,9 @@ def in_two_stages(best: str, options: argparse.Namespace, home: Path, name: str)
 
 def asked_by_numbers(run: Path, options: argparse.Namespace) -> float:
     """R@1 of codes whose nearest 100 are put in order by the question's numbers."""
-    codes = _vectors(run, options)
-    return _in_order(codes, codes, _vectors(run, options, numbers=True), options)[0]
+    numbers = _vectors(run, options, numbers=True)
+    codes = np.where(numbers > 0, np.float32(1), np.float32(-1))
+    return _in_order(codes, codes, numbers, options)[0]
 
 
 def _in_order(
