@@ -155,6 +155,16 @@ def signs(monkeypatch):
     plugins._table.cache_clear()
 
 
+@pytest.fixture
+def plain(monkeypatch):
+    """The encoder `plain` (`tests/plain_encoder.py`), as a plugin."""
+    from tests.plain_encoder import install
+
+    install(monkeypatch.setattr)
+    yield
+    plugins._table.cache_clear()
+
+
 def write_table(folder, rows):
     (folder / "products.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 

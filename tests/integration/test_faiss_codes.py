@@ -39,18 +39,6 @@ def same(found, exact):
 
 
 @pytest.fixture
-def url(tmp_path):
-    return f"faiss:///{tmp_path}/faiss"
-
-
-@pytest.fixture
-def backend(url):
-    opened = open_backend(url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def oracle():
     opened = open_backend("oracle://x")
     yield opened

@@ -11,20 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 import embedkit
-from embedkit import plugins
 from embedkit.errors import BadInput, CollectionExists, DataCorrupt, DimensionMismatch, DiskFull, UnsupportedByBackend
 from embedkit_cli.app import app
 from tests.conftest import read_table, write_table
 from tests.integration.test_reindex import VIEWS, vectors_of
 from tests.killed import run
-from tests.plain_encoder import install
 
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    install(monkeypatch.setattr)
-    yield
-    plugins._table.cache_clear()
+pytestmark = pytest.mark.usefixtures("plain")
 
 
 @pytest.fixture

@@ -9,20 +9,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import pytest
 
 import embedkit
-from embedkit import plugins
 from embedkit.errors import StoreError
 from tests.conftest import read_table, write_table
-from tests.plain_encoder import install
+
+pytestmark = pytest.mark.usefixtures("plain")
 
 TITLES = {"title": "plain"}
 WAIT = 0.3  # seconds: far more than what is done beside takes, if nothing holds it up
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    install(monkeypatch.setattr)
-    yield
-    plugins._table.cache_clear()
 
 
 @pytest.fixture

@@ -8,20 +8,14 @@ import numpy as np
 import pytest
 
 import embedkit
-from embedkit import plugins
 from embedkit.errors import BadInput, BadSource, ProductNotFound
 from tests.conftest import write_table
-from tests.plain_encoder import PlainEncoder, install
+from tests.plain_encoder import PlainEncoder
 from tests.webserver import WebServer
 
+pytestmark = pytest.mark.usefixtures("plain")
+
 TITLES = {"title": "plain"}
-
-
-@pytest.fixture(autouse=True)
-def _plain(monkeypatch):
-    install(monkeypatch.setattr)
-    yield
-    plugins._table.cache_clear()
 
 
 @pytest.fixture

@@ -27,20 +27,6 @@ from tests.conftest import picture
 from tests.unit.training import trees
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory):
-    """Sixteen classes of four pictures: a pattern, in four brightnesses."""
-    root = tmp_path_factory.mktemp("shop")
-    for place in range(16):
-        folder = root / f"thing {place:02}"
-        folder.mkdir()
-        for copy in range(4):
-            picture(place, (64, 64)).point(lambda value, copy=copy: value * (8 - copy) // 8).save(
-                folder / f"{copy}.png"
-            )
-    return root
-
-
 def small(shop, loss, **changes):
     changes = {"encoder": "effnet-lite0(size=64)", "batch": 10, "steps": 2, "validate": 0, "bits": 16} | changes
     return TrainingRecipe(data=str(shop), loss=loss).changed(changes)
