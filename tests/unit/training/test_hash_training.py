@@ -151,7 +151,7 @@ def test_clear_bits_count_and_those_next_to_zero_do_not():
         ({"bits": 20}, "bits = 20 is not a multiple of 8 from 16 to 512"),
         ({"bits": 1024}, "bits = 1024 is not a multiple of 8"),
         ({"bits": -8}, "bits = -8 is not"),
-        ({"bits": 64, "dim": 32}, "dim = 32 and bits = 64 are both set"),
+        ({"bits": 64, "dim": 32}, "dim = 32 would be ignored: a code of bits = 64 has"),
         ({"head": "divide"}, "head = 'divide' makes bits, and bits is 0"),
         ({"bits": 64, "head": "round"}, "head = 'round' is not one of"),
     ],
@@ -165,6 +165,8 @@ def test_bits_are_the_dimension():
     assert TrainingRecipe(steps=1, bits=64).checked().dim == 64
     assert TrainingRecipe(steps=1, bits=64, dim=64).checked().dim == 64
     assert TrainingRecipe(steps=1).checked().dim == 128
+    with pytest.raises(ConfigError, match="dim = 32 and bits = 64 are both set"):
+        TrainingRecipe(steps=1, bits=64, dim=32).checked()
     assert TrainingRecipe(steps=1, dim=512).changed({"bits": 64}).checked().dim == 64
 
 
