@@ -169,7 +169,7 @@ def evaluate_encoder(
     if limit is not None and limit < 2:
         raise ConfigError(f"A limit of {limit} pictures leaves nothing to be found; give 2 or more")
     opened = open_dataset(data, name=name)
-    _check_classes(opened, str(data), limit)
+    _check_classes(opened, str(data))
     encoder = load_encoder(str(model), runtime=runtime, threads=threads)
     try:
         if curves is not None:
@@ -184,17 +184,12 @@ def evaluate_encoder(
         encoder.close()
 
 
-def _check_classes(data: DataSet, where: str, limit: int | None) -> None:
+def _check_classes(data: DataSet, where: str) -> None:
     """Raise BadSource where pictures search each other and all are of one class, since every answer is then right."""
-    if data.protocol != "zero-shot":
-        return
-    queries = (data if limit is None else limited(data, limit)).query
-    if len(queries) and len(np.unique(queries.labels)) < 2:
-        few = "" if limit is None else f", which a limit of {limit} leaves"
+    if data.protocol == "zero-shot" and len(data.query) and len(np.unique(data.query.labels)) < 2:
         raise BadSource(
-            f"{where} has {len(queries):,} pictures of one class to search each other{few}; every answer among "
+            f"{where} has {len(data.query):,} pictures of one class to search each other; every answer among "
             "them is right, so the figures say nothing; give two classes or more"
-            + ("" if limit is None else ", or a larger limit")
         )
 
 
