@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import uuid
+import warnings
 from importlib.metadata import EntryPoint
 
 import numpy as np
@@ -67,15 +68,17 @@ def clean_vearch_url(vearch_url):
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory):
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
-        yield url
+def postgres_process(tmp_path_factory):
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
 
 
 @pytest.fixture
-def store_in_postgres(postgres_url):
-    """A metadata store that is not there yet, in an empty database."""
-    server = sa.make_url(postgres_url)
+def store_in_postgres(postgres_process):
+    """A metadata store that is not there yet, in an empty database; a server that died is told of and started again."""
+    if log := postgres_process.revive():
+        warnings.warn(f"PostgreSQL had died: {log}", stacklevel=1)
+    server = sa.make_url(postgres_process.url)
     name = f"t_{uuid.uuid4().hex[:8]}"
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
