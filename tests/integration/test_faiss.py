@@ -330,6 +330,28 @@ def test_broken_files_are_told_and_the_advice_brings_everything_back(tmp_path, c
         assert products.search(image=catalog / "img" / "05.png")[0].key == "p05"
 
 
+@pytest.mark.parametrize("harm", ["remove", "cut"])
+def test_without_its_index_a_collection_is_searched_exactly_and_can_have_it_built_again(backend, url, caplog, harm):
+    vectors, spec = vectors_of(300), IndexSpec.parse("hnsw(m=4)")
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(300), vectors)
+    exact = backend.search("c", vectors[::7], 10)
+    backend.build_index("c", spec)
+    path = backend._get("c").folder / index_file(backend)
+    if harm == "remove":
+        path.unlink()
+    else:
+        os.truncate(path, 1_000)
+    other = open_backend(url)
+    assert_same_answer(other.search("c", vectors[::7], 10), exact)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{path.name}: FAISS cannot read the index; build it again" in caplog.text
+    assert (other.index_use("c").covered, other.describe("c").index) == (0, spec)
+    other.build_index("c", spec)
+    assert (other.index_use("c").covered, other.index_use("c").bytes > 0) == (300, True)
+    other.close()
+
+
 def test_no_permission_is_no_reason_to_try_again(tmp_path):
     with pytest.raises(ConfigError, match="Permission denied; check who"), translated(tmp_path):
         raise PermissionError(13, "Permission denied", str(tmp_path))

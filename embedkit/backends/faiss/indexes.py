@@ -25,6 +25,8 @@ __all__ = ["Plan", "asked", "built", "check", "extend", "growth", "plan", "resco
 _EACH = 256  # vectors that each centroid is learned from, at most
 _LEAST, _MOST = 65_536, 1_000_000  # vectors that anything is learned from, if there are so many
 _EF = 64
+_OPQ = 256  # centroids of each piece that a rotation is learned with
+_NSG = 101  # vectors of which FAISS makes such a graph at least
 _SWAPS = 500_000  # of centroids, when polysemous codes are numbered so that near ones differ in few bits
 _CHUNK = 65_536  # rows that are added at a time: a rotation copies them
 _BY_DISTANCE = ("nsg", "imi", "polysemous")  # FAISS builds these for Euclidean distance alone
@@ -58,7 +60,7 @@ def plan(spec: IndexSpec, dim: int, metric: Metric, rows: int) -> Plan:
     centroids, kept = _kept(spec.codes, inner)
     joined = ",".join(piece for piece in (rotation, arranged, kept) if piece)
     native = faiss.METRIC_INNER_PRODUCT if metric != "l2" and not euclidean else faiss.METRIC_L2
-    needs = max(rows_first, centroids)
+    needs = max(rows_first, centroids, _OPQ if spec.rotation else 0)
     return Plan(joined, native, needs, min(_MOST, max(_LEAST, _EACH * needs)) if needs or rotation else 0)
 
 
@@ -82,7 +84,7 @@ def _arranged(part: Part, dim: int, rows: int) -> tuple[int, str]:
         part.only("m", "ef_construction").number("ef_construction", 200, 8, 4_096)
         return 0, f"HNSW{part.number('m', 16, 2, 128)}"
     if part.name == "nsg":
-        return 0, f"NSG{part.only('m').number('m', 32, 4, 128)}"
+        return _NSG, f"NSG{part.only('m').number('m', 32, 4, 128)}"
     if part.name == "imi":
         bits = part.only("bits").number("bits", _cells(rows), 1, 14)
         if dim % 2:
@@ -130,7 +132,7 @@ def check(spec: IndexSpec, dim: int, metric: Metric, rows: int) -> None:
     if rows and rows < made.needs:
         raise ConfigError(
             f"The index {str(spec)!r} learns from {made.needs} vectors or more, and there are {rows}; "
-            "choose fewer bits or lists, or ingest more first"
+            f"choose {'hnsw' if spec.family == 'nsg' else 'fewer bits or lists'}, or ingest more first"
         )
 
 

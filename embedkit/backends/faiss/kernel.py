@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from abc import ABC, abstractmethod
@@ -41,6 +42,7 @@ __all__ = [
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
+_log = logging.getLogger(__name__)
 _THREADS = os.cpu_count() or 1
 _SPLIT = 4_000_000  # numbers; a smaller scan is over before a second thread has started
 _FEW = 0.25  # share of admitted rows up to which going through their positions beats testing every row
@@ -171,8 +173,16 @@ class Kernel(ABC):
         """Raises DataCorrupt."""
         try:
             return self._read(str(path))  # already of its own class; `downcast_index` would not keep it alive
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError) as error:
             raise DataCorrupt(f"{path}: FAISS cannot read the index; build it again") from error
+
+    def opened(self, path: Path) -> Any:
+        """The index of a file; None, said in the log, where it is missing or broken: the vectors themselves are there."""
+        try:
+            return self.read(path)
+        except DataCorrupt as error:
+            _log.warning("%s (embedkit index build); until then searches compare every vector", error)
+            return None
 
 
 @cache
