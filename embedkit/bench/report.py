@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
 
 from embedkit.errors import ConfigError
 
-__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "write_report"]
+if TYPE_CHECKING:
+    from embedkit.types import IdArray
+
+__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "read_truth", "write_report", "write_truth"]
 
 _FORMAT = 1
 
@@ -87,10 +92,29 @@ class AnnReport:
 
 def write_report(path: Path, report: AnnReport) -> None:
     """In one step, so that a kill leaves the last whole one. Raises ConfigError."""
+    text = json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n"
+    _put_down(path, lambda file: file.write(text.encode()))
+
+
+def write_truth(path: Path, truth: IdArray) -> None:
+    """True neighbours, as `write_report` writes. Raises ConfigError."""
+    _put_down(path, lambda file: np.save(file, truth))
+
+
+def read_truth(path: Path) -> IdArray | None:
+    """What `write_truth` wrote, None where there is nothing, or no whole file."""
+    try:
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"), np.int64)
+    except (OSError, ValueError):
+        return None
+
+
+def _put_down(path: Path, write: Callable[[BinaryIO], object]) -> None:
     draft = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n", encoding="utf-8")
+        with draft.open("wb") as file:
+            write(file)
         os.replace(draft, path)
     except OSError as error:
         raise ConfigError(f"The results {str(path)!r} cannot be written: {error.strerror or error}") from error

@@ -177,7 +177,7 @@ class Kernel(ABC):
             raise DataCorrupt(f"{path}: FAISS cannot read the index; build it again") from error
 
     def opened(self, path: Path) -> Any:
-        """The index of a file; None, said in the log, where it is missing or broken: the vectors themselves are there."""
+        """The index of a file; None, and a word in the log, where it is missing or broken: the vectors are there."""
         try:
             return self.read(path)
         except DataCorrupt as error:
