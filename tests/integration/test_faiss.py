@@ -446,3 +446,15 @@ def test_polysemous_codes_pass_over_rows_that_differ_in_many_bits(backend, monke
         shares.append(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), right.tolist(), strict=True)]))
     assert shares[0] < shares[1] < shares[2]
     assert shares[2] > 0.9
+
+
+@pytest.mark.parametrize("text", ["imi(bits=4)", "opq + imi(bits=4) + pq", "imi(bits=4) + pq4fs"])
+def test_a_multi_index_over_rows_of_which_many_are_equal_finds_none_twice(backend, text):
+    """FAISS names a cell again where others are as near."""
+    vectors = np.repeat(vectors_of(6), 50, axis=0)
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(300), vectors)
+    backend.build_index("c", IndexSpec.parse(text))
+    for row in backend.search("c", vectors_of(6), 300, params=SearchParams(nprobe=256)).ids.tolist():
+        found = [one for one in row if one >= 0]
+        assert len(found) == len(set(found)) >= 50

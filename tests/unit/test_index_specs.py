@@ -139,6 +139,18 @@ def test_of_as_many_rows_as_it_says_an_index_is_built(text):
     assert indexes.built(spec, "l2", vectors).ntotal == rows
 
 
+def test_a_graph_that_would_never_be_done_is_refused():
+    """FAISS looks for links for ever among many groups of equal vectors; a single one does no harm."""
+    vectors = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    vectors[:35] = vectors[0]
+    assert indexes.built(IndexSpec("nsg"), "l2", vectors).ntotal == 400
+    vectors[:330] = np.repeat(vectors[:330:55], 55, axis=0)
+    with pytest.raises(
+        ConfigError, match=r"330 of the 400 vectors have 32 others or more that equal them.*choose hnsw"
+    ):
+        indexes.built(IndexSpec("nsg"), "l2", vectors)
+
+
 def test_a_metric_that_an_index_lacks_is_refused():
     with pytest.raises(UnsupportedByBackend, match=r"'nsg' for the metric 'ip'.*it takes 'cosine' and 'l2'"):
         indexes.check(IndexSpec("nsg"), 64, "ip", 300)

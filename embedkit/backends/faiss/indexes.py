@@ -27,6 +27,9 @@ _LEAST, _MOST = 65_536, 1_000_000  # vectors that anything is learned from, if t
 _EF = 64
 _OPQ = 256  # centroids of each piece that a rotation is learned with
 _NSG = 101  # vectors of which FAISS makes such a graph at least
+_CROWD = (
+    0.1  # share of vectors with more equal ones than links that it may meet: of half FAISS looks for links for ever
+)
 _SWAPS = 500_000  # of centroids, when polysemous codes are numbered so that near ones differ in few bits
 _CHUNK = 65_536  # rows that are added at a time: a rotation copies them
 _BY_DISTANCE = ("nsg", "imi", "polysemous")  # FAISS builds these for Euclidean distance alone
@@ -140,6 +143,7 @@ def built(spec: IndexSpec, metric: Metric, vectors: FloatArray) -> Any:
     """An index over every row. Raises ConfigError, UnsupportedByBackend."""
     rows, dim = vectors.shape
     check(spec, dim, metric, rows)
+    _check_crowds(spec, vectors)
     made = plan(spec, dim, metric, rows)
     try:
         index = faiss.index_factory(dim, made.factory, made.metric)
@@ -151,6 +155,21 @@ def built(spec: IndexSpec, metric: Metric, vectors: FloatArray) -> Any:
             index.train(kernel.sample(vectors, made.learns_from))
         extend(index, vectors, at_once=spec.family == "nsg")
     return index
+
+
+def _check_crowds(spec: IndexSpec, vectors: FloatArray) -> None:
+    """Raise ConfigError for a graph that would never be done."""
+    if spec.family != "nsg":
+        return
+    whole = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.itemsize * vectors.shape[1])))
+    times = np.unique(whole, return_counts=True)[1]
+    links = spec.main.number("m", 32, 4, 128)
+    crowded = int(times[times > links].sum())
+    if crowded > _CROWD * len(vectors):
+        raise ConfigError(
+            f"The index {str(spec)!r} is no good here: {crowded:,} of the {len(vectors):,} vectors have {links} others "
+            "or more that equal them, and FAISS would not come to an end; choose hnsw"
+        )
 
 
 def extend(index: Any, vectors: FloatArray, *, at_once: bool = False) -> None:
@@ -173,6 +192,11 @@ def _inner(index: Any) -> Any:
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
 
 
+def _first(index: Any) -> Any:
+    """The rotation before an index."""
+    return faiss.downcast_VectorTransform(index.chain.at(0))
+
+
 def _set_up(index: Any, spec: IndexSpec) -> Any:
     """What a factory string does not say, and no words on stderr about few rows; what must live as long as training."""
     inner = _inner(index)
@@ -193,7 +217,7 @@ def _set_up(index: Any, spec: IndexSpec) -> Any:
             faiss.downcast_AdditiveQuantizer(stored.prq.subquantizer(number)).cp.min_points_per_centroid = 1
     if spec.rotation is None:
         return None
-    turn = faiss.downcast_VectorTransform(index.chain.at(0))
+    turn = _first(index)
     turn.pq = codebook = faiss.ProductQuantizer(turn.d_out, turn.M, 8)
     codebook.cp.min_points_per_centroid = 1
     return codebook
@@ -223,9 +247,26 @@ def asked(index: Any, spec: IndexSpec, queries: FloatArray, k: int, params: Sear
     if native is None:
         return Found(*index.search(queries, k))
     native.sel = chosen
+    if spec.family == "imi":
+        return _of_cells(inner, queries if inner is index else _first(index).apply(queries), k, native)
     if inner is not index:
         native = faiss.SearchParametersPreTransform(index_params=native)
     return Found(*index.search(queries, k, params=native))
+
+
+def _of_cells(index: Any, queries: FloatArray, k: int, native: Any) -> Found:
+    """Of an inverted multi-index; FAISS may name a cell twice, and then its rows would be found twice."""
+    apart, cells = index.quantizer.search(queries, native.nprobe)
+    order = np.argsort(cells, axis=1, kind="stable")
+    ordered = np.take_along_axis(cells, order, axis=1)
+    again = ordered[:, 1:] == ordered[:, :-1]
+    ordered[:, 1:][again] = -1
+    np.put_along_axis(cells, order, ordered, axis=1)
+    pointer, queries = faiss.swig_ptr, np.ascontiguousarray(queries)
+    found = Found(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64))
+    given, told = (pointer(cells), pointer(apart)), (pointer(found.values), pointer(found.positions))
+    index.search_preassigned_c(len(queries), pointer(queries), k, *given, *told, False, native)
+    return found
 
 
 def _native(inner: Any, spec: IndexSpec, k: int, params: SearchParams) -> Any:
