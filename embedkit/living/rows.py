@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedkit.backends.contract import IndexSpec
 from embedkit.backends.validation import unusable_rows
 from embedkit.errors import BadInput, DataCorrupt
 from embedkit.ingest.channel import Stop
@@ -17,7 +16,7 @@ from embedkit.ingest.committer import retry
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Target, columns_of
 from embedkit.metadata.rows import KnownProduct, ProductWrite, RunCounts
-from embedkit.search.state import build
+from embedkit.search.state import build_or_wait
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
@@ -139,8 +138,7 @@ def put(
         tell()
     for view in target.row.views:
         target.backend.flush(view.physical)
-        if IndexSpec.parse(view.index).shape != "flat":
-            build(target.store, target.backend, target.row.id, view, IndexSpec.parse(view.index))
+        build_or_wait(target.store, target.backend, target.row.id, view)
     return counts
 
 

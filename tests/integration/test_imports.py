@@ -234,6 +234,23 @@ def test_an_import_that_is_killed_goes_on(kit, vectors, tmp_path, faiss_url):
     assert holds(kit.collection("taken"), vectors)
 
 
+def test_an_index_waits_for_more_vectors_wherever_few_of_them_go(kit, vectors, tmp_path, caplog):
+    """As in an ingest: what is there can be restored, copied and reindexed, and is searched exactly meanwhile."""
+    np.save(tmp_path / "v.npy", vectors[:30])
+    np.save(tmp_path / "ids.npy", np.array(KEYS[:30]))
+    kit.import_vectors(tmp_path / "v.npy", keys=tmp_path / "ids.npy", collection="few", index="pq(m=8)")
+    few = kit.collection("few")
+    few.backup(tmp_path / "saved")
+    assert kit.restore(tmp_path / "saved", collection="again").restored == 30
+    assert few.copy_to(f"faiss:///{tmp_path}/other").copied == 30
+    assert few.reindex(index="ivf(nlist=99)").switched
+    assert len([record for record in caplog.records if "its index waits for more" in record.message]) == 4
+    assert "learns from 256 vectors or more, and there are 30" in caplog.text
+    assert holds(kit.collection("again"), vectors[:30], KEYS[:30])
+    assert [hit.key for hit in few.search(vector=vectors[7], k=1)] == [KEYS[7]]
+    assert (few.index().spec, few.index().covered, few.verify().ok) == ("ivf(nlist=99)", 0, True)
+
+
 def test_what_cannot_be_imported_says_why(kit, vectors, tmp_path):
     def refused(error, message, source, **arguments):
         with pytest.raises(error, match=message):
