@@ -191,6 +191,21 @@ def test_a_backup_that_finds_no_room_leaves_nothing(filled, tmp_path, monkeypatc
         filled.backup(tmp_path / "saved")
 
 
+def test_two_backups_at_once_do_not_write_into_one_folder(filled, kit, tmp_path):
+    def meanwhile(moment):
+        with pytest.raises(BadInput, match=r"Another backup is being written to '.*saved'; wait for its end"):
+            filled.backup(tmp_path / "saved")
+        told.append(moment.seen)
+
+    told = []
+    filled.backup(tmp_path / "saved", progress=meanwhile)
+    assert told == [24]
+    assert kit.restore(tmp_path / "saved", collection="again").restored == 24
+    with pytest.raises(BadInput, match="is there already"):
+        filled.backup(tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".saved")] == []
+
+
 def test_a_restore_that_is_killed_goes_on(filled, kit, tmp_path, faiss_url):
     filled.backup(tmp_path / "saved")
     arguments = {"folder": str(tmp_path / "saved"), "collection": "again"}
