@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from embedkit.errors import (
     CollectionNotFound,
     ConfigError,
     DataCorrupt,
+    DiskFull,
     EmbedkitError,
 )
 from embedkit.filters import F
@@ -350,6 +352,22 @@ def test_without_its_index_a_collection_is_searched_exactly_and_can_have_it_buil
     other.build_index("c", spec)
     assert (other.index_use("c").covered, other.index_use("c").bytes > 0) == (300, True)
     other.close()
+
+
+def test_a_disk_without_room_for_an_index_keeps_the_one_there_is(backend):
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(2_000), vectors_of(2_000))
+    backend.build_index("c", IndexSpec.parse("ivf(nlist=4) + sq8"))
+    folder = backend._get("c").folder
+    before, limits = sorted(os.listdir(folder)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(DiskFull, match=r"The disk of '.*c' is full .*File too large"):
+            backend.build_index("c", IndexSpec.parse("hnsw(m=32)"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(folder)) == before
+    assert (backend.describe("c").index.shape, backend.index_use("c").covered) == ("ivf + sq8", 2_000)
 
 
 def test_no_permission_is_no_reason_to_try_again(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
@@ -162,12 +163,18 @@ class Kernel(ABC):
     def _read(self, path: str) -> Any: ...
 
     def write(self, index: Any, path: Path) -> None:
-        """Write beside, then move: a crash leaves the old file or the new one."""
+        """Write beside, then move: a crash leaves the old file or the new one. Raises OSError."""
         draft = path.with_suffix(".part")
-        self._write(index, str(draft))
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        try:
+            self._write(index, str(draft))
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except RuntimeError as error:  # in which FAISS hides what the system said
+            told = next((code for code in errno.errorcode if f"({os.strerror(code)})" in str(error)), errno.EIO)
+            raise OSError(told, os.strerror(told), str(draft)) from error
+        finally:
+            draft.unlink(missing_ok=True)
 
     def read(self, path: Path) -> Any:
         """Raises DataCorrupt."""
