@@ -28,6 +28,7 @@ _PRIMARY = "primary key"  # no field of Milvus has a space in its name
 _TAKEN = (
     "a .parquet or .npy file, a FAISS index, a folder with img_emb/ and metadata/ (clip-retrieval), or a Milvus URL"
 )
+_UNIT, _UNIT_KEPT = 1e-3, 0.1  # by which a length may differ from 1, as it was given and out of codes
 _EXACT = ("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexHNSWFlat", "IndexIVFFlat")
 
 
@@ -272,12 +273,21 @@ def _faiss(path: Path, keys: str | None, mapping: ColumnMapping) -> Given:
     warning = (
         "" if kind in _EXACT else f"{str(path)!r} is an {kind}: its vectors are what it keeps of those it was given."
     )
-    return Given(
-        str(path),
-        _joined(path, cast("VectorArray", _Reconstructed(owner, index, path)), records),
-        "l2" if index.metric_type == faiss.METRIC_L2 else None,
-        warning,
-    )
+    rows = _Reconstructed(owner, index, path)
+    pages = _joined(path, cast("VectorArray", rows), records)
+    return Given(str(path), pages, _metric_of(index, rows, exact=not warning), warning)
+
+
+def _metric_of(index: Any, rows: _Reconstructed, *, exact: bool) -> Metric | None:
+    """What an index measures by. None for inner products of vectors of length 1: they are cosines."""
+    import faiss
+
+    if index.metric_type == faiss.METRIC_L2:
+        return "l2"
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT or not len(rows):
+        return None
+    lengths = np.linalg.norm(rows[:_PAGE], axis=1)
+    return None if (np.abs(lengths - 1) < (_UNIT if exact else _UNIT_KEPT)).all() else "ip"
 
 
 class _Reconstructed:

@@ -126,6 +126,17 @@ def test_a_faiss_index_with_its_ids(kit, vectors, tmp_path, kind):
     assert holds(kit.collection("taken"), vectors, [str(first + row) for row in range(COUNT)], k=3)
 
 
+def test_an_index_of_inner_products_asks_as_it_did_unless_they_are_cosines(kit, vectors, tmp_path):
+    long = vectors * np.linspace(0.5, 3, COUNT, dtype=np.float32)[:, None]
+    for name, rows, metric in (("unit", vectors, "cosine"), ("long", long, "ip")):
+        index = faiss.IndexFlatIP(DIM)
+        index.add(rows)
+        faiss.write_index(index, str(tmp_path / name))
+        assert kit.import_vectors(tmp_path / name, collection=name).metric == metric
+        found = kit.collection(name).search(vector=vectors[7], k=10)
+        assert [int(hit.key) for hit in found] == index.search(vectors[7:8], 10)[1][0].tolist()
+
+
 def test_a_faiss_index_that_keeps_codes_only_says_so(kit, vectors, tmp_path):
     index = faiss.index_factory(DIM, "SQ4", faiss.METRIC_L2)
     index.train(vectors)
