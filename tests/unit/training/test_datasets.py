@@ -393,9 +393,19 @@ def test_a_folder_of_ones_own_is_complete(tmp_path):
         ("lfw", "pairs.txt", "1\t1\nAnn\t1\nx\n", "line 2: .* is neither"),
         ("street2shop", "meta/json/test_pairs_bags.json", '[{"photo": 1}]', "test_pairs_bags.json: an entry is not"),
         ("street2shop", "meta/json/test_pairs_bags.json", "{", "no JSON"),
+        (
+            "street2shop",
+            "meta/json/test_pairs_bags.json",
+            '[{"photo": 7, "product": 20, "bbox": {"left": "", "top": 2, "width": 4, "height": 3}}]',
+            "test_pairs_bags.json: an entry is not",
+        ),
+        ("consumer2shop", "list_eval_partition.txt", "²\nimage_pair_name_1\n", "line 1: '²' is not 'pair"),
+        ("cub200", "CUB_200_2011/classes.txt", "one 001.Bird_1\n", "classes.txt line 1: 'one' is no number"),
+        ("lfw", "pairs.txt", "10\t0\nAnn\t1\t2\n", "line 1: .* is not 'folds TAB pairs'"),
         ("cars196", "cars_annos.mat", "text", "not the list of Cars196"),
         ("veri776", "name_test.txt", "car.jpg\n", "does not begin with identity and camera"),
         ("emoji-zs", "emoji-datasource-apple/package/emoji.json", "[{}]", "not the emoji.json"),
+        ("emoji-zs", "emoji-datasource-apple/package/emoji.json", '[{"sort_order": Infinity}]', "not the emoji.json"),
     ],
 )
 def test_a_list_that_cannot_be_read_is_named_with_its_line(builder, file, content, message, tmp_path):
