@@ -115,6 +115,14 @@ def test_pairs_that_lost_a_picture_are_left_out_and_counted(tmp_path):
     assert data.problems == ("2 of 4 pairs lack a picture",)
 
 
+def test_pairs_of_which_none_is_whole_are_refused(tmp_path):
+    trees.lfw(tmp_path)
+    for name in ("Ann_B/Ann_B_0002", "Cy/Cy_0001", "Jean-Luc_P/Jean-Luc_P_0002"):
+        (tmp_path / "lfw" / f"{name}.jpg").unlink()
+    with pytest.raises(BadSource, match="no pair of which both pictures are there, 3 pictures that its lists name"):
+        open_dataset(tmp_path)
+
+
 def test_a_list_of_pairs_that_is_cut_short_is_refused(tmp_path):
     trees.lfw(tmp_path)
     (tmp_path / "pairs.txt").write_text("10\t300\nAnn_B\t1\t2\n")
@@ -426,6 +434,8 @@ def test_a_vendor_that_was_not_unpacked_is_named(tmp_path):
 def test_names_and_places_that_are_not_there(tmp_path):
     with pytest.raises(UnknownName, match="There is no data set called 'cub20'; did you mean 'cub200'"):
         open_dataset(tmp_path, name="cub20")
+    with pytest.raises(BadSource, match="no data set at '~nobody-has-this-name/emoji'"):
+        check_dataset("~nobody-has-this-name/emoji")
     with pytest.raises(BadSource, match=r"no data set at 'emoji-zs'; its owners publish it at http.*npm pack"):
         open_dataset("emoji-zs")
     with pytest.raises(BadSource, match="no folders with pictures"):
