@@ -101,24 +101,37 @@ def _parts_of(questions: Sequence[Question]) -> set[str]:
 
 
 def _encoded(resources: Resources, row: CollectionRow, parts: Sequence[_Part]) -> list[Query]:
-    """A query for each part, those that ask one view by one kind of thing encoded in batches."""
-    vectors = {place: part.given for place, part in enumerate(parts) if part.modality is None}
-    together: dict[tuple[str, Modality, bool], list[int]] = {}
-    for place, part in enumerate(parts):
+    """A query for each part; a network is given all things of one kind that are asked of it in batches, each once."""
+    encoders = {part.view.name: encoder_of(resources, row.name, part.view) for part in parts if part.modality}
+    together: dict[tuple[int, Modality], dict[int, list[_Part]]] = {}
+    for part in parts:
         if part.modality is not None:
-            together.setdefault((part.view.name, part.modality, part.relaxed), []).append(place)
-    for (_, modality, relaxed), places in together.items():
-        encoder = encoder_of(resources, row.name, parts[places[0]].view)
-        for start in range(0, len(places), _BATCH):
-            some = places[start : start + _BATCH]
-            given = [parts[place] for place in some]
-            batch = (
-                [str(part.given) for part in given]
-                if modality == "text"
-                else np.stack([_pixels(encoder, part) for part in given])
-            )
-            vectors.update(zip(some, (encoder.numbers if relaxed else encoder.encode)(batch), strict=True))
-    return [Query(part.view, cast("VectorArray", vectors[place]), part.weight) for place, part in enumerate(parts)]
+            network = id(encoders[part.view.name].network)
+            together.setdefault((network, part.modality), {}).setdefault(id(part.given), []).append(part)
+    vectors = {id(part): part.given for part in parts if part.modality is None}
+    for things in together.values():
+        every = list(things.values())
+        for start in range(0, len(every), _BATCH):
+            vectors.update(_vectors(every[start : start + _BATCH], encoders))
+    return [Query(part.view, cast("VectorArray", vectors[id(part)]), part.weight) for part in parts]
+
+
+def _vectors(things: Sequence[Sequence[_Part]], encoders: Mapping[str, Encoder]) -> dict[int, VectorArray]:
+    """Of parts, by their `id`. `things`: those that ask by the same thing, of one network."""
+    network = encoders[things[0][0].view.name].network
+    batch = (
+        [str(same[0].given) for same in things]
+        if things[0][0].modality == "text"
+        else np.stack([_pixels(network, same[0]) for same in things])
+    )
+    asking = {(part.view.name, part.relaxed): encoders[part.view.name] for same in things for part in same}
+    if len(asking) == 1:
+        ((_, relaxed), encoder) = next(iter(asking.items()))
+        rows = {next(iter(asking)): encoder.numbers(batch) if relaxed else encoder.encode(batch)}
+    else:
+        numbers = network.numbers(batch)
+        rows = {name: numbers if name[1] else encoder.vectors_of(numbers) for name, encoder in asking.items()}
+    return {id(part): rows[part.view.name, part.relaxed][place] for place, same in enumerate(things) for part in same}
 
 
 def _pixels(encoder: Encoder, part: _Part) -> ByteArray:
