@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +21,7 @@ from embedkit.errors import (
 )
 from embedkit.filters import F, Filter, as_filter, filter_paths
 from embedkit.indexed import Indexed
-from embedkit.types import STAGES, Hit, Metric, Product, Question
+from embedkit.types import STAGES, Hit, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
@@ -33,51 +33,18 @@ if TYPE_CHECKING:
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts, RunRow
+    from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts
     from embedkit.resources import Resources
     from embedkit.search.duplicates import Comparing, DuplicateReport
     from embedkit.search.query import Asked
     from embedkit.search.wanted import Fusion
+    from embedkit.status import Status
 
-__all__ = ["Collection", "Status", "check_name"]
+__all__ = ["Collection", "check_name"]
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _KEY = "A product's key is a text"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`.
-
-    `version` is the one that serves. `versions`: others, by what they are: ``building``, ``built``, ``kept``.
-    """
-
-    name: str
-    backend: str
-    products: int
-    vectors: Mapping[str, int]
-    encoders: Mapping[str, str]
-    metrics: Mapping[str, Metric]
-    failures: int
-    duplicates: int
-    last_run: RunRow | None
-    version: int = 1
-    versions: Mapping[int, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        values = asdict(self)
-        run = self.last_run
-        if run is not None:
-            values["last_run"] = {
-                "source": run.source,
-                "state": run.state,
-                "counts": asdict(run.counts),
-                "started_at": run.started_at.isoformat(),
-                "finished_at": run.finished_at.isoformat() if run.finished_at else None,
-            }
-        return values
 
 
 class Collection(Indexed):
@@ -346,20 +313,9 @@ class Collection(Indexed):
 
     def status(self) -> Status:
         """What the collection holds, and how its last run ended."""
-        row, store = self._fresh(), self._resources.store
-        return Status(
-            name=row.name,
-            backend=row.backend_url,
-            products=store.count_products(row.id),
-            vectors={view.name: store.count_vectors(row.id, view.slot) for view in row.views},
-            encoders={view.name: view.encoder for view in row.views},
-            metrics={view.name: view.metric for view in row.views},
-            failures=store.failure_count(row.id),
-            duplicates=store.duplicate_count(row.id),
-            last_run=store.last_run(row.id),
-            version=row.version,
-            versions={other.version: other.state for other in row.others},
-        )
+        from embedkit.status import status_of
+
+        return status_of(self._resources.store, self._fresh())
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Compare store and backend id by id; `repair` mends what differs."""
