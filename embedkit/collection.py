@@ -271,14 +271,7 @@ class Collection(Indexed):
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
-        from embedkit.ingest.items import is_plain_text
-
-        check_kind(key, str, _KEY)
-        row = self._existing()
-        found = self._resources.store.product(row.id, key) if is_plain_text(key) else None
-        if found is None:
-            raise ProductNotFound(f"The collection {self.name!r} has no product with the key {key!r}")
-        return found
+        return self._named(self._existing(), [key])[key]
 
     def count(self, *, where: Filter | str | None = None) -> int:
         """How many products there are, or how many a filter admits."""
@@ -390,10 +383,21 @@ class Collection(Indexed):
     ) -> list[Asked]:
         from embedkit.questions import asked_by
 
-        for question in questions:
-            if question.product is not None:
-                self.get(question.product)
+        self._named(row, [question.product for question in questions if question.product is not None])
         return asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
+
+    def _named(self, row: CollectionRow, keys: Sequence[str]) -> dict[str, Product]:
+        """Products by key, asked for together. Raises ProductNotFound."""
+        from embedkit.ingest.items import is_plain_text
+
+        for key in keys:
+            check_kind(key, str, _KEY)
+        plain = [key for key in keys if is_plain_text(key)]
+        found = self._resources.store.products(row.id, plain) if plain else {}
+        for key in keys:
+            if key not in found:
+                raise ProductNotFound(f"The collection {self.name!r} has no product with the key {key!r}")
+        return found
 
     def _of_serving(self, ask: Callable[[CollectionRow], T]) -> T:
         """Ask the version that serves; once more, if it has been replaced and dropped meanwhile."""

@@ -36,10 +36,6 @@ def _merge(into: dict[str, list[int]], more: Mapping[str, list[int]]) -> None:
 class Vectors(Session):
     """Vector rows by id. Deleting goes: mark, remove from the backend, purge."""
 
-    def vector_ids(self, cid: int, key: str) -> dict[str, int]:
-        """The live vectors of a product, by view."""
-        return self.vector_ids_of(cid, [key]).get(key, {})
-
     def vector_ids_of(self, cid: int, keys: Sequence[str]) -> dict[str, dict[str, int]]:
         """The live vectors of products: ``{key: {view: id}}``."""
         found: dict[str, dict[str, int]] = {}
