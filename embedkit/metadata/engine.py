@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError
+from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError, disk_is_full
 from embedkit.metadata.errors import is_refusal, told
 from embedkit.metadata.full_text import rarity
 from embedkit.sqlite import SqliteConnection, connect_sqlite
@@ -98,7 +98,7 @@ def _make_folder(parsed: sa.URL, safe: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        kind = DiskFull if error.errno == 28 else StoreError
+        kind = DiskFull if disk_is_full(error) else StoreError
         raise kind(f"The folder of the metadata store {safe} cannot be made: {error.strerror}.") from error
 
 
