@@ -109,7 +109,7 @@ def _prepare_sqlite(connection: SqliteConnection, record: object) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA cache_size=-65536")
+    cursor.execute("PRAGMA cache_size=-16384")  # of each connection: threads that search have one each, which they keep
     cursor.close()
     connection.create_function("rarity", 2, rarity, deterministic=True)
 
