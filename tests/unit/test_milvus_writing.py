@@ -1,13 +1,16 @@
-"""What goes to Milvus in one message is less than a server takes, however long vectors and columns are."""
+"""What goes to Milvus in one message is less than a server takes, and what goes wrong on the way is told."""
 
 from __future__ import annotations
 
+import grpc
 import numpy as np
 import pytest
 
 from embedkit.backends.contract import CollectionSpec
+from embedkit.backends.milvus.errors import translated
 from embedkit.backends.milvus.layout import LAYOUTS
 from embedkit.backends.milvus.writing import parts_of, request_of
+from embedkit.errors import BackendUnavailable
 
 TAKEN = 64 << 20  # bytes of a message, by Milvus's default
 
@@ -35,3 +38,11 @@ def test_a_request_of_long_columns_fits_into_a_message(letter):
     request = request_of("c", spec, layout, np.arange(count), np.ones((count, 8), np.float32), [text] * count)
     assert TAKEN / 8 < request.ByteSize() < TAKEN
     assert list(parts_of(layout.row_bytes(spec), [])) == []
+
+
+def test_an_error_on_the_way_is_told_in_the_words_of_the_way():
+    told = pytest.raises(BackendUnavailable, match=r"does not answer \((?!<).*(connect|refused)")
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        ask = channel.unary_unary("/milvus.proto.milvus.MilvusService/Search")
+        with told, translated("milvus://127.0.0.1:1"):
+            ask(b"", timeout=10)
