@@ -78,14 +78,6 @@ class Vectors(Session):
             yield ids
             after = int(ids[-1])
 
-    def set_pending(self, cid: int, ids: Sequence[int]) -> None:
-        """Vectors that must be written again."""
-        with self._write() as connection:
-            for part in parts(ids):
-                connection.execute(
-                    sa.update(_V).where(_V.c.collection_id == cid, _V.c.id.in_(part)).values(state="pending")
-                )
-
     def drop_vectors(self, cid: int, ids: Sequence[int]) -> None:
         """Forget vectors whatever their state; their products stay, and the next ingest encodes them anew.
 
