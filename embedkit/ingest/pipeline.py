@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -180,9 +180,7 @@ class _Run:
         self.target, self.run, self.start, self.total = target, run, start, total
         self.settings, self.fetch, self.options = settings, fetch, options
         self.stop = Stop()
-        self.begun = datetime.now(
-            timezone.utc
-        )  # by the clock of this machine; a run that goes on may have begun on another
+        self.begun = datetime.now(timezone.utc)  # by this machine's clock; a run that goes on may have another one's
         self._note = ""
         self._told = 0.0
         self._dry = RunCounts()
@@ -281,14 +279,12 @@ class _Run:
             batches.end()
 
     def _await(self, outcome: Future[Item | Failed]) -> Item | Failed:
-        while not self.stop:
-            try:
-                return outcome.result(timeout=_TICK)
-            except TimeoutError:
-                if outcome.done():
-                    raise
-                self._tell()
-        raise Stopped
+        while not outcome.done():
+            if self.stop:
+                raise Stopped
+            wait([outcome], _TICK)  # `result` with a timeout raises errors that differ between Pythons
+            self._tell()
+        return outcome.result()
 
     def _send(
         self,
