@@ -13,8 +13,8 @@ from tests.conftest import picture
 
 
 @pytest.fixture
-def filled(products, catalog):
-    products.ingest(catalog, limit=4)
+def filled(products, catalog, plain):
+    products.ingest(catalog, limit=4, encoder={"image": "plain"})
     return products
 
 
