@@ -13,8 +13,8 @@ from tests.conftest import picture
 
 
 @pytest.fixture
-def filled(products, catalog):
-    products.ingest(catalog, limit=4)
+def filled(plain, products, catalog):
+    products.ingest(catalog, encoder={"image": "plain", "title": "plain(seed=1)"}, limit=4)
     return products
 
 
@@ -26,6 +26,7 @@ def filled(products, catalog):
         ({"text": "x", "where": embedkit.F("price")}, "it is a F; write"),
         ({"text": "x", "k": "5"}, "k='5' is not a number of hits"),
         ({"text": "x", "weights": [0.5]}, "Weights are a mapping.*not list"),
+        ({"text": "x", "weights": {"text": 0}}, "weight of all that is asked by is 0"),
         ({"text": "x", "weights": {"text": "much"}}, "weight 'text' is a number.*, not str"),
         ({"image": 123}, "an image is a path.*, not int"),
         ({"image": np.zeros((8, 8, 3), np.uint8)}, "an image is a path.*, not ndarray"),
@@ -68,6 +69,7 @@ def test_other_calls_of_a_wrong_kind_are_answered_by_a_sentence(filled, kit):
         (lambda: filled.backup("."), "a name of its own, not '.'; give 'products-backup'"),
         (lambda: filled.backup(""), "a name of its own, not '.'"),
         (lambda: filled.failures(limit="x"), "limit is a whole number, not str"),
+        (lambda: embedkit.advise_indexes("many", 128), "n is a whole number, not str"),
         (lambda: kit.collection(5), "name is a text, not int"),
     ):
         with pytest.raises(BadInput, match=message):
