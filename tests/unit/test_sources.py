@@ -210,7 +210,9 @@ def test_pictures_that_a_query_names_by_relative_paths_are_found_from_another_fo
 
 
 @pytest.mark.parametrize(
-    "head", ['sku;"name, of the shoe, or so"', "\n\nsku;name", '"a, b, c, d";sku;name'], ids=["in quotes", "blank", "first"]
+    "head",
+    ['sku;"name, of the shoe, or so"', "\n\nsku;name", '"a, b, c, d";sku;name'],
+    ids=["in quotes", "blank", "first"],
 )
 def test_what_separates_the_columns_is_seen_past_blank_lines_and_names_in_quotes(tmp_path, head):
     (tmp_path / "t.csv").write_text(f"{head}\n" + ("x;" if "a, b" in head else "") + "s1;shoe\n")
