@@ -17,6 +17,7 @@ from embedkit.collection import Collection, check_name
 from embedkit.config import Settings, load_settings
 from embedkit.errors import BadInput
 from embedkit.resources import Resources
+from embedkit.urls import redact
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
@@ -88,6 +89,9 @@ class Kit:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._resources = Resources(settings)
+
+    def __repr__(self) -> str:
+        return f"Kit(backend={self._resources.backend_url!r}, store={redact(self.settings.store)!r})"
 
     def __reduce__(self) -> NoReturn:
         self._resources.__reduce__()
