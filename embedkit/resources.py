@@ -130,15 +130,26 @@ class Resources:
 
     def encoder(self, spec: str) -> Encoder:
         """The encoder of a spec string, loaded once."""
+        from embedkit.encoders.load import absolute_spec
+
         self._check_process()
         with self._lock:
             self.check_open()
-            if spec not in self._encoders:
-                from embedkit.encoders.load import load_encoder
+            name = absolute_spec(spec)
+            if name not in self._encoders:
+                self._encoders[name] = self._loaded(spec)
+            return self._encoders[name]
 
-                runtime = cast("RuntimeName", self.settings.runtime)
-                self._encoders[spec] = load_encoder(spec, runtime=runtime, cache_dir=self.settings.cache_dir)
-            return self._encoders[spec]
+    def _loaded(self, spec: str) -> Encoder:
+        """Codes and their floats by one network."""
+        from embedkit.encoders.load import FLOATS, load_encoder
+
+        if spec.startswith(FLOATS):
+            from embedkit.encoders.floats import FloatsOfCodes
+
+            return FloatsOfCodes(self.encoder(spec.removeprefix(FLOATS)))
+        runtime = cast("RuntimeName", self.settings.runtime)
+        return load_encoder(spec, runtime=runtime, cache_dir=self.settings.cache_dir)
 
     def read(self, uri: str) -> bytes:
         """The bytes of a picture, wherever it lies. Raises BadImage, FetchFailed, FetchTimeout."""

@@ -23,6 +23,7 @@ from embedkit.errors import (
     DataCorrupt,
     DimensionMismatch,
     DiskFull,
+    disk_is_full,
 )
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Moved, Target
@@ -39,7 +40,6 @@ __all__ = ["BackupReport", "RestoreReport", "back_up", "restore"]
 
 _FORMAT = 1
 _ROWS, _MANIFEST = "rows.parquet", "manifest.json"
-_NO_ROOM = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def back_up(resources: Resources, name: str, folder: Path, *, progress: Progress
         os.replace(draft, folder)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if error.errno == _NO_ROOM:
+        if disk_is_full(error):
             raise DiskFull(
                 f"The disk of {str(folder)!r} has no room for the backup; free some and try again"
             ) from error

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError
+from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError, disk_is_full
 from embedkit.metadata.errors import is_refusal, told
 from embedkit.metadata.full_text import rarity
 from embedkit.sqlite import SqliteConnection, connect_sqlite
@@ -99,7 +99,7 @@ def _make_folder(parsed: sa.URL, safe: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        kind = DiskFull if error.errno == 28 else StoreError
+        kind = DiskFull if disk_is_full(error) else StoreError
         raise kind(f"The folder of the metadata store {safe} cannot be made: {error.strerror}.") from error
 
 
@@ -110,7 +110,7 @@ def _prepare_sqlite(connection: SqliteConnection, record: object) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA cache_size=-65536")
+    cursor.execute("PRAGMA cache_size=-16384")  # of each connection: threads that search have one each, which they keep
     cursor.close()
     connection.create_function("rarity", 2, rarity, deterministic=True)
 

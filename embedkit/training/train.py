@@ -33,8 +33,8 @@ def train_encoder(
     a core. `progress` is told after every batch and every epoch. Several processes, started by ``accelerate launch``
     or ``torchrun``, share the batches; each compares within its own, pictures and texts across all.
 
-    Raises BadSource, ConfigError, DataCorrupt, MissingExtra, TrainingFailed (the loss is no number), UnknownName;
-    KeyboardInterrupt after a checkpoint.
+    Raises BadSource, ConfigError, DataCorrupt, DiskFull, MissingExtra, TrainingFailed (the loss is no number),
+    UnknownName; KeyboardInterrupt after a checkpoint.
     """
     folder = Path(out)
     asked = _asked(recipe, folder, resume)

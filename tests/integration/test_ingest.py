@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import os
 import re
@@ -29,6 +30,7 @@ from embedkit.errors import (
     ProductNotFound,
 )
 from tests.conftest import picture, read_table, write_table
+from tests.plain_encoder import PlainEncoder
 
 
 def test_a_catalog_becomes_searchable(products, catalog):
@@ -328,6 +330,19 @@ def test_a_collection_that_another_process_makes_meanwhile_is_used(products, cat
     report = products.ingest(catalog)
     assert (report.failed, report.encoded, report.skipped) == (0, 0, 24)
     assert products.verify().ok
+
+
+def test_pictures_that_take_long_are_waited_for_on_every_python(products, catalog, plain, monkeypatch):
+    """Python 3.10 has an error of its own for a future that is not ready yet."""
+    prepare = PlainEncoder.prepare
+
+    def slow(self, data):
+        time.sleep(0.15)
+        return prepare(self, data)
+
+    monkeypatch.setattr(concurrent.futures._base, "TimeoutError", type("TimeoutError", (Exception,), {}))
+    monkeypatch.setattr(PlainEncoder, "prepare", slow)
+    assert products.ingest(catalog, encoder={"image": "plain"}, limit=4).encoded == 4
 
 
 def test_a_backend_that_stumbles_at_the_last_count_is_asked_again(products, kit, catalog, monkeypatch):

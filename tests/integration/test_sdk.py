@@ -13,8 +13,8 @@ from tests.conftest import picture
 
 
 @pytest.fixture
-def filled(plain, products, catalog):
-    products.ingest(catalog, encoder={"image": "plain", "title": "plain(seed=1)"}, limit=4)
+def filled(products, catalog, plain):
+    products.ingest(catalog, limit=4, encoder={"image": "plain"})
     return products
 
 
