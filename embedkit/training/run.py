@@ -121,12 +121,11 @@ def _writable(folder: Path) -> Iterator[None]:
             raise DiskFull(
                 f"The disk of {str(folder)!r} is full; free some space and go on from the last checkpoint: --resume"
             ) from error
-        place = error.filename if isinstance(error, OSError) else None
-        if place is not None and folder.absolute() in Path(os.fsdecode(place)).absolute().parents:
+        place = os.fsdecode(error.filename) if isinstance(error, OSError) and error.filename is not None else ""
+        if place and folder.absolute() in Path(place).absolute().parents:
+            reason = error.strerror if isinstance(error, OSError) else error
             gone = "" if folder.is_dir() else ", and the folder is gone"
-            raise ConfigError(
-                f"The run in {str(folder)!r} cannot be written: {os.fsdecode(place)}: {error.strerror}{gone}"
-            ) from error
+            raise ConfigError(f"The run in {str(folder)!r} cannot be written: {place}: {reason}{gone}") from error
         raise
 
 
