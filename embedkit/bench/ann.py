@@ -16,7 +16,7 @@ import numpy as np
 from embedkit.backends.contract import BackendOptions, CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.indexes import Part, pieces_of
 from embedkit.backends.open import capabilities, open_backend
-from embedkit.bench.report import AnnPoint, AnnReport, AnnRow, read_report, write_report
+from embedkit.bench.report import AnnPoint, AnnReport, AnnRow, read_report, whole, write_report
 from embedkit.bench.truth import distances_of, exact_truth, limits_of, recall_of
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search.measure import settings_of
@@ -249,7 +249,8 @@ class _Run:
             elif truth is None:
                 self._tell("true neighbours")
                 truth = exact_truth(found.base, found.queries, k, metric=found.metric)
-                np.save(kept, truth)
+                with whole(kept) as draft, draft.open("wb") as file:
+                    np.save(file, truth)
             self._limits = limits_of(found.base, found.queries, truth[:, :k], metric=found.metric)
         return self._limits
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from embedkit.errors import ConfigError
+from embedkit.errors import ConfigError, DiskFull, disk_is_full
 
-__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "write_report"]
+__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "whole", "write_report"]
 
 _FORMAT = 1
 
@@ -86,13 +87,27 @@ class AnnReport:
 
 
 def write_report(path: Path, report: AnnReport) -> None:
-    """In one step, so that a kill leaves the last whole one. Raises ConfigError."""
+    """Keep what is known so far. Raises ConfigError, DiskFull."""
+    with whole(path) as draft:
+        draft.write_text(json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A draft to write, which is the file in one step, so that a kill leaves the last whole one.
+
+    Raises ConfigError, DiskFull.
+    """
     draft = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n", encoding="utf-8")
+        yield draft
         os.replace(draft, path)
     except OSError as error:
+        if disk_is_full(error):
+            raise DiskFull(
+                f"The disk of {str(path)!r} is full; free some space and run the same again: what was measured is kept"
+            ) from error
         raise ConfigError(f"The results {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
