@@ -178,7 +178,9 @@ class MilvusBackend(VectorBackend):
         with translated(self.url, name):
             for start in range(0, len(ids), _CHUNK):
                 part = slice(start, start + _CHUNK)
-                request = request_of(name, spec, self._layout(spec), ids[part], rows[part], texts[part])
+                request = request_of(
+                    name, spec, self._layout(spec), ids[part], rows[part], texts[part], lite=self._lite
+                )
                 send(self.client, request, self._timeout)
 
     def update_columns(self, name: str, ids: IdArray, columns: Sequence[Attributes]) -> None:
