@@ -245,6 +245,16 @@ def test_products_with_the_same_picture_have_a_place_each_on_the_pages(opened):
         assert [{hit.key for hit in answer} for answer in many] == [{hit.key for hit in pages[1]}] * 3
 
 
+def test_codes_at_the_same_distance_have_a_place_each_on_the_pages(opened):
+    near = fill(opened, "near", ROWS[:60], {"code": np.eye(60, 8, dtype=np.uint8) + CODES[:1, :1]})
+    for start in (0, 30):  # rows that were replaced lie behind the others
+        write(opened, near._existing(), ROWS[start : start + 3], {"code": np.zeros((3, 8), np.uint8) + CODES[0, 0]})
+    long = near.search(vector=np.zeros(8, np.uint8) + CODES[0, 0], k=60)
+    pages = [near.search(vector=np.zeros(8, np.uint8) + CODES[0, 0], k=7, offset=start) for start in range(0, 60, 7)]
+    assert [hit for page in pages for hit in page] == long
+    assert len({hit.key for hit in long}) == 60
+
+
 def test_many_questions_are_answered_as_one_by_one_in_their_order(there):
     questions = [
         *(Question(vector=vector) for vector in ASK),
