@@ -115,6 +115,7 @@ def test_a_spec_becomes_a_factory_string_of_faiss(text, factory):
         ("pq4fs(m=48)", 300, "the nearest that do: .*64"),
         ("opq(m=8, dim=32) + pq(m=64)", 300, "m=64 .* does not cut the 32 dimensions"),
         ("pq(m=16)", 200, "learns from 256 vectors or more, and there are 200"),
+        ("nsg", 150, "learns from 200 vectors or more, and there are 150; choose .* another index"),
         ("imi(bits=10)", 300, "learns from 1024 vectors or more"),
         ("hnsw(mm=3)", 300, "no option 'mm'; did you mean m"),
         ("ivf + pq(bit=5)", 300, "no option 'bit'; did you mean bits"),

@@ -25,6 +25,7 @@ __all__ = ["Plan", "asked", "built", "check", "extend", "growth", "plan", "resco
 _EACH = 256  # vectors that each centroid is learned from, at most
 _LEAST, _MOST = 65_536, 1_000_000  # vectors that anything is learned from, if there are so many
 _EF = 64
+_NSG_LEAST = 200  # rows of a graph that FAISS builds: of 100 it makes none, of few more it may end the process
 _SWAPS = 500_000  # of centroids, when polysemous codes are numbered so that near ones differ in few bits
 _CHUNK = 65_536  # rows that are added at a time: a rotation copies them
 _BY_DISTANCE = ("nsg", "imi", "polysemous")  # FAISS builds these for Euclidean distance alone
@@ -82,7 +83,7 @@ def _arranged(part: Part, dim: int, rows: int) -> tuple[int, str]:
         part.only("m", "ef_construction").number("ef_construction", 200, 8, 4_096)
         return 0, f"HNSW{part.number('m', 16, 2, 128)}"
     if part.name == "nsg":
-        return 0, f"NSG{part.only('m').number('m', 32, 4, 128)}"
+        return _NSG_LEAST, f"NSG{part.only('m').number('m', 32, 4, 128)}"
     if part.name == "imi":
         bits = part.only("bits").number("bits", _cells(rows), 1, 14)
         if dim % 2:
@@ -130,7 +131,7 @@ def check(spec: IndexSpec, dim: int, metric: Metric, rows: int) -> None:
     if rows and rows < made.needs:
         raise ConfigError(
             f"The index {str(spec)!r} learns from {made.needs} vectors or more, and there are {rows}; "
-            "choose fewer bits or lists, or ingest more first"
+            "choose fewer bits or lists, another index, or ingest more first"
         )
 
 
