@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedkit.errors import ConfigError
+from embedkit.errors import ConfigError, DiskFull, disk_is_full
+
+__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "read_truth", "write_report", "write_truth"]
 
 if TYPE_CHECKING:
     from embedkit.types import IdArray
-
-__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "read_truth", "write_report", "write_truth"]
 
 _FORMAT = 1
 
@@ -91,14 +92,15 @@ class AnnReport:
 
 
 def write_report(path: Path, report: AnnReport) -> None:
-    """In one step, so that a kill leaves the last whole one. Raises ConfigError."""
-    text = json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n"
-    _put_down(path, lambda file: file.write(text.encode()))
+    """Keep what is known so far. Raises ConfigError, DiskFull."""
+    with _whole(path) as draft:
+        draft.write_text(json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n", encoding="utf-8")
 
 
 def write_truth(path: Path, truth: IdArray) -> None:
-    """True neighbours, as `write_report` writes. Raises ConfigError."""
-    _put_down(path, lambda file: np.save(file, truth))
+    """True neighbours. Raises ConfigError, DiskFull."""
+    with _whole(path) as draft, draft.open("wb") as file:
+        np.save(file, truth)
 
 
 def read_truth(path: Path) -> IdArray | None:
@@ -109,14 +111,22 @@ def read_truth(path: Path) -> IdArray | None:
         return None
 
 
-def _put_down(path: Path, write: Callable[[BinaryIO], object]) -> None:
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A draft to write, which is the file in one step, so that a kill leaves the last whole one.
+
+    Raises ConfigError, DiskFull.
+    """
     draft = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            write(file)
+        yield draft
         os.replace(draft, path)
     except OSError as error:
+        if disk_is_full(error):
+            raise DiskFull(
+                f"The disk of {str(path)!r} is full; free some space and run the same again: what was measured is kept"
+            ) from error
         raise ConfigError(f"The results {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 

@@ -25,6 +25,7 @@ from embedkit.errors import (
     DataCorrupt,
     DimensionMismatch,
     DiskFull,
+    disk_is_full,
 )
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Moved, Target
@@ -41,7 +42,6 @@ __all__ = ["BackupReport", "RestoreReport", "back_up", "restore"]
 
 _FORMAT = 1
 _ROWS, _MANIFEST = "rows.parquet", "manifest.json"
-_NO_ROOM = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def back_up(resources: Resources, name: str, folder: Path, *, progress: Progress
                 folder.rmdir()
             os.replace(draft, folder)
     except OSError as error:
-        if error.errno == _NO_ROOM:
+        if disk_is_full(error):
             raise DiskFull(
                 f"The disk of {str(folder)!r} has no room for the backup; free some and try again"
             ) from error

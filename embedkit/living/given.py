@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,14 @@ import numpy as np
 
 from embedkit.errors import BadSource
 from embedkit.ingest.sources.cells import plain, typed
-from embedkit.ingest.sources.mapping import ColumnMapping
+from embedkit.ingest.sources.mapping import ColumnMapping, unlike
 from embedkit.types import Metric, Record
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import BackendOptions
+    from embedkit.backends.milvus.backend import MilvusBackend
+    from embedkit.backends.milvus.foreign import Foreign
     from embedkit.types import VectorArray
 
 __all__ = ["Given", "GivenPage", "open_given"]
@@ -28,7 +31,6 @@ _PRIMARY = "primary key"  # no field of Milvus has a space in its name
 _TAKEN = (
     "a .parquet or .npy file, a FAISS index, a folder with img_emb/ and metadata/ (clip-retrieval), or a Milvus URL"
 )
-_UNIT, _UNIT_KEPT = 1e-3, 0.1  # by which a length may differ from 1, as it was given and out of codes
 _EXACT = ("IndexFlat", "IndexFlatIP", "IndexFlatL2", "IndexHNSWFlat", "IndexIVFFlat")
 
 
@@ -62,24 +64,36 @@ def open_given(
     """Open what holds vectors: a Milvus URL, a folder of clip-retrieval, a Parquet or npy file, a FAISS index.
 
     `keys`: the ids of an npy file or an index: another npy, a CSV or a Parquet table. `vectors`: the column or field
-    that holds them. `collection`: that of a Milvus. Raises BadSource.
+    that holds them. `collection`: that of a Milvus. One of these where it means nothing is refused.
+    Raises BadSource.
     """
     if source.lower().startswith("milvus://"):
+        _refuse(source, "is a Milvus URL", keys=keys)
         return _milvus(source, collection, mapping, vectors, options)
     path = Path(source)
     if collection is not None:
         raise BadSource(f"{redact(source)!r} is no Milvus URL, so --from does not apply; leave it out")
     if (path / "img_emb").is_dir():
+        _refuse(source, "is a folder of clip-retrieval", keys=keys, vectors=vectors)
         return Given(source, _clip_retrieval(path, mapping))
     if not path.is_file():
         raise BadSource(f"There is no {redact(source)!r} with vectors; give {_TAKEN}")
     if path.suffix == ".parquet":
+        _refuse(source, "is a Parquet file, whose own columns name the products", keys=keys)
         return Given(source, _parquet(path, mapping, vectors))
+    _refuse(source, "holds vectors alone", vectors=vectors)
     if path.suffix == ".npy":
         if keys is None:
             raise BadSource(f"{source!r} says nothing of whose vectors they are; give their keys: --keys FILE")
         return Given(source, _joined(path, _npy(path), _records(keys, mapping)))
     return _faiss(path, keys, mapping)
+
+
+def _refuse(source: str, what: str, **options: str | None) -> None:
+    """Raise BadSource for an option that was given and would be left out in silence."""
+    for name, value in options.items():
+        if value is not None:
+            raise BadSource(f"{redact(source)!r} {what}, so --{name} does not apply; leave it out")
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -178,7 +192,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, mapping: ColumnMappi
                 columns.record(
                     {name: plain(value) for name, value in row.items()},
                     path.name,
-                    lambda place: place if Path(place).is_absolute() else str(path.parent / place),
+                    lambda place: os.path.abspath(path.parent / place),
                 )
             )
         except ValueError as error:
@@ -189,6 +203,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, mapping: ColumnMappi
 def _parquet(path: Path, mapping: ColumnMapping, asked: str | None) -> Iterator[GivenPage]:
     for batch in _batches(path):
         column = _vector_column(path, batch.schema, asked)
+        unlike(str(path), batch.schema.names)
         vectors = _stacked(path, batch.column(column))
         rest = batch.select([name for name in batch.schema.names if name != column])
         yield GivenPage(_of_rows(rest.to_pylist(), path, mapping), vectors)
@@ -273,21 +288,17 @@ def _faiss(path: Path, keys: str | None, mapping: ColumnMapping) -> Given:
     warning = (
         "" if kind in _EXACT else f"{str(path)!r} is an {kind}: its vectors are what it keeps of those it was given."
     )
-    rows = _Reconstructed(owner, index, path)
-    pages = _joined(path, cast("VectorArray", rows), records)
-    return Given(str(path), pages, _metric_of(index, rows, exact=not warning), warning)
-
-
-def _metric_of(index: Any, rows: _Reconstructed, *, exact: bool) -> Metric | None:
-    """What an index measures by. None for inner products of vectors of length 1: they are cosines."""
-    import faiss
-
-    if index.metric_type == faiss.METRIC_L2:
-        return "l2"
-    if index.metric_type != faiss.METRIC_INNER_PRODUCT or not len(rows):
-        return None
-    lengths = np.linalg.norm(rows[:_PAGE], axis=1)
-    return None if (np.abs(lengths - 1) < (_UNIT if exact else _UNIT_KEPT)).all() else "ip"
+    metrics: dict[int, Metric] = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "ip"}
+    if index.metric_type not in metrics:
+        warning += (
+            f" {str(path)!r} is measured by neither cosine, ip nor l2; its vectors are now, by --metric or cosine."
+        )
+    return Given(
+        str(path),
+        _joined(path, cast("VectorArray", _Reconstructed(owner, index, path)), records),
+        metrics.get(index.metric_type),
+        warning.strip(),
+    )
 
 
 class _Reconstructed:
@@ -313,19 +324,25 @@ def _milvus(
 ) -> Given:
     if collection is None:
         raise BadSource(f"{redact(url)!r} is a whole database; say which collection: --from NAME")
-    return Given(f"{redact(url)} {collection}", _milvus_pages(url, collection, mapping, vectors, options))
-
-
-def _milvus_pages(
-    url: str, collection: str, mapping: ColumnMapping, vectors: str | None, options: BackendOptions
-) -> Iterator[GivenPage]:
     from embedkit.backends.milvus.connect import connect
-    from embedkit.backends.milvus.foreign import foreign_pages
+    from embedkit.backends.milvus.foreign import foreign_collection
     from embedkit.backends.url import parse_url
 
     backend = connect(parse_url(url), options)
     try:
-        for keys, array, rows in foreign_pages(backend, collection, vector=vectors):
+        there = foreign_collection(backend, collection, vector=vectors)
+    except BaseException:
+        backend.close()
+        raise
+    return Given(f"{redact(url)} {collection}", _milvus_pages(url, backend, there, mapping), there.metric)
+
+
+def _milvus_pages(url: str, backend: MilvusBackend, there: Foreign, mapping: ColumnMapping) -> Iterator[GivenPage]:
+    from embedkit.backends.milvus.foreign import foreign_pages
+
+    collection = there.name
+    try:
+        for keys, array, rows in foreign_pages(backend, there):
             records = []
             for key, row in zip(keys, rows, strict=True):
                 named = mapping if mapping.key is not None else replace(mapping, key=_PRIMARY)

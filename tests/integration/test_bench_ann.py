@@ -57,6 +57,20 @@ class Stopped(BaseException):
     """As Ctrl-C is: nobody catches it."""
 
 
+def test_true_neighbours_are_kept_whole_or_not_at_all(kit, dataset, tmp_path, monkeypatch):
+    def cut(file, _):
+        with file if hasattr(file, "write") else open(file, "wb") as begun:
+            begun.write(b"\x93NUMPY")
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", cut)
+        with pytest.raises(Stopped):
+            bench(kit, dataset, out=tmp_path / "out", specs=["flat"])
+    found = bench(kit, dataset, out=tmp_path / "out", specs=["flat"])
+    assert found.rows[0].points[0].recalls == {1: 1.0, 10: 1.0}
+
+
 def test_a_run_that_is_stopped_goes_on_where_it_was(kit, dataset, tmp_path):
     def stop(moment):
         if moment.seen == 1:

@@ -184,7 +184,7 @@ while True:
     chance = random.Random(1)
     for _ in range(8):
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        process.stdout.readline()
+        assert process.stdout.readline() == b"ready\n"
         time.sleep(chance.uniform(0.01, 0.4))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -306,9 +306,9 @@ def test_a_layout_of_another_version_is_refused(backend, url, tmp_path):
 
 @pytest.mark.parametrize("file", ["vectors-0.f32", "ids-0.i64", "rows.sqlite"])
 @pytest.mark.parametrize("harm", ["remove", "cut"])
-def test_broken_files_are_told_and_the_advice_brings_everything_back(tmp_path, catalog, file, harm):
+def test_broken_files_are_told_and_the_advice_brings_everything_back(tmp_path, catalog, plain, file, harm):
     with embedkit.connect(backend=f"faiss:///{tmp_path}/faiss", home=tmp_path / "home") as kit:
-        kit.collection("c").ingest(catalog)
+        kit.collection("c").ingest(catalog, encoder={"image": "plain"})
     folder = tmp_path / "faiss" / "c_v1_image"
     if harm == "remove":
         (folder / file).unlink()

@@ -173,6 +173,27 @@ def test_a_fused_answer_is_spread_out_in_every_view_that_was_asked(there):
         chosen.append(place)
 
 
+def test_by_distance_a_product_without_a_vector_is_as_far_as_the_farthest(opened):
+    """Its place is neither the first, as a distance of 0 would have it, nor is it alike to every other one."""
+    images = 3 * IMAGES[:20]
+    images[[3, 4]] = np.nan
+    apart = fill(opened, "apart", [product(n, "lamp") for n in range(20)], {"image": images}, metric="l2")
+    near = -np.square(images - ASK[0]).sum(axis=1)
+    near[[3, 4]] = np.nanmin(near)
+    found = apart.search(vector=ASK[0], keywords="lamp", k=20)
+    assert [hit.score for hit in found] == pytest.approx(np.sort(near)[::-1] + 1, abs=1e-4)
+    assert {3, 4} < set(places(found[-3:]))
+
+    centre = np.nanmean(images, axis=0)
+    alike = np.full((20, 20), -4 * np.nanmax(np.square(images - centre).sum(axis=1)))
+    there = ~np.isnan(images).any(axis=1)
+    alike[np.ix_(there, there)] = -np.square(images[there][:, None] - images[there]).sum(axis=2)
+    found = apart.search(vector=ASK[0], keywords="lamp", k=8, diversity=0.3)
+    order = places(apart.search(vector=ASK[0], keywords="lamp", k=20))
+    right = spread(near[order] + 1, alike[np.ix_(order, order)], 8, 0.3)
+    assert places(found) == [order[place] for place in right]
+
+
 def test_what_is_too_far_is_left_out(there, measured):
     scores = IMAGES @ ASK[0]
     found = there.search(vector=ASK[0], view="image", k=COUNT, min_score=0.2)
@@ -224,6 +245,16 @@ def test_products_with_the_same_picture_have_a_place_each_on_the_pages(opened):
         assert [{hit.key for hit in answer} for answer in many] == [{hit.key for hit in pages[1]}] * 3
 
 
+def test_codes_at_the_same_distance_have_a_place_each_on_the_pages(opened):
+    near = fill(opened, "near", ROWS[:60], {"code": np.eye(60, 8, dtype=np.uint8) + CODES[:1, :1]})
+    for start in (0, 30):  # rows that were replaced lie behind the others
+        write(opened, near._existing(), ROWS[start : start + 3], {"code": np.zeros((3, 8), np.uint8) + CODES[0, 0]})
+    long = near.search(vector=np.zeros(8, np.uint8) + CODES[0, 0], k=60)
+    pages = [near.search(vector=np.zeros(8, np.uint8) + CODES[0, 0], k=7, offset=start) for start in range(0, 60, 7)]
+    assert [hit for page in pages for hit in page] == long
+    assert len({hit.key for hit in long}) == 60
+
+
 def test_many_questions_are_answered_as_one_by_one_in_their_order(there):
     questions = [
         *(Question(vector=vector) for vector in ASK),
@@ -263,6 +294,20 @@ def test_many_questions_are_one_question_to_the_backend(there, monkeypatch):
     monkeypatch.setattr(backend, "search", counted)
     there.search_many([Question(vector=vector) for vector in ASK] * 10)
     assert asked == [40]
+
+
+@pytest.mark.parametrize("rerank", [None, "title"])
+def test_the_vectors_of_many_products_are_fetched_together(there, rerank, monkeypatch):
+    resources, fetched, statements = there._resources, [], []
+    store, fetch, read = resources.store, resources.backend.fetch, type(resources.store)._read
+    there.search(vector=ASK[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.backend, "fetch", lambda name, ids: fetched.append(len(ids)) or fetch(name, ids))
+        patch.setattr(type(store), "_read", lambda self: statements.append(1) or read(self))
+        asked = [Question(product=f"p{row:04}") for row in (*range(10, 30), 10)]
+        there._asked(there._existing(), asked, view="image", rerank=rerank, weights=None)
+    assert fetched == [20] * (1 + bool(rerank))
+    assert len(statements) < 5  # and not one or more for each product
 
 
 def test_rows_that_are_no_longer_live_do_not_shorten_an_answer(opened):
@@ -320,6 +365,7 @@ REFUSED = [
     ({"vector": ASK[0], "min_score": float("nan")}, "min_score=nan is not a number"),
     ({"vector": ASK[0], "max_distance": 0.5}, "measured by 'cosine', where more is nearer; use min_score"),
     ({"vector": ASK[0], "keywords": "red", "max_distance": 3}, "has no single one; use min_score"),
+    ({"vector": [1e300] * 16}, "holds NaN or infinity|not finite|infin"),
     ({"vector": ASK[0], "offset": -1}, "offset=-1 is not a number of hits to leave out; give 0 or more"),
     ({"vector": ASK[0], "offset": 20_000}, "offset=20000 and k=10 are more than 16384"),
     ({"vector": ASK[0], "diversity": 0.3, "offset": 95}, "behind the 100 candidates.*candidates=105 or more"),

@@ -110,6 +110,52 @@ def test_codes(kit, tmp_path):
     assert [hit.key for hit in found] == [str(5 + place) for place in np.argsort(bits, kind="stable")[:5]]
 
 
+def test_an_index_says_by_what_its_vectors_are_measured(kit, tmp_path):
+    """Long vectors win by inner product and not by cosine, which is what a file without an index is measured by."""
+    vectors = np.array([[1, 0], [3, 3], [0, 1]], np.float32)
+    index = faiss.IndexFlatIP(2)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "v.index"))
+    client = MilvusClient(str(tmp_path / "theirs.db"))
+    client.create_collection("shop", dimension=2, metric_type="L2")
+    client.insert("shop", [{"id": place, "vector": row} for place, row in enumerate(vectors)])
+    client.close()
+    kit.import_vectors(tmp_path / "v.index", collection="inner")
+    kit.import_vectors(f"milvus:///{tmp_path}/theirs.db", from_collection="shop", collection="euclid")
+    best = {name: kit.collection(name).search(vector=[1.0, 0.2], k=1)[0] for name in ("inner", "euclid")}
+    assert (best["inner"].key, best["inner"].distance) == ("1", pytest.approx(3.6))
+    assert (best["euclid"].key, best["euclid"].distance) == ("0", pytest.approx(0.04))
+    other = faiss.IndexFlat(2, faiss.METRIC_L1)
+    other.add(vectors)
+    faiss.write_index(other, str(tmp_path / "v.index"))
+    (warning,) = kit.import_vectors(tmp_path / "v.index", collection="manhattan").warnings
+    assert "measured by neither cosine, ip nor l2" in warning
+
+
+def test_an_option_that_would_be_left_out_is_refused(kit, vectors, tmp_path):
+    table = pa.table({"id": KEYS, "emb": vectors.tolist()})
+    pq.write_table(table, tmp_path / "v.parquet")
+    pq.write_table(pa.Table.from_arrays([*table.columns, table["id"]], ["id", "emb", "id"]), tmp_path / "twice.parquet")
+    np.save(tmp_path / "v.npy", vectors)
+    np.save(tmp_path / "ids.npy", np.arange(COUNT))
+    keys = tmp_path / "ids.npy"
+    for name, given, message in (
+        ("v.parquet", {"keys": keys}, "own columns name the products, so --keys does not apply"),
+        ("v.npy", {"keys": keys, "vectors": "emb"}, "holds vectors alone, so --vectors does not apply"),
+        ("twice.parquet", {}, "two columns 'id'"),
+    ):
+        with pytest.raises(BadSource, match=message):
+            kit.import_vectors(tmp_path / name, collection="taken", **given)
+    assert kit.collections() == ()
+
+
+def test_pictures_beside_the_vectors_are_known_from_another_folder_too(kit, vectors, tmp_path, monkeypatch):
+    pq.write_table(pa.table({"id": KEYS, "image": KEYS, "emb": vectors.tolist()}), tmp_path / "v.parquet")
+    monkeypatch.chdir(tmp_path)
+    kit.import_vectors("v.parquet", collection="taken")
+    assert kit.collection("taken").get(KEYS[0]).uri == f"{tmp_path}/{KEYS[0]}"
+
+
 @pytest.mark.parametrize("kind", ["Flat", "IDMap,Flat", "IDMap2,HNSW8", "IVF8,Flat"])
 def test_a_faiss_index_with_its_ids(kit, vectors, tmp_path, kind):
     index = faiss.index_factory(DIM, kind, faiss.METRIC_INNER_PRODUCT)
@@ -121,20 +167,9 @@ def test_a_faiss_index_with_its_ids(kit, vectors, tmp_path, kind):
         index.add(vectors)
     faiss.write_index(index, str(tmp_path / "v.index"))
     report = kit.import_vectors(tmp_path / "v.index", collection="taken", index="hnsw" if kind == "Flat" else "flat")
-    assert report.warnings == ()
+    assert (report.warnings, report.metric) == ((), "ip")
     first = 1_000 if named else 0
     assert holds(kit.collection("taken"), vectors, [str(first + row) for row in range(COUNT)], k=3)
-
-
-def test_an_index_of_inner_products_asks_as_it_did_unless_they_are_cosines(kit, vectors, tmp_path):
-    long = vectors * np.linspace(0.5, 3, COUNT, dtype=np.float32)[:, None]
-    for name, rows, metric in (("unit", vectors, "cosine"), ("long", long, "ip")):
-        index = faiss.IndexFlatIP(DIM)
-        index.add(rows)
-        faiss.write_index(index, str(tmp_path / name))
-        assert kit.import_vectors(tmp_path / name, collection=name).metric == metric
-        found = kit.collection(name).search(vector=vectors[7], k=10)
-        assert [int(hit.key) for hit in found] == index.search(vectors[7:8], 10)[1][0].tolist()
 
 
 def test_a_faiss_index_that_keeps_codes_only_says_so(kit, vectors, tmp_path):

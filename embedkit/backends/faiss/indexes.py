@@ -26,10 +26,8 @@ _EACH = 256  # vectors that each centroid is learned from, at most
 _LEAST, _MOST = 65_536, 1_000_000  # vectors that anything is learned from, if there are so many
 _EF = 64
 _OPQ = 256  # centroids of each piece that a rotation is learned with
-_NSG = 101  # vectors of which FAISS makes such a graph at least
-_CROWD = (
-    0.1  # share of vectors with more equal ones than links that it may meet: of half FAISS looks for links for ever
-)
+_NSG_LEAST = 200  # rows of a graph that FAISS builds: of 100 it makes none, of few more it may end the process
+_CROWD = 0.1  # share of rows with more equal ones than links that a graph may meet: of half FAISS looks for ever
 _SWAPS = 500_000  # of centroids, when polysemous codes are numbered so that near ones differ in few bits
 _CHUNK = 65_536  # rows that are added at a time: a rotation copies them
 _BY_DISTANCE = ("nsg", "imi", "polysemous")  # FAISS builds these for Euclidean distance alone
@@ -87,7 +85,7 @@ def _arranged(part: Part, dim: int, rows: int) -> tuple[int, str]:
         part.only("m", "ef_construction").number("ef_construction", 200, 8, 4_096)
         return 0, f"HNSW{part.number('m', 16, 2, 128)}"
     if part.name == "nsg":
-        return _NSG, f"NSG{part.only('m').number('m', 32, 4, 128)}"
+        return _NSG_LEAST, f"NSG{part.only('m').number('m', 32, 4, 128)}"
     if part.name == "imi":
         bits = part.only("bits").number("bits", _cells(rows), 1, 14)
         if dim % 2:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedkit.errors import BadSource, ConfigError
 from embedkit.types import Record
 
-__all__ = ["ColumnMapping", "Columns"]
+__all__ = ["ColumnMapping", "Columns", "unlike"]
 
 _DEFAULTS = {
     "key": ("key", "id", "sku", "product_id", "item_id", "code"),
@@ -83,6 +83,17 @@ class ColumnMapping:
                 "name one: --map key=COLUMN"
             )
         return Columns(found["key"], found["image"], found["title"], self.attributes)
+
+
+def unlike(name: str, columns: Sequence[str]) -> Sequence[str]:
+    """The columns of a catalog, no two of which have one name: a row would have the value of the last.
+
+    Raises BadSource.
+    """
+    double = next((column for column in columns if columns.count(column) > 1), None)
+    if double is not None:
+        raise BadSource(f"The catalog {name!r} has two columns {double!r}; rename one")
+    return columns
 
 
 def _missing(table: str, field: str, column: str, columns: Collection[str]) -> str:
