@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from embedkit.bench.ann import BenchProgress
     from embedkit.bench.report import AnnPoint, AnnReport, AnnRow
     from embedkit.clusters import Cluster, ClusterReport
-    from embedkit.collection import Collection, Status
+    from embedkit.collection import Collection
     from embedkit.filters import F, parse_filter
     from embedkit.ingest.report import IngestReport, Progress
     from embedkit.ingest.verify import VerifyReport
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from embedkit.search.rules import IndexAdvice, Point, SpecAdvice
     from embedkit.search.shadow import ViewComparison
     from embedkit.search.state import IndexState
+    from embedkit.status import Status
     from embedkit.training.datasets.open import DataSetCheck
     from embedkit.training.datasets.registry import DataSetInfo
     from embedkit.training.evaluation.evaluate import EvaluationReport, evaluate_encoder
@@ -92,7 +93,7 @@ _LAZY = {
     "RestoreReport": "living.backup",
     "SearchParams": "backends.indexes",
     "SpecAdvice": "search.rules",
-    "Status": "collection",
+    "Status": "status",
     "Switched": "living.versions",
     "TrainingProgress": "training.report",
     "TrainingRecipe": "training.recipe",
@@ -181,12 +182,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'embedkit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"embedkit.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # which would take any misspelt name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'embedkit' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"embedkit.{_LAZY[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +21,7 @@ from embedkit.errors import (
 )
 from embedkit.filters import F, Filter, as_filter, filter_paths
 from embedkit.indexed import Indexed
-from embedkit.types import STAGES, Hit, Metric, Product, Question
+from embedkit.types import STAGES, Hit, Product, Question
 from embedkit.views import ignored_settings, made_collection, named_view, writing_encoders
 
 if TYPE_CHECKING:
@@ -33,51 +33,18 @@ if TYPE_CHECKING:
     from embedkit.ingest.report import IngestReport, ProgressCallback
     from embedkit.ingest.target import Target
     from embedkit.ingest.verify import VerifyReport
-    from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts, RunRow
+    from embedkit.metadata.rows import CollectionRow, FailureRow, RunCounts
     from embedkit.resources import Resources
     from embedkit.search.duplicates import Comparing, DuplicateReport
     from embedkit.search.query import Asked
     from embedkit.search.wanted import Fusion
+    from embedkit.status import Status
 
-__all__ = ["Collection", "Status", "check_name"]
+__all__ = ["Collection", "check_name"]
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _KEY = "A product's key is a text"
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a collection holds, by view: `vectors` live ones, `encoders` spec strings, `metrics`.
-
-    `version` is the one that serves. `versions`: others, by what they are: ``building``, ``built``, ``kept``.
-    """
-
-    name: str
-    backend: str
-    products: int
-    vectors: Mapping[str, int]
-    encoders: Mapping[str, str]
-    metrics: Mapping[str, Metric]
-    failures: int
-    duplicates: int
-    last_run: RunRow | None
-    version: int = 1
-    versions: Mapping[int, str] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        values = asdict(self)
-        run = self.last_run
-        if run is not None:
-            values["last_run"] = {
-                "source": run.source,
-                "state": run.state,
-                "counts": asdict(run.counts),
-                "started_at": run.started_at.isoformat(),
-                "finished_at": run.finished_at.isoformat() if run.finished_at else None,
-            }
-        return values
 
 
 class Collection(Indexed):
@@ -304,14 +271,7 @@ class Collection(Indexed):
 
     def get(self, key: str) -> Product:
         """A product by key. Raises ProductNotFound."""
-        from embedkit.ingest.items import is_plain_text
-
-        check_kind(key, str, _KEY)
-        row = self._existing()
-        found = self._resources.store.product(row.id, key) if is_plain_text(key) else None
-        if found is None:
-            raise ProductNotFound(f"The collection {self.name!r} has no product with the key {key!r}")
-        return found
+        return self._named(self._existing(), [key])[key]
 
     def count(self, *, where: Filter | str | None = None) -> int:
         """How many products there are, or how many a filter admits."""
@@ -346,20 +306,9 @@ class Collection(Indexed):
 
     def status(self) -> Status:
         """What the collection holds, and how its last run ended."""
-        row, store = self._fresh(), self._resources.store
-        return Status(
-            name=row.name,
-            backend=row.backend_url,
-            products=store.count_products(row.id),
-            vectors={view.name: store.count_vectors(row.id, view.slot) for view in row.views},
-            encoders={view.name: view.encoder for view in row.views},
-            metrics={view.name: view.metric for view in row.views},
-            failures=store.failure_count(row.id),
-            duplicates=store.duplicate_count(row.id),
-            last_run=store.last_run(row.id),
-            version=row.version,
-            versions={other.version: other.state for other in row.others},
-        )
+        from embedkit.status import status_of
+
+        return status_of(self._resources.store, self._fresh())
 
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Compare store and backend id by id; `repair` mends what differs."""
@@ -434,10 +383,21 @@ class Collection(Indexed):
     ) -> list[Asked]:
         from embedkit.questions import asked_by
 
-        for question in questions:
-            if question.product is not None:
-                self.get(question.product)
+        self._named(row, [question.product for question in questions if question.product is not None])
         return asked_by(self._resources, row, questions, view=view, rerank=rerank, weights=weights)
+
+    def _named(self, row: CollectionRow, keys: Sequence[str]) -> dict[str, Product]:
+        """Products by key, asked for together. Raises ProductNotFound."""
+        from embedkit.ingest.items import is_plain_text
+
+        for key in keys:
+            check_kind(key, str, _KEY)
+        plain = [key for key in keys if is_plain_text(key)]
+        found = self._resources.store.products(row.id, plain) if plain else {}
+        for key in keys:
+            if key not in found:
+                raise ProductNotFound(f"The collection {self.name!r} has no product with the key {key!r}")
+        return found
 
     def _of_serving(self, ask: Callable[[CollectionRow], T]) -> T:
         """Ask the version that serves; once more, if it has been replaced and dropped meanwhile."""
@@ -472,8 +432,8 @@ class Collection(Indexed):
         if dry_run or paths is None or tuple(paths) == row.keywords:
             return row
         self._resources.store.set_keywords(row.id, paths)
-        self._row = replace(row, keywords=tuple(paths))
-        return self._row
+        row = self._row = replace(row, keywords=tuple(paths))
+        return row
 
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target

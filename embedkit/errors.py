@@ -32,6 +32,7 @@ A message says what went wrong (naming the file, row or URL), why, and what to d
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 __all__ = [
@@ -61,11 +62,13 @@ __all__ = [
     "UnknownName",
     "UnsupportedByBackend",
     "did_you_mean",
+    "disk_is_full",
     "listed",
 ]
 
 
 _AROUND = 60  # characters of a filter shown on either side of the fault
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -86,6 +89,19 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     """
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error came of a disk that is full, or a quota; libraries wrap what the file says in their own words.
+
+    >>> disk_is_full(OSError(errno.ENOSPC, "No space left on device")), disk_is_full(OSError(errno.EACCES, "denied"))
+    (True, False)
+    """
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class EmbedkitError(Exception):

@@ -52,12 +52,13 @@ _LACKING: Mapping[str, tuple[str, str, str]] = {  # modality: what is lacking, w
 class _Part:
     """A part of a question and the view that it asks. `modality`: of what is yet to be encoded, None of a vector.
 
-    `named`: the picture as it was given, for a message. `relaxed`: numbers are asked by, not the code of their signs.
+    `given`: that, or the id of a stored vector. `named`: the picture as it was given, or the product, for a message.
+    `relaxed`: numbers are asked by, not the code of their signs.
     """
 
     view: ViewRow
     weight: float
-    given: VectorArray | str | bytes | Image
+    given: VectorArray | str | bytes | Image | int
     modality: Modality | None = None
     named: object = None
     relaxed: bool = False
@@ -72,15 +73,17 @@ def asked_by(
     rerank: str | None,
     weights: Mapping[str, float] | None,
 ) -> list[Asked]:
-    """What questions ask of a collection's views; all that is to be encoded is encoded together.
+    """What questions ask of a collection's views; what is to be encoded or looked up is so for all of them together.
 
     The arguments are those of `Collection.search`. Raises BadImage, BadInput, EncoderMismatch, FetchFailed,
     FetchTimeout.
     """
     shares = checked_weights(weights, _parts_of(questions))
-    planned: list[tuple[_Questions, list[_Part], list[_Part] | None]] = []
+    planned: list[tuple[_Planned, list[_Part], list[_Part] | None]] = []
+    keys = [question.product for question in questions if question.product is not None]
+    stored = resources.store.vector_ids_of(row.id, keys) if keys else {}
     for question in questions:
-        one = _Questions(resources, row, question, shares)
+        one = _Planned(resources, row, question, shares, stored)
         parts = one.parts(view, but=rerank)
         again = None if rerank is None else one.again(rerank, parts)
         planned.append((one, [] if again and again[0].relaxed else parts, again))
@@ -101,24 +104,59 @@ def _parts_of(questions: Sequence[Question]) -> set[str]:
 
 
 def _encoded(resources: Resources, row: CollectionRow, parts: Sequence[_Part]) -> list[Query]:
-    """A query for each part, those that ask one view by one kind of thing encoded in batches."""
-    vectors = {place: part.given for place, part in enumerate(parts) if part.modality is None}
-    together: dict[tuple[str, Modality, bool], list[int]] = {}
-    for place, part in enumerate(parts):
+    """A query for each part; a network is given all things of one kind that are asked of it in batches, each once."""
+    vectors: dict[_Part, object] = {part: part.given for part in parts if part.modality is None}
+    vectors.update(_fetched(resources, parts))
+    encoders = {part.view.name: encoder_of(resources, row.name, part.view) for part in parts if part.modality}
+    together: dict[tuple[int, Modality], dict[int, list[_Part]]] = {}
+    for part in parts:
         if part.modality is not None:
-            together.setdefault((part.view.name, part.modality, part.relaxed), []).append(place)
-    for (_, modality, relaxed), places in together.items():
-        encoder = encoder_of(resources, row.name, parts[places[0]].view)
-        for start in range(0, len(places), _BATCH):
-            some = places[start : start + _BATCH]
-            given = [parts[place] for place in some]
-            batch = (
-                [str(part.given) for part in given]
-                if modality == "text"
-                else np.stack([_pixels(encoder, part) for part in given])
-            )
-            vectors.update(zip(some, (encoder.numbers if relaxed else encoder.encode)(batch), strict=True))
-    return [Query(part.view, cast("VectorArray", vectors[place]), part.weight) for place, part in enumerate(parts)]
+            network = id(encoders[part.view.name].network)
+            together.setdefault((network, part.modality), {}).setdefault(id(part.given), []).append(part)
+    for things in together.values():
+        every = list(things.values())
+        for start in range(0, len(every), _BATCH):
+            vectors.update(_made(every[start : start + _BATCH], encoders))
+    return [Query(part.view, cast("VectorArray", vectors[part]), part.weight) for part in parts]
+
+
+def _made(things: Sequence[Sequence[_Part]], encoders: Mapping[str, Encoder]) -> dict[_Part, VectorArray]:
+    """The vectors by which parts ask of one network. `things`: the parts that ask by the same picture or text."""
+    network = encoders[things[0][0].view.name].network
+    batch = (
+        [str(same[0].given) for same in things]
+        if things[0][0].modality == "text"
+        else np.stack([_pixels(network, same[0]) for same in things])
+    )
+    asking = {(part.view.name, part.relaxed): encoders[part.view.name] for same in things for part in same}
+    if len(asking) == 1:
+        ((name, relaxed), encoder) = next(iter(asking.items()))
+        rows = {(name, relaxed): encoder.numbers(batch) if relaxed else encoder.encode(batch)}
+    else:
+        numbers = network.numbers(batch)
+        rows = {one: numbers if one[1] else encoder.vectors_of(numbers) for one, encoder in asking.items()}
+    return {part: rows[part.view.name, part.relaxed][place] for place, same in enumerate(things) for part in same}
+
+
+def _fetched(resources: Resources, parts: Sequence[_Part]) -> dict[_Part, VectorArray]:
+    """The stored vectors by which parts ask. Raises BadInput."""
+    stored: dict[str, dict[_Part, int]] = {}
+    for part in parts:
+        if isinstance(part.given, int):
+            stored.setdefault(part.view.physical, {})[part] = part.given
+    found: dict[_Part, VectorArray] = {}
+    for physical, asked in stored.items():
+        fetched = resources.backend.fetch(physical, np.unique(list(asked.values())))
+        rows = dict(zip(fetched.ids.tolist(), fetched.vectors, strict=True))
+        for part, vector_id in asked.items():
+            if vector_id not in rows:
+                raise _no_vector(str(part.named), part.view)
+            found[part] = rows[vector_id]
+    return found
+
+
+def _no_vector(key: str, view: ViewRow) -> BadInput:
+    return BadInput(f"The product {key!r} has no vector in the view {view.name!r}")
 
 
 def _pixels(encoder: Encoder, part: _Part) -> ByteArray:
@@ -130,13 +168,21 @@ def _pixels(encoder: Encoder, part: _Part) -> ByteArray:
         raise
 
 
-class _Questions:
-    """A search's question, of one part or of several. Pictures are read once, however many views they ask."""
+class _Planned:
+    """A search's question, of one part or of several. Pictures are read once, however many views they ask.
+
+    `stored`: the live vectors of the products that are asked by, ``{key: {slot: id}}``.
+    """
 
     def __init__(
-        self, resources: Resources, row: CollectionRow, question: Question, shares: Mapping[str, float]
+        self,
+        resources: Resources,
+        row: CollectionRow,
+        question: Question,
+        shares: Mapping[str, float],
+        stored: Mapping[str, Mapping[str, int]],
     ) -> None:
-        self._resources, self._row, self._shares = resources, row, shares
+        self._resources, self._row, self._shares, self._ids = resources, row, shares, stored
         self.question = question
         if question.text is not None:
             check_text(question.text)
@@ -172,8 +218,8 @@ class _Questions:
             chosen = self._view_for("text", None if self._pictures else view, but)
             found.append(_Part(chosen, self._share("text"), question.text, "text"))
         if question.product is not None:
-            chosen, vector = self._stored(question.product, view, but)
-            found.append(_Part(chosen, self._share("product"), vector))
+            chosen, vector_id = self._stored(question.product, view, but)
+            found.append(_Part(chosen, self._share("product"), vector_id, named=question.product))
         return found
 
     def again(self, rerank: str, searched: Sequence[_Part]) -> list[_Part]:
@@ -235,16 +281,13 @@ class _Questions:
         check_kind(image, str | Path | bytes | Image, "An image is a path, a URL, encoded bytes or a PIL picture")
         return self._resources.read(str(image)) if isinstance(image, str | Path) else image
 
-    def _stored(self, key: str, view: str | None, but: str | None) -> tuple[ViewRow, VectorArray]:
-        """A product's own vector, and the view that it is of. Raises BadInput."""
-        ids = self._resources.store.vector_ids(self._row.id, key)
-        views = self._views(but)
+    def _stored(self, key: str, view: str | None, but: str | None) -> tuple[ViewRow, int]:
+        """The id of a product's own vector, and the view that it is of. Raises BadInput."""
+        ids, views = self._ids.get(key, {}), self._views(but)
         chosen = named_view(self._row, view) if view else next((v for v in views if v.slot in ids), views[0])
-        if chosen.slot in ids:
-            fetched = self._resources.backend.fetch(chosen.physical, np.asarray([ids[chosen.slot]], np.int64))
-            if len(fetched.ids):
-                return chosen, fetched.vectors[0]
-        raise BadInput(f"The product {key!r} has no vector in the view {chosen.name!r}")
+        if chosen.slot not in ids:
+            raise _no_vector(key, chosen)
+        return chosen, ids[chosen.slot]
 
 
 def _checked_vector(vector: npt.ArrayLike) -> VectorArray:
@@ -257,7 +300,8 @@ def _checked_vector(vector: npt.ArrayLike) -> VectorArray:
         raise BadInput(f"A query vector is a row of numbers, not {type(vector).__name__} of {given.dtype}")
     if given.ndim != 1:
         raise BadInput(f"A query vector has one dimension, not the shape {given.shape}")
-    array: VectorArray = given if given.dtype == np.uint8 else given.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, which the backend refuses in words
+        array: VectorArray = given if given.dtype == np.uint8 else given.astype(np.float32, copy=False)
     return array
 
 

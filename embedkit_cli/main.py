@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -36,7 +35,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    from embedkit.errors import EmbedkitError, Transient
+    from embedkit.errors import EmbedkitError, Transient, disk_is_full
     from embedkit_cli.app import app
     from embedkit_cli.render import error_line
 
@@ -61,8 +60,14 @@ def _run() -> None:
             raise
         if _came_of(error, KeyboardInterrupt):
             raise KeyboardInterrupt from error  # native modules make an ImportError of it
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if disk_is_full(error):
             error_line("The disk is full, or what the output goes to; free some space and run the same command again")
+            sys.exit(1)
+        if isinstance(error, OSError) and error.strerror and error.filename is not None:
+            error_line(
+                f"{os.fsdecode(error.filename)}: {error.strerror}. Look whether it is there, and who may read and "
+                "write it; EMBEDKIT_DEBUG=1 shows where this came up"
+            )
             sys.exit(1)
         error_line(
             f"{type(error).__name__}: {error}. This is a fault of embedkit; "

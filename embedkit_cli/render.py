@@ -228,7 +228,8 @@ def waiting(what: str, *, quiet: bool = False) -> Iterator[None]:
 
 
 def _bar(label: str) -> Iterator[Callable[[Moment], None]]:
-    from rich.console import Console
+    """The note has a line of its own: beside the bar a long one would leave no room for the numbers."""
+    from rich.console import Console, RenderableType
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -237,6 +238,14 @@ def _bar(label: str) -> Iterator[Callable[[Moment], None]]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class WithNote(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if task.fields["note"]:
+                    yield Text(_shown(task.fields["note"]), style="yellow")
 
     columns = [
         TextColumn("{task.description}"),
@@ -245,20 +254,20 @@ def _bar(label: str) -> Iterator[Callable[[Moment], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="yellow"),
+        TextColumn("{task.fields[failed]}", style="yellow"),
     ]
-    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(label, total=None, rate="", note="")
+    with WithNote(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(label, total=None, rate="", failed="", note="")
 
         def show(now: Any) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            failed = f"{now.failed} failed" if now.failed else ""
             bar.update(
                 task,
                 total=now.total,
                 completed=now.seen,
                 rate=f"{speed:.0f}/s" if speed else "",
-                note=now.note or failed,
+                failed=f"{now.failed} failed" if now.failed else "",
+                note=now.note,
             )
 
         yield show

@@ -8,7 +8,6 @@ A folder is written beside its place and moved there whole, so that a half-writt
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 
 from embedkit.encoders.codes import check_bits
 from embedkit.encoders.contract import EncoderSpec
-from embedkit.errors import ConfigError, DataCorrupt, DiskFull
+from embedkit.errors import ConfigError, DataCorrupt, DiskFull, disk_is_full
 
 __all__ = ["CARD", "MANIFEST", "ONNX", "TEXT_ONNX", "TOKENIZER", "WEIGHTS", "Manifest", "read_manifest", "write_folder"]
 
@@ -135,8 +134,8 @@ def write_folder(place: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield draft
         draft.chmod(0o755)
         _move(draft, place)
-    except OSError as error:
-        if error.errno == errno.ENOSPC or "No space left" in str(error):  # shutil joins the errors of many files
+    except Exception as error:  # of torch, safetensors or ONNX too
+        if disk_is_full(error):
             raise DiskFull(f"The disk of {str(place)!r} is full; free some space and run the same again") from error
         raise
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError
+from embedkit.errors import ConfigError, DiskFull, MissingExtra, StoreBusy, StoreError, disk_is_full
 from embedkit.metadata.errors import is_refusal, told
 from embedkit.metadata.full_text import rarity
 from embedkit.sqlite import SqliteConnection, connect_sqlite
@@ -23,8 +23,8 @@ _NEWER = "The metadata store {} was written by a newer embedkit ({}); upgrade em
 _MIGRATION_LOCK = 0x656D6265  # any number, the same for every embedkit
 
 
-def open_engine(url: str) -> sa.Engine:
-    """An engine on a database whose tables are up to date.
+def open_engine(url: str, folder: Path) -> sa.Engine:
+    """An engine on a database whose tables are up to date; a relative path of SQLite is in `folder`.
 
     Transactions of a connection with the execution option ``write=True`` take SQLite's write lock
     at their start, so that two writers wait for each other instead of failing half-way; without it there
@@ -36,6 +36,7 @@ def open_engine(url: str) -> sa.Engine:
     safe = redact(url)
     options: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
+        parsed = parsed.set(database=str(folder / str(parsed.database)))
         _make_folder(parsed, safe)
         options["creator"] = lambda: connect_sqlite(Path(str(parsed.database)), timeout=BUSY_SECONDS)
     try:
@@ -98,7 +99,7 @@ def _make_folder(parsed: sa.URL, safe: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        kind = DiskFull if error.errno == 28 else StoreError
+        kind = DiskFull if disk_is_full(error) else StoreError
         raise kind(f"The folder of the metadata store {safe} cannot be made: {error.strerror}.") from error
 
 
@@ -109,7 +110,7 @@ def _prepare_sqlite(connection: SqliteConnection, record: object) -> None:
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=NORMAL")
         cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute("PRAGMA cache_size=-65536")
+    cursor.execute("PRAGMA cache_size=-16384")  # of each connection: threads that search have one each, which they keep
     cursor.close()
     connection.create_function("rarity", 2, rarity, deterministic=True)
 

@@ -226,14 +226,6 @@ class Products(Session):
         if values:
             connection.execute(_SET_VECTOR, values)
 
-    def update_validators(self, cid: int, validators: Mapping[str, str | None]) -> None:
-        """Remember what hosts said of their pictures (ETags)."""
-        values = [{"b_key": key, "b_validator": validator} for key, validator in validators.items()]
-        if values:
-            statement = sa.update(_P).where(_P.c.collection_id == cid, _P.c.key == sa.bindparam("b_key"))
-            with self._write() as connection:
-                connection.execute(statement.values(validator=sa.bindparam("b_validator")), values)
-
     # -- reading ---------------------------------------------------------------------------------
 
     def known(self, cid: int, keys: Sequence[str]) -> dict[str, KnownProduct]:

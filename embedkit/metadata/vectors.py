@@ -36,10 +36,6 @@ def _merge(into: dict[str, list[int]], more: Mapping[str, list[int]]) -> None:
 class Vectors(Session):
     """Vector rows by id. Deleting goes: mark, remove from the backend, purge."""
 
-    def vector_ids(self, cid: int, key: str) -> dict[str, int]:
-        """The live vectors of a product, by view."""
-        return self.vector_ids_of(cid, [key]).get(key, {})
-
     def vector_ids_of(self, cid: int, keys: Sequence[str]) -> dict[str, dict[str, int]]:
         """The live vectors of products: ``{key: {view: id}}``."""
         found: dict[str, dict[str, int]] = {}
@@ -81,14 +77,6 @@ class Vectors(Session):
                 return
             yield ids
             after = int(ids[-1])
-
-    def set_pending(self, cid: int, ids: Sequence[int]) -> None:
-        """Vectors that must be written again."""
-        with self._write() as connection:
-            for part in parts(ids):
-                connection.execute(
-                    sa.update(_V).where(_V.c.collection_id == cid, _V.c.id.in_(part)).values(state="pending")
-                )
 
     def drop_vectors(self, cid: int, ids: Sequence[int]) -> None:
         """Forget vectors whatever their state; their products stay, and the next ingest encodes them anew.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import pickle
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from embedkit.errors import DataCorrupt, DiskFull
+from embedkit.errors import DataCorrupt, DiskFull, disk_is_full
 
 __all__ = ["CHECKPOINT", "Checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -60,18 +59,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         os.replace(draft, path)
     except (OSError, RuntimeError) as error:
         draft.unlink(missing_ok=True)
-        if _is_full(error):
+        if disk_is_full(error):
             raise DiskFull(
                 f"The disk of {str(folder)!r} is full; free some space and go on from the checkpoint before: --resume"
             ) from error
         raise
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether the disk is: torch wraps what the file says into an error of its own."""
-    while error is not None and not (isinstance(error, OSError) and error.errno == errno.ENOSPC):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def read_checkpoint(folder: Path) -> Checkpoint | None:

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from embedkit.encoders.export import write_model
 from embedkit.encoders.folder import MANIFEST, write_folder
 from embedkit.encoders.load import model_folder_of
-from embedkit.errors import ConfigError, EmbedkitError, TrainingFailed
+from embedkit.errors import ConfigError, DiskFull, EmbedkitError, TrainingFailed, disk_is_full
 from embedkit.training.adapters import add_adapters, merge_adapters
 from embedkit.training.checkpoint import read_checkpoint
 from embedkit.training.evaluation.evaluate import EvaluationReport
@@ -59,7 +59,7 @@ class Run:
     def trained(self) -> TrainingReport:
         """Do it."""
         material = open_material(self.recipe)
-        with _devices(self.recipe, self.folder, self.wandb) as accelerator:
+        with _writable(self.folder), _devices(self.recipe, self.folder, self.wandb) as accelerator:
             trainer = self._trainer(material, accelerator)
             try:
                 return _trained(trainer, resume=self.resume, plots=self.plots)
@@ -107,6 +107,28 @@ def _built(recipe: TrainingRecipe, material: Material) -> tuple[Built, Objective
 def _cores() -> int:
     """The cores of one process: the launchers say how many share the machine."""
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Raise DiskFull or ConfigError where the files of a run can no longer be written; torch has its own errors."""
+    try:
+        yield
+    except EmbedkitError:
+        raise
+    except Exception as error:
+        if disk_is_full(error):
+            raise DiskFull(
+                f"The disk of {str(folder)!r} is full; free some space and go on from the last checkpoint: --resume"
+            ) from error
+        if isinstance(error, OSError) and error.filename is not None:
+            place = Path(os.fsdecode(error.filename))
+            if folder.absolute() in place.absolute().parents:
+                gone = "" if folder.is_dir() else ", and the folder is gone"
+                raise ConfigError(
+                    f"The run in {str(folder)!r} cannot be written: {place}: {error.strerror}{gone}"
+                ) from error
+        raise
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +41,19 @@ def test_failures_show_the_reason_of_a_long_address_in_a_terminal(capsys, monkey
     shown = capsys.readouterr().out
     assert "b.png: file name too long" in shown
     assert len(shown.splitlines()) == 5
+
+
+def test_a_bar_shows_its_numbers_and_all_of_a_long_note_in_a_narrow_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    why = (
+        "waiting: Milvus at http://localhost:19530 does not answer (failed to connect in 10 s); is the server running?"
+    )
+    with render.progress_bar("ingest") as show:
+        show(SimpleNamespace(total=90, seen=40, failed=2, note=why))
+    end = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err).split()
+    assert {"ingest", "40/90", "failed", *why.split()} <= set(end)
 
 
 def test_a_page_of_answers_has_a_short_title_and_all_of_it_in_a_tooltip(hits, tmp_path):

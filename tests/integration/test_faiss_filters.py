@@ -12,6 +12,7 @@ from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.faiss import collection as faiss_collection
 from embedkit.backends.open import open_backend
 from embedkit.filters import F
+from embedkit.matching import matches
 from embedkit.testing.compare import assert_same_answer
 from tests.integration.test_faiss import DIM, vectors_of
 
@@ -119,3 +120,13 @@ def test_few_and_many_admitted_rows_give_the_exact_answer(url, backend, monkeypa
                 found = backend.search("c", queries, k, F("n") < bound, SearchParams(nprobe=2))
                 assert_same_answer(found, oracle.search("c", queries, k, F("n") < bound))
     oracle.close()
+
+
+def test_one_of_many_values_means_what_it_means_of_each():
+    rows = ["a", "b", "1", 1, 1.5, -0.0, 0, 2**60, 10**400, True, False, None, ["a"], {"a": 1}]
+    asked = ["a", "1", "absent", 1, 1.5, 0.0, -3, 2**53, True]
+    cache = faiss_collection.ColumnCache()
+    for values in (asked, asked[:3], asked[3:8], [True], [False, True], ["absent"], [7, "absent"]):
+        node = F("n").isin(values)
+        cache.load(node, enumerate({"n": value} for value in rows), len(rows))
+        assert cache.mask(node, len(rows)).tolist() == [matches(node, {"n": value}) for value in rows], values

@@ -296,6 +296,20 @@ def test_many_questions_are_one_question_to_the_backend(there, monkeypatch):
     assert asked == [40]
 
 
+@pytest.mark.parametrize("rerank", [None, "title"])
+def test_the_vectors_of_many_products_are_fetched_together(there, rerank, monkeypatch):
+    resources, fetched, statements = there._resources, [], []
+    store, fetch, read = resources.store, resources.backend.fetch, type(resources.store)._read
+    there.search(vector=ASK[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(resources.backend, "fetch", lambda name, ids: fetched.append(len(ids)) or fetch(name, ids))
+        patch.setattr(type(store), "_read", lambda self: statements.append(1) or read(self))
+        asked = [Question(product=f"p{row:04}") for row in (*range(10, 30), 10)]
+        there._asked(there._existing(), asked, view="image", rerank=rerank, weights=None)
+    assert fetched == [20] * (1 + bool(rerank))
+    assert len(statements) < 5  # and not one or more for each product
+
+
 def test_rows_that_are_no_longer_live_do_not_shorten_an_answer(opened):
     gone = fill(opened, "gone", ROWS[:20], {"image": IMAGES[:20]})
     row = gone._existing()
@@ -351,6 +365,7 @@ REFUSED = [
     ({"vector": ASK[0], "min_score": float("nan")}, "min_score=nan is not a number"),
     ({"vector": ASK[0], "max_distance": 0.5}, "measured by 'cosine', where more is nearer; use min_score"),
     ({"vector": ASK[0], "keywords": "red", "max_distance": 3}, "has no single one; use min_score"),
+    ({"vector": [1e300] * 16}, "holds NaN or infinity|not finite|infin"),
     ({"vector": ASK[0], "offset": -1}, "offset=-1 is not a number of hits to leave out; give 0 or more"),
     ({"vector": ASK[0], "offset": 20_000}, "offset=20000 and k=10 are more than 16384"),
     ({"vector": ASK[0], "diversity": 0.3, "offset": 95}, "behind the 100 candidates.*candidates=105 or more"),

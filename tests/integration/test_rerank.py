@@ -14,9 +14,9 @@ from embedkit_cli.app import app
 from tests.conftest import picture, read_table, write_table
 from tests.sign_encoder import SignEncoder
 
-pytestmark = pytest.mark.usefixtures("signs")
+pytestmark = pytest.mark.usefixtures("plain")
 
-VIEWS = {"code": "signs", "image": "effnet-lite0"}
+VIEWS = {"code": "signs", "image": "plain"}
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_product_without_a_vector_to_compare_comes_last(products, catalog):
     for row in rows[:4]:
         del row["image"]
     write_table(catalog, rows)
-    products.ingest(catalog, encoder={"title": "minilm", "image": "signs"})
+    products.ingest(catalog, encoder={"title": "plain", "image": "signs"})
     found = products.search(text="shoe", view="title", rerank="image", candidates=24, k=24)
     assert len(found) == 24
     assert set(keys(found)[-4:]) == {"p00", "p01", "p02", "p03"}

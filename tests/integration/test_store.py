@@ -289,7 +289,7 @@ def test_two_ingests_begin_the_same_products_and_remember_the_same_failures(stor
             other.commit()
             thread.join()
         database.dispose()
-        ids = {key: store.vector_ids(cid, key) for key in ("a", "b")}
+        ids = store.vector_ids_of(cid, ["a", "b"])
         assert [dict(one) for one in issued] == [ids["b"], {**ids["a"], "w": issued[1]["w"]}]
         assert store.count_vectors(cid, "w") + store.count_vectors(cid, "w", "pending") == 2
         [failure] = store.failures(cid)

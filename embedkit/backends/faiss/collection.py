@@ -16,8 +16,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +39,7 @@ from embedkit.backends.faiss.filters import ColumnCache
 from embedkit.backends.faiss.floats import FloatKernel
 from embedkit.backends.faiss.folders import laid_out, mark_of
 from embedkit.backends.faiss.rows import Meta, RowFile
+from embedkit.backends.faiss.state import State
 from embedkit.backends.validation import closed
 from embedkit.errors import BackendUnavailable, EmbedkitError
 from embedkit.filters import Filter
@@ -57,46 +57,6 @@ _SOME = 10_000  # rows below which neither is worth it
 _RENEWED = 1_000  # changed rows up to which the columns in memory are mended one by one
 _FILTERS = 8  # whose rows are remembered, at 1 to 3 bytes a row
 _TRIES = 3  # another process may sweep a generation away between the reading of its name and its opening
-
-
-@dataclass(frozen=True)
-class _State:
-    """What the committed rows are. `ids`: by position, -1 where dead; `alive`: where they are not, None if all are.
-
-    `vectors` may hold rows behind the last one that counts. `seen`: the last numbers of the logs of dead and of
-    changed rows that this state knows. `built`: rows that the index was built over, before others were added.
-    `admitted`: what the last filters admit of it; whatever is written makes
-    another state, which knows none.
-    """
-
-    ids: IdArray
-    vectors: VectorArray
-    alive: kernel.Mask | None
-    generation: int
-    index: Any
-    index_file: str
-    made_of: IndexSpec
-    built: int
-    seen: tuple[int, int]
-    admitted: dict[str, kernel.Admitted] = field(default_factory=dict)
-
-    @property
-    def size(self) -> int:
-        return len(self.ids)
-
-    @property
-    def live(self) -> int:
-        return self.size if self.alive is None else int(np.count_nonzero(self.alive))
-
-    @property
-    def covered(self) -> int:
-        """Rows that the index knows."""
-        return self.index.ntotal if self.index is not None else 0
-
-    @cached_property
-    def order(self) -> kernel.Order | None:
-        """None if the ids of the living rows ascend with their positions."""
-        return kernel.Order.of(self.ids)
 
 
 class FaissCollection:
@@ -123,7 +83,7 @@ class FaissCollection:
             self._room = np.empty(0, np.int64)
             self._made: tuple[str, Any] = ("", None)
             self._version = (0, -1)
-            self._state: _State | None = None
+            self._state: State | None = None
         self.count()
 
     @staticmethod
@@ -155,7 +115,7 @@ class FaissCollection:
     # -- what is there -------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _look(self) -> Iterator[_State]:
+    def _look(self) -> Iterator[State]:
         """The committed state, and one consistent view of the row file while it is used. Not to be nested."""
         with self._lock, self._told():
             self._check_open()
@@ -176,14 +136,14 @@ class FaissCollection:
             finally:
                 self._reader.end()
 
-    def _now(self) -> _State:
+    def _now(self) -> State:
         """What has been written since the last look is read, and no more."""
         version = self._reader.data_version()
         if self._state is None or version != self._version:
             self._state, self._version = self._refreshed(self._reader.meta()), version
         return self._state
 
-    def _refreshed(self, meta: Meta) -> _State:
+    def _refreshed(self, meta: Meta) -> State:
         old = self._state if self._state and self._state.generation == meta.generation else None
         if old is None:
             self._cache.clear()
@@ -201,7 +161,7 @@ class FaissCollection:
         index = self._index(meta.index_file)
         changed = self._renew_columns(old, ids)
         self.spec = replace(self.spec, index=meta.index)
-        return _State(
+        return State(
             ids,
             vectors,
             None if alive.all() else alive,
@@ -217,7 +177,7 @@ class FaissCollection:
         if self._state is not None and self._state.index_file == name:
             return self._state.index
         made, self._made = self._made, ("", None)
-        return made[1] if made[0] == name else self._kernel.read(self.folder / name)
+        return made[1] if made[0] == name else self._kernel.opened(self.folder / name)
 
     def _with_tail(self, ids: IdArray, files: Generation, size: int) -> IdArray:
         """The id table with the rows that have come since; it grows in place where there is room."""
@@ -234,7 +194,7 @@ class FaissCollection:
         self._room[known:size] = tail
         return self._room[:size]
 
-    def _renew_columns(self, old: _State | None, ids: IdArray) -> int:
+    def _renew_columns(self, old: State | None, ids: IdArray) -> int:
         """Bring the columns in memory up to date; the last number of the log of changes."""
         changed = self._reader.changed(old.seen[1] if old else 0)
         if old is None or not len(changed.positions):
@@ -295,7 +255,7 @@ class FaissCollection:
         )
         return _answer(found, state.ids, self.spec.metric, min(k, admitted.count if admitted else state.size))
 
-    def _admitted(self, state: _State, where: Filter | None) -> kernel.Admitted | None:
+    def _admitted(self, state: State, where: Filter | None) -> kernel.Admitted | None:
         """The live rows that a filter admits, None for all."""
         name = repr(where)  # in which 1 and true differ
         found = state.admitted.pop(name, None)
@@ -309,14 +269,14 @@ class FaissCollection:
             del state.admitted[next(iter(state.admitted))]
         return found
 
-    def _mask(self, state: _State, where: Filter) -> kernel.Mask:
+    def _mask(self, state: State, where: Filter) -> kernel.Mask:
         start = self._cache.missing(where, state.size)
         if start is not None:
             self._cache.load(where, self._columns_from(state, start), state.size)
         mask = self._cache.mask(where, state.size)
         return mask if state.alive is None else mask & state.alive
 
-    def _columns_from(self, state: _State, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _columns_from(self, state: State, start: int) -> Iterator[tuple[int, dict[str, Any]]]:
         """(position, columns) of live rows: of the last ones by their ids, or of all."""
         if start < state.size // 2:
             yield from self._reader.every()
@@ -370,7 +330,7 @@ class FaissCollection:
         with self._look() as state, self._told():
             if state.made_of == IndexSpec():
                 return IndexUse(state.live, state.live, 0)
-            size = (self.folder / state.index_file).stat().st_size if state.index_file else 0
+            size = (self.folder / state.index_file).stat().st_size if state.index is not None else 0
             return IndexUse(state.live, min(state.live, state.covered), size)
 
     def _build(self, spec: IndexSpec) -> None:
@@ -385,7 +345,7 @@ class FaissCollection:
             self._writer.set_index(spec, name, state.size)
         self._sweep()
 
-    def _extend(self, state: _State) -> None:
+    def _extend(self, state: State) -> None:
         """Add the rows that lie beside the index to a copy of it. Called when `_alone`."""
         with self._told():
             index = self._kernel.read(self.folder / state.index_file)
@@ -414,7 +374,7 @@ class FaissCollection:
             self._upkeep = threading.Thread(target=self._keep_up, name="faiss-upkeep", daemon=True)
             self._upkeep.start()
 
-    def _due(self) -> Callable[[_State], None] | None:
+    def _due(self) -> Callable[[State], None] | None:
         """What is to be done, if anything: compact and build, add to the index, or build it anew."""
         with self._look() as state:
             dead, beside = state.size - state.live, state.size - state.covered
@@ -429,7 +389,7 @@ class FaissCollection:
             return None
         return self._extend if state.size < growth * state.built else self._build_again
 
-    def _build_again(self, state: _State) -> None:
+    def _build_again(self, state: State) -> None:
         """Called when `_alone`. An index that has too few rows left to learn from waits for more."""
         del state
         with self._look() as now:
@@ -448,7 +408,7 @@ class FaissCollection:
         finally:
             self._upkeep = None
 
-    def _renew(self, state: _State, spec: IndexSpec, *, bare: bool = False) -> None:
+    def _renew(self, state: State, spec: IndexSpec, *, bare: bool = False) -> None:
         """A new generation without the dead rows, and its index, unless `bare`. Called when `_alone`.
 
         Writes wait only while the positions are renumbered, and what they brought since `state` is carried over.

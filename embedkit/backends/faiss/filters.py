@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -51,7 +51,10 @@ class _Column:
 
     def texts_where(self, test: Any, size: int) -> Mask:
         """Rows whose text passes a test; the test runs once for each distinct text."""
-        passed = np.fromiter((test(text) for text in self.texts), np.bool_, len(self.texts))
+        return self.texts_in(np.fromiter((test(text) for text in self.texts), np.bool_, len(self.texts)), size)
+
+    def texts_in(self, passed: Mask, size: int) -> Mask:
+        """Rows whose text is one of those that `passed` admits, by their codes."""
         mask: Mask = self.kinds[:size] == _TEXT
         return mask & passed[self.codes[:size]] if len(passed) else np.zeros(size, np.bool_)
 
@@ -124,8 +127,7 @@ class ColumnCache:
         if isinstance(node, Like):
             return column.texts_where(lambda text: compile_like(node.pattern).fullmatch(text) is not None, size)
         if isinstance(node, In):
-            masks = [_equal(column, value, size) for value in node.values]
-            return _any(masks) if masks else np.zeros(size, np.bool_)
+            return _among(column, node.values, size)
         return _compare(column, node, size)
 
 
@@ -138,6 +140,20 @@ def _equal(column: _Column, value: Value, size: int) -> Mask:
             return np.zeros(size, np.bool_)
         return (column.kinds[:size] == _TEXT) & (column.codes[:size] == code)
     return (column.kinds[:size] == _NUMBER) & (column.numbers[:size] == float(value))
+
+
+def _among(column: _Column, values: Sequence[Value], size: int) -> Mask:
+    """Rows whose value is one of these, texts and numbers each by one pass however many there are."""
+    masks = [_equal(column, value, size) for value in {value for value in values if isinstance(value, bool)}]
+    codes = [column.texts[value] for value in values if isinstance(value, str) and value in column.texts]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if codes:
+        passed = np.zeros(len(column.texts), np.bool_)
+        passed[codes] = True
+        masks.append(column.texts_in(passed, size))
+    if numbers:
+        masks.append((column.kinds[:size] == _NUMBER) & np.isin(column.numbers[:size], numbers))
+    return _any(masks) if masks else np.zeros(size, np.bool_)
 
 
 def _compare(column: _Column, node: Compare, size: int) -> Mask:

@@ -32,7 +32,7 @@ from embedkit.backends.milvus.errors import not_found, translated
 from embedkit.backends.milvus.filters import push
 from embedkit.backends.milvus.layout import Layout, layout_of
 from embedkit.backends.milvus.schema import create_collection, index_arguments, knobs, spec_of
-from embedkit.backends.milvus.writing import request_of, send
+from embedkit.backends.milvus.writing import parts_of, request_of, rows_at_once, send
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,
@@ -55,8 +55,8 @@ __all__ = ["MilvusBackend"]
 
 T = TypeVar("T")
 _Page: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `list`, so not inside the class
+_Rankings: TypeAlias = list[list[tuple[int, float]]]
 
-_CHUNK = 2_000  # rows of one request; a message holds 64 MiB, and a row up to 200 kB
 _PAGE = 10_000
 _STUCK = 600.0  # seconds without progress after which a server is taken not to have an index
 _SETTLED = 10.0  # seconds after which a server surely shows what was written
@@ -174,13 +174,11 @@ class MilvusBackend(VectorBackend):
 
     def _write(self, name: str, ids: IdArray, rows: VectorArray, texts: Sequence[str]) -> None:
         spec = self._spec(name)
+        layout = self._layout(spec)
         self._written = time.monotonic()
         with translated(self.url, name):
-            for start in range(0, len(ids), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                request = request_of(
-                    name, spec, self._layout(spec), ids[part], rows[part], texts[part], lite=self._lite
-                )
+            for part in parts_of(layout.row_bytes(spec), texts):
+                request = request_of(name, spec, layout, ids[part], rows[part], texts[part], lite=self._lite)
                 send(self.client, request, self._timeout)
 
     def update_columns(self, name: str, ids: IdArray, columns: Sequence[Attributes]) -> None:
@@ -225,19 +223,22 @@ class MilvusBackend(VectorBackend):
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
             return columnar([[] for _ in asked], spec, layout.distances)
+        found: _Rankings = []
+        step = rows_at_once(layout.row_bytes(spec))
         with translated(self.url, name):
-            answer = self.client.search(
-                name,
-                layout.given(asked, spec),
-                anns_field=layout.field,
-                limit=k,
-                filter=expression,
-                output_fields=["id"],
-                search_params={"metric_type": layout.metrics[spec.metric], "params": knobs(spec.index, params, k)},
-                consistency_level=self._level(name, spec),
-                timeout=self._timeout,
-            )
-            found = [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
+            for start in range(0, len(asked), step):
+                answer = self.client.search(
+                    name,
+                    layout.given(asked[start : start + step], spec),
+                    anns_field=layout.field,
+                    limit=k,
+                    filter=expression,
+                    output_fields=["id"],
+                    search_params={"metric_type": layout.metrics[spec.metric], "params": knobs(spec.index, params, k)},
+                    consistency_level=self._level(name, spec),
+                    timeout=self._timeout,
+                )
+                found += [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
         return columnar(found, spec, layout.distances)
 
     def _level(self, name: str, spec: CollectionSpec) -> str:
@@ -280,12 +281,13 @@ class MilvusBackend(VectorBackend):
     def fetch(self, name: str, ids: IdArray) -> Fetched:
         spec, given = self._spec(name), checked_ids(ids).tolist()
         layout = self._layout(spec)
+        step = rows_at_once(layout.row_bytes(spec))
         found: dict[int, tuple[Any, Attributes]] = {}
         with translated(self.url, name):
-            for start in range(0, len(given), _CHUNK):
+            for start in range(0, len(given), step):
                 rows = self.client.query(
                     name,
-                    filter=f"id in {given[start : start + _CHUNK]}",
+                    filter=f"id in {given[start : start + step]}",
                     output_fields=["id", layout.field, "columns"],
                     consistency_level=self._level(name, spec),
                     timeout=self._timeout,

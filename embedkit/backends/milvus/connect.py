@@ -14,7 +14,7 @@ from embedkit import plugins
 from embedkit.backends.contract import BackendOptions
 from embedkit.backends.milvus.capabilities import LITE, SERVER
 from embedkit.backends.url import BackendUrl
-from embedkit.errors import BackendUnavailable, ConfigError, DiskFull
+from embedkit.errors import BackendUnavailable, ConfigError, DiskFull, disk_is_full
 
 __all__ = ["connect"]
 
@@ -91,9 +91,7 @@ def _open_lite(path: Path, client: Any) -> Any:
 
 
 def _no_room(path: Path, error: OSError) -> Exception:
-    import errno
-
-    if error.errno == errno.ENOSPC:
+    if disk_is_full(error):
         return DiskFull(f"The disk of {str(path)!r} is full; free some space and run the same command again")
     return ConfigError(f"The folder of {str(path)!r} cannot be made: {error.strerror or error}")
 

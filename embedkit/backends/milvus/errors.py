@@ -34,7 +34,8 @@ def not_found(name: str) -> CollectionNotFound:
 
 def unavailable(url: str, error: object) -> BackendUnavailable:
     """The error for a Milvus that does not answer."""
-    reason = str(getattr(error, "message", "") or error).strip().splitlines() or ["no answer"]
+    details = error.details() if isinstance(error, grpc.Call) else ""  # the text of such an error begins with its class
+    reason = str(details or getattr(error, "message", "") or error).strip().splitlines() or ["no answer"]
     return BackendUnavailable(
         f"Milvus at {url} does not answer ({reason[0][:200]}); "
         "check that it runs, and that URL, password and TLS settings are right"

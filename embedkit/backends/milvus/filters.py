@@ -69,7 +69,6 @@ class Pushed:
 
 _EVERYTHING = Pushed("", False)
 _NOTHING = Pushed("id < -9223372036854775807 and id > 0", True)
-_ALL = Pushed("", True)
 
 
 def push(node: Filter, *, negated: bool = False) -> Pushed:

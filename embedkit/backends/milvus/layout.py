@@ -38,6 +38,10 @@ class Layout:
         "cagra": "GPU_CAGRA",
     }
 
+    def row_bytes(self, spec: CollectionSpec) -> int:
+        """What a vector takes of a message."""
+        return 4 * spec.dim
+
     def given(self, rows: VectorArray, spec: CollectionSpec) -> list[Any]:
         """Queries for a search."""
         del spec
@@ -66,6 +70,9 @@ class _Bits(Layout):
     type = "BINARY_VECTOR"
     metrics: Mapping[str, str] = {"hamming": "HAMMING"}
     indexes: Mapping[str, str] = {"flat": "BIN_FLAT", "ivf": "BIN_IVF_FLAT"}
+
+    def row_bytes(self, spec: CollectionSpec) -> int:
+        return spec.width
 
     def given(self, rows: VectorArray, spec: CollectionSpec) -> list[Any]:
         del spec

@@ -11,7 +11,7 @@ insert replaces: of several rows with one id the newest counts. On a server an i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pymilvus import DataType
@@ -24,10 +24,30 @@ if TYPE_CHECKING:
     from embedkit.backends.contract import CollectionSpec
     from embedkit.types import IdArray, VectorArray
 
-__all__ = ["request_of", "send"]
+__all__ = ["parts_of", "request_of", "rows_at_once", "send"]
 
 _encoded = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _DYNAMIC = "$meta"  # the field of all that a schema does not name
+_ROWS = 2_000  # of one message
+_BYTES = 32 << 20  # of one message; a server takes 64 MiB
+
+
+def rows_at_once(vector_bytes: int) -> int:
+    """How many vectors a message holds, if they take so many bytes each."""
+    return max(1, min(_ROWS, _BYTES // vector_bytes))
+
+
+def parts_of(vector_bytes: int, texts: Sequence[str]) -> Iterator[slice]:
+    """Rows in pieces that fit into a message. `texts`: their columns as JSON, of which the typed copy is longer."""
+    most, start, size = rows_at_once(vector_bytes), 0, 0
+    for row, text in enumerate(texts):
+        more = vector_bytes + 4 * len(text.encode())
+        if row - start == most or (size + more > _BYTES and row > start):
+            yield slice(start, row)
+            start, size = row, 0
+        size += more
+    if start < len(texts):
+        yield slice(start, len(texts))
 
 
 def request_of(

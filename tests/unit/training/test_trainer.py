@@ -47,6 +47,16 @@ def test_a_run_folder_is_a_model_folder_whose_figures_are_those_of_evaluate(shop
     assert list((tmp_path / "run" / "events").rglob("events.out.*"))
 
 
+def test_a_run_whose_folder_is_removed_meanwhile_says_so(shop, tmp_path):
+    def removed(_):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+    with pytest.raises(
+        ConfigError, match=r"run in '.*run' cannot be written: .*No such file.*, and the folder is gone"
+    ):
+        train(small(shop, steps=1), tmp_path / "run", progress=removed)
+
+
 def test_training_raises_the_recall_of_classes_it_has_not_seen(shop, tmp_path):
     changes = Augment(crop=1.0, colour=0.5)
     report = train(small(shop, steps=40, batch=16, validate=100, augment=changes), tmp_path / "run")
