@@ -4,9 +4,10 @@ Judged by the 3,797 pictures of emoji that it has not seen, by Hamming distance.
 training (random directions and ITQ of the network's own floats), and floats of as many dimensions as bits that were
 trained for the same budget. All are judged as their loss leaves them; "finished" is the same run with its last layer
 set at the discriminants of its classes (``finish = "lda"``); "asked by numbers" are the same codes, whose nearest 100
-are put in order by what the question's bits are the signs of (``rerank="code"``): no more is stored than bits. The last
-row of each length is a search in two stages: the best finished codes scan, and those floats, finished too, put the
-nearest 100 in order. Results are kept as they come; a second run goes on with what is missing.
+are put in order by what the question's bits are the signs of (``rerank="code"``): no more is stored than bits. The
+last rows of each length are searches in two stages: the best finished codes scan, and those floats, finished too, put
+the nearest 100 in order; or, with one network, the floats that the codes themselves are made of (``floats:``). Results
+are kept as they come; a second run goes on with what is missing.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from table_of_losses import (
     trained,
 )
 
+from embedkit.encoders.load import FLOATS as FLOAT_PREFIX
 from embedkit.encoders.load import load_encoder
 from embedkit.training.datasets.open import open_dataset
 from embedkit.training.evaluation.encode import encode_split
@@ -54,7 +56,7 @@ LOSSES = (
 )
 LSH, ITQ, FLOATS = "(untrained, lsh)", "(untrained, itq)", "(floats, nt-xent)"
 BLOCKS = "subic"  # one bit of each block is set, which signs of discriminants are not
-TWO_STAGES, CANDIDATES = "(two stages)", 100
+TWO_STAGES, ONE_NETWORK, CANDIDATES = "(two stages)", "(two stages, one network)", 100
 FIGURES = {
     "map@1000": "mAP@1000",
     "recall@1": "R@1",
@@ -116,16 +118,18 @@ def _exported(out: Path, options: argparse.Namespace, home: Path, *, bits: int, 
 
 
 def in_two_stages(best: str, options: argparse.Namespace, home: Path, name: str) -> Row:
-    """The nearest 100 by the codes of the run `best`, in the order of the floats that were trained beside it."""
-    bits = name.rpartition(" ")[2]
-    codes, floats = (_vectors(home / run, options) for run in (best, _finished(f"{FLOATS} {bits}")))
+    """The nearest 100 by the codes of the run `best`, in the order of floats: trained beside it, or its own."""
+    loss, _, bits = name.rpartition(" ")
+    own = f"{FLOAT_PREFIX}{home / best}"
+    floats = _vectors(own if loss == ONE_NETWORK else str(home / _finished(f"{FLOATS} {bits}")), options)
+    codes = _vectors(str(home / best), options)
     first, tenth = _in_order(codes, floats, floats, options)
     return {"bits": int(bits), "by": best, "recall@1": first, "recall@10": tenth}
 
 
 def asked_by_numbers(run: Path, options: argparse.Namespace) -> float:
     """R@1 of codes whose nearest 100 are put in order by the question's numbers."""
-    numbers = _vectors(run, options, numbers=True)
+    numbers = _vectors(str(run), options, numbers=True)
     codes = np.where(numbers > 0, np.float32(1), np.float32(-1))
     return _in_order(codes, codes, numbers, options)[0]
 
@@ -147,8 +151,8 @@ def _in_order(
     return float(np.mean(first)), float(np.mean(tenth))
 
 
-def _vectors(run: Path, options: argparse.Namespace, *, numbers: bool = False) -> np.ndarray:
-    encoder = load_encoder(str(run))
+def _vectors(spec: str, options: argparse.Namespace, *, numbers: bool = False) -> np.ndarray:
+    encoder = load_encoder(spec)
     try:
         split = open_dataset(options.data).query
         return encode_split(encoder, split, threads=options.threads, numbers=numbers).vectors
@@ -171,8 +175,10 @@ def main() -> None:
         for bits in options.bits:
             codes = [row for row in rows if row["bits"] == bits and not row["loss"].startswith("(")]
             best = _finished(max(codes, key=lambda row: row.get("finished", 0.0))["loss"]) if codes else ""
-            if best and (home / best).is_dir() and (home / _finished(f"{FLOATS} {bits}")).is_dir():
-                rows = measure(options, [f"{TWO_STAGES} {bits}"], partial(in_two_stages, best, options, home))
+            if not (best and (home / best).is_dir()):
+                continue
+            ways = [ONE_NETWORK, *([TWO_STAGES] if (home / _finished(f"{FLOATS} {bits}")).is_dir() else [])]
+            rows = measure(options, [f"{way} {bits}" for way in ways], partial(in_two_stages, best, options, home))
     recipe = recipe_of(options)
     title = f"Codes on emoji-zs, {recipe.encoder}, {recipe.batch} pictures a batch, {budget_of(options)}"
     text = f"# {title}\n\n`python benchmarks/hashing.py`, {platform.machine()}. Floats have as many numbers as bits.\n"

@@ -182,12 +182,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'embedkit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"embedkit.{_LAZY[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # which would take any misspelt name for one that is there
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module 'embedkit' has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"embedkit.{_LAZY[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -1,13 +1,14 @@
 """Settings: defaults, then ``embedkit.toml``, then ``EMBEDKIT_…`` in the environment, then arguments.
 
 A nested setting in the environment joins its names by two underscores:
-``EMBEDKIT_INGEST__BATCH_SIZE=64``.
+``EMBEDKIT_INGEST__BATCH_SIZE=64``. A variable that is empty counts as not set.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,12 @@ class Settings(BaseSettings):
     """Every setting. `home` holds what embedkit writes; `backend` and `store` default into it."""
 
     model_config = SettingsConfigDict(
-        env_prefix="EMBEDKIT_", env_nested_delimiter="__", extra="forbid", frozen=True, toml_file=DEFAULT_FILE
+        env_prefix="EMBEDKIT_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        toml_file=DEFAULT_FILE,
     )
 
     home: Path = Path(".embedkit")
@@ -126,6 +132,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, redact(value) if name in ("backend", "store") else value
 
     def for_collection(self, name: str) -> CollectionSettings:
         """The settings of one collection, with the general ones where it says nothing."""

@@ -203,6 +203,9 @@ def _checked(value: object, *, ordered: bool = False) -> Value:
         if not math.isfinite(value):
             raise FilterError(f"{value} cannot be compared with; use 'is null' for missing numbers")
         return value
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():  # a number of NumPy
+        return _checked(item(), ordered=ordered)
     raise FilterError(f"a filter compares text, numbers and booleans, not {type(value).__name__}")
 
 

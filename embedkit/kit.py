@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from embedkit import plugins
 from embedkit.arguments import check_kind, check_texts
@@ -16,6 +17,7 @@ from embedkit.collection import Collection, check_name
 from embedkit.config import Settings, load_settings
 from embedkit.errors import BadInput
 from embedkit.resources import Resources
+from embedkit.urls import redact
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import Capabilities
@@ -78,11 +80,21 @@ class EncoderInfo:
 
 
 class Kit:
-    """A connection to one backend and one metadata store. A context manager; `close` is enough otherwise."""
+    """A connection to one backend and one metadata store. A context manager; `close` is enough otherwise.
+
+    Several threads may share one. A process that forks connects again in the child: there a kit that was opened
+    before raises ConfigError.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._resources = Resources(settings)
+
+    def __repr__(self) -> str:
+        return f"Kit(backend={self._resources.backend_url!r}, store={redact(self.settings.store)!r})"
+
+    def __reduce__(self) -> NoReturn:
+        self._resources.__reduce__()
 
     def collection(self, name: str) -> Collection:
         """A collection by name, whether it exists yet or not. Raises ConfigError for a bad name."""
@@ -243,9 +255,13 @@ class Kit:
 def connect(config: str | Path | None = None, *, backend: str | None = None, home: str | Path | None = None) -> Kit:
     """Open a kit from a config file, ``EMBEDKIT_…`` variables and arguments.
 
-    Without any, everything lies under ``./.embedkit``. Nothing is opened until it is needed. Raises ConfigError,
-    UnknownName (no such backend).
+    Without any, everything lies under ``./.embedkit``. Nothing is opened until it is needed; relative paths of backend
+    and store stay those of the working directory of this call. Raises BadInput, ConfigError, UnknownName (no such
+    backend).
     """
+    check_kind(config, str | Path | None, "A config file is a path")
+    check_kind(backend, str | None, "A backend is a URL such as 'faiss:///folder'")
+    check_kind(home, str | Path | None, "home is a path")
     settings = load_settings(config, backend=backend, home=home)
     plugins.find("backends", parse_url(settings.backend).scheme)
     return Kit(settings)
@@ -268,6 +284,10 @@ def advise_indexes(
     from embedkit.backends.open import capabilities
     from embedkit.search.rules import by_rule, parse_bytes
 
+    check_kind(n, Integral, "n is a whole number")
+    check_kind(dim, Integral, "dim is a whole number")
+    check_kind(recall, Real, "recall is a number")
+    check_kind(latency, Real | None, "latency is a number of milliseconds")
     room = None if memory is None else parse_bytes(memory)
     return by_rule(n, dim, capabilities(backend), recall=recall, memory=room, latency=latency)
 

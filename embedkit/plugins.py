@@ -69,6 +69,11 @@ BUILT_IN: dict[Group, tuple[PlugIn, ...]] = {
             "images or text: any Hugging Face vision, CLIP-like or sentence model",
             "train",
         ),
+        PlugIn(
+            "floats",
+            "embedkit.encoders.floats:build",
+            "what an encoder of codes makes them of, by the same network: floats:runs/h64",
+        ),
     ),
     "joint_losses": (
         PlugIn("clip", "embedkit.training.losses.joint:clip", "symmetric cross-entropy, Radford 2021", "train"),

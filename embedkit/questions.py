@@ -104,42 +104,54 @@ def _parts_of(questions: Sequence[Question]) -> set[str]:
 
 
 def _encoded(resources: Resources, row: CollectionRow, parts: Sequence[_Part]) -> list[Query]:
-    """A query for each part, those that ask one view by one kind of thing encoded in batches."""
-    vectors: dict[int, object] = {place: part.given for place, part in enumerate(parts) if part.modality is None}
+    """A query for each part; a network is given all things of one kind that are asked of it in batches, each once."""
+    vectors: dict[_Part, object] = {part: part.given for part in parts if part.modality is None}
     vectors.update(_fetched(resources, parts))
-    together: dict[tuple[str, Modality, bool], list[int]] = {}
-    for place, part in enumerate(parts):
+    encoders = {part.view.name: encoder_of(resources, row.name, part.view) for part in parts if part.modality}
+    together: dict[tuple[int, Modality], dict[int, list[_Part]]] = {}
+    for part in parts:
         if part.modality is not None:
-            together.setdefault((part.view.name, part.modality, part.relaxed), []).append(place)
-    for (_, modality, relaxed), places in together.items():
-        encoder = encoder_of(resources, row.name, parts[places[0]].view)
-        for start in range(0, len(places), _BATCH):
-            some = places[start : start + _BATCH]
-            given = [parts[place] for place in some]
-            batch = (
-                [str(part.given) for part in given]
-                if modality == "text"
-                else np.stack([_pixels(encoder, part) for part in given])
-            )
-            vectors.update(zip(some, (encoder.numbers if relaxed else encoder.encode)(batch), strict=True))
-    return [Query(part.view, cast("VectorArray", vectors[place]), part.weight) for place, part in enumerate(parts)]
+            network = id(encoders[part.view.name].network)
+            together.setdefault((network, part.modality), {}).setdefault(id(part.given), []).append(part)
+    for things in together.values():
+        every = list(things.values())
+        for start in range(0, len(every), _BATCH):
+            vectors.update(_made(every[start : start + _BATCH], encoders))
+    return [Query(part.view, cast("VectorArray", vectors[part]), part.weight) for part in parts]
 
 
-def _fetched(resources: Resources, parts: Sequence[_Part]) -> dict[int, VectorArray]:
-    """The stored vectors by which parts ask, by their places. Raises BadInput."""
-    found: dict[int, VectorArray] = {}
-    for physical in dict.fromkeys(part.view.physical for part in parts if isinstance(part.given, int)):
-        asked = {
-            place: part.given
-            for place, part in enumerate(parts)
-            if isinstance(part.given, int) and part.view.physical == physical
-        }
+def _made(things: Sequence[Sequence[_Part]], encoders: Mapping[str, Encoder]) -> dict[_Part, VectorArray]:
+    """The vectors by which parts ask of one network. `things`: the parts that ask by the same picture or text."""
+    network = encoders[things[0][0].view.name].network
+    batch = (
+        [str(same[0].given) for same in things]
+        if things[0][0].modality == "text"
+        else np.stack([_pixels(network, same[0]) for same in things])
+    )
+    asking = {(part.view.name, part.relaxed): encoders[part.view.name] for same in things for part in same}
+    if len(asking) == 1:
+        ((name, relaxed), encoder) = next(iter(asking.items()))
+        rows = {(name, relaxed): encoder.numbers(batch) if relaxed else encoder.encode(batch)}
+    else:
+        numbers = network.numbers(batch)
+        rows = {one: numbers if one[1] else encoder.vectors_of(numbers) for one, encoder in asking.items()}
+    return {part: rows[part.view.name, part.relaxed][place] for place, same in enumerate(things) for part in same}
+
+
+def _fetched(resources: Resources, parts: Sequence[_Part]) -> dict[_Part, VectorArray]:
+    """The stored vectors by which parts ask. Raises BadInput."""
+    stored: dict[str, dict[_Part, int]] = {}
+    for part in parts:
+        if isinstance(part.given, int):
+            stored.setdefault(part.view.physical, {})[part] = part.given
+    found: dict[_Part, VectorArray] = {}
+    for physical, asked in stored.items():
         fetched = resources.backend.fetch(physical, np.unique(list(asked.values())))
         rows = dict(zip(fetched.ids.tolist(), fetched.vectors, strict=True))
-        for place, vector_id in asked.items():
+        for part, vector_id in asked.items():
             if vector_id not in rows:
-                raise _no_vector(str(parts[place].named), parts[place].view)
-            found[place] = rows[vector_id]
+                raise _no_vector(str(part.named), part.view)
+            found[part] = rows[vector_id]
     return found
 
 

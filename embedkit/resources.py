@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from embedkit.config import Settings
 from embedkit.errors import ConfigError, EmbedkitError
-from embedkit.urls import redact
+from embedkit.urls import anchored, redact
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import BackendOptions, VectorBackend
@@ -19,7 +21,10 @@ __all__ = ["Resources"]
 
 
 class Resources:
-    """Opened once and closed together, for good; safe to use from several threads."""
+    """Opened once and closed together, for good; safe to use from several threads, and by one process alone.
+
+    Relative paths are those of the working directory in which it was made, whatever that becomes.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -31,30 +36,52 @@ class Resources:
         self.sketched: set[str] = set()  # encoders that sketches were asked of
         self._known: dict[str, tuple[int, str]] = {}  # physical collections: whose, and the index the store named last
         self._closed = False
+        self._folder = _working_folder()
+        self._process = os.getpid()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "A kit holds open files and connections, and can neither be copied nor sent to another process; "
+            "connect there: embedkit.connect(…)"
+        )
 
     def check_open(self) -> None:
-        """Raises ConfigError once it is closed."""
+        """Raises ConfigError once it is closed, and in a fork of the process that opened it."""
         if self._closed:
             raise ConfigError("This kit is closed, and so are its collections; connect again: embedkit.connect(…)")
+        self._check_process()
+
+    def _check_process(self) -> None:
+        """To be asked without the lock, which a thread that there is no more may hold in a fork."""
+        if self._process == os.getpid():
+            return
+        if self._store or self._backend or self._encoders:
+            raise ConfigError(
+                "This kit was opened before the process forked, and its files, connections and threads belong to the "
+                "parent; connect again in this one: embedkit.connect(…)"
+            )
+        self._lock, self._process = threading.RLock(), os.getpid()
 
     @property
     def store(self) -> MetadataStore:
+        self._check_process()
         with self._lock:
             self.check_open()
             if self._store is None:
                 from embedkit.metadata.store import open_store
 
-                self._store = open_store(self.settings.store)
+                self._store = open_store(self.settings.store, folder=self._folder)
             return self._store
 
     @property
     def backend(self) -> VectorBackend:
+        self._check_process()
         with self._lock:
             self.check_open()
             if self._backend is None:
                 from embedkit.backends.open import open_backend
 
-                self._backend = open_backend(self.settings.backend, self.backend_options)
+                self._backend = open_backend(anchored(self.settings.backend, self._folder), self.backend_options)
             return self._backend
 
     def check_folder(self) -> None:
@@ -62,7 +89,7 @@ class Resources:
         from embedkit.backends.url import parse_url
 
         url = parse_url(self.settings.backend)
-        if url.path and not url.host and url.local_path.is_file():
+        if url.path and not url.host and (self._folder / url.local_path).is_file():
             self.backend.list()
 
     def notice(self, row: CollectionRow) -> None:
@@ -103,14 +130,26 @@ class Resources:
 
     def encoder(self, spec: str) -> Encoder:
         """The encoder of a spec string, loaded once."""
+        from embedkit.encoders.load import absolute_spec
+
+        self._check_process()
         with self._lock:
             self.check_open()
-            if spec not in self._encoders:
-                from embedkit.encoders.load import load_encoder
+            name = absolute_spec(spec)
+            if name not in self._encoders:
+                self._encoders[name] = self._loaded(spec)
+            return self._encoders[name]
 
-                runtime = cast("RuntimeName", self.settings.runtime)
-                self._encoders[spec] = load_encoder(spec, runtime=runtime, cache_dir=self.settings.cache_dir)
-            return self._encoders[spec]
+    def _loaded(self, spec: str) -> Encoder:
+        """Codes and their floats by one network."""
+        from embedkit.encoders.load import FLOATS, load_encoder
+
+        if spec.startswith(FLOATS):
+            from embedkit.encoders.floats import FloatsOfCodes
+
+            return FloatsOfCodes(self.encoder(spec.removeprefix(FLOATS)))
+        runtime = cast("RuntimeName", self.settings.runtime)
+        return load_encoder(spec, runtime=runtime, cache_dir=self.settings.cache_dir)
 
     def read(self, uri: str) -> bytes:
         """The bytes of a picture, wherever it lies. Raises BadImage, FetchFailed, FetchTimeout."""
@@ -119,6 +158,7 @@ class Resources:
         from embedkit.errors import BadImage
         from embedkit.ingest.fetch import Fetcher, is_remote
 
+        self.check_open()
         with closing(Fetcher(self.settings.fetch)) as fetcher:
             fetched = fetcher.submit(uri).result() if is_remote(uri) else fetcher.read_local(uri)
         if fetched.data is None:
@@ -126,6 +166,10 @@ class Resources:
         return fetched.data
 
     def close(self) -> None:
+        """Release everything; what a fork has of it is the parent's to release."""
+        if self._process != os.getpid():
+            self._closed = True
+            return
         with self._lock:
             self._closed = True
             for encoder in self._encoders.values():
@@ -136,3 +180,10 @@ class Resources:
             if self._store is not None:
                 self._store.close()
             self._backend = self._store = None
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed; what has an absolute path is found all the same
+        return Path()

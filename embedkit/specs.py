@@ -14,7 +14,9 @@ from embedkit.errors import ConfigError
 
 __all__ = ["SpecText", "parse_spec"]
 
-_SPEC = re.compile(r"\s*(?P<name>[A-Za-z][\w.+-]*)\s*(?::\s*(?P<argument>[^()\s]+))?\s*(?:\((?P<options>[^()]*)\))?\s*")
+_SPEC = re.compile(
+    r"\s*(?P<name>[A-Za-z][\w.+-]*)\s*(?::\s*(?P<argument>[^()\s](?:[^()]*[^()\s])?))?\s*(?:\((?P<options>[^()]*)\))?\s*"
+)
 _EXAMPLES = {
     "encoder": "'effnet-lite0' or 'torchvision:resnet50(pooling=gem)'",
     "loss": "'npair' or 'margin(beta=1.2, alpha=0.2)'",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import unquote
+from pathlib import Path
+from urllib.parse import quote, unquote
 
-__all__ = ["place_of", "redact"]
+__all__ = ["anchored", "place_of", "redact"]
 
 _NEXT = r"(?!::[\w+.-]+://)"  # where the next URL of a chain begins
 _LINK = re.compile(rf"([\w+.-]+)://([^/:]*){_NEXT}:((?:{_NEXT}.)*)", re.DOTALL)  # scheme, user, rest
@@ -59,3 +60,15 @@ def place_of(url: str) -> str:
     options = "&".join(one for one in options.split("&") if not one.endswith("=***"))
     there = f"{host.rpartition('@')[2].lower()}{slash if path else ''}{path}"
     return f"{scheme.lower()}://{there}{'?' if options else ''}{options}"
+
+
+def anchored(url: str, folder: Path) -> str:
+    """A backend's URL with its path in `folder`, unless the path is absolute or there is a host.
+
+    >>> anchored("faiss:///x", Path("/srv/my shop")), anchored("faiss:////x", Path("/srv"))
+    ('faiss:////srv/my%20shop/x', 'faiss:////x')
+    """
+    scheme, relative, path = url.partition(":///")
+    if not relative or not path or path.startswith("/") or "/" in scheme or folder == Path():
+        return url
+    return f"{scheme}:///{quote(folder.as_posix())}/{path}"

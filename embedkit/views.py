@@ -84,18 +84,17 @@ def view_made(
     resources: Resources, name: str, view: str, spec: str, *, metric: Metric | None, index: str, version: int = 1
 ) -> ViewRow:
     """A view as an encoder makes it. Raises ConfigError, UnknownName."""
-    from embedkit.encoders.load import model_folder_of
+    from embedkit.encoders.load import absolute_spec
     from embedkit.metadata.rows import ViewRow
 
     if not view.isidentifier():
         raise ConfigError(f"{view!r} is no name for a view; use letters, digits and _")
     made = resources.encoder(spec).spec
     _check_name(view, spec, made.modalities)
-    folder = model_folder_of(spec)
     return ViewRow(
         name=view,
         modality=_modality_of(view, made.modalities),
-        encoder=str(folder.absolute()) if folder else spec,  # found from every working directory
+        encoder=absolute_spec(spec),
         fingerprint=made.fingerprint,
         dim=made.dim,
         metric=_metric_of(made.kind, metric),

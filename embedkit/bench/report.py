@@ -8,11 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from embedkit.errors import ConfigError, DiskFull, disk_is_full
 
-__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "whole", "write_report"]
+__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "read_truth", "write_report", "write_truth"]
+
+if TYPE_CHECKING:
+    from embedkit.types import IdArray
 
 _FORMAT = 1
 
@@ -88,12 +93,26 @@ class AnnReport:
 
 def write_report(path: Path, report: AnnReport) -> None:
     """Keep what is known so far. Raises ConfigError, DiskFull."""
-    with whole(path) as draft:
+    with _whole(path) as draft:
         draft.write_text(json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n", encoding="utf-8")
 
 
+def write_truth(path: Path, truth: IdArray) -> None:
+    """True neighbours. Raises ConfigError, DiskFull."""
+    with _whole(path) as draft, draft.open("wb") as file:
+        np.save(file, truth)
+
+
+def read_truth(path: Path) -> IdArray | None:
+    """What `write_truth` wrote, None where there is nothing, or no whole file."""
+    try:
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"), np.int64)
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def _whole(path: Path) -> Iterator[Path]:
     """A draft to write, which is the file in one step, so that a kill leaves the last whole one.
 
     Raises ConfigError, DiskFull.

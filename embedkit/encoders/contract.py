@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
+from embedkit.codes import packed
 from embedkit.errors import BadInput
 from embedkit.types import Modality, VectorKind
 
@@ -65,6 +66,15 @@ class Encoder(ABC):
         Returns ``(n, dim)`` float32, L2-normalised if the spec says so, or ``(n, dim / 8)``
         uint8 with bits packed most significant first. A row does not depend on its batch.
         """
+
+    @property
+    def network(self) -> Encoder:
+        """The encoder whose numbers these vectors are made of; encoders that have one network share its work."""
+        return self
+
+    def vectors_of(self, numbers: FloatArray) -> VectorArray:
+        """What `encode` makes of the numbers of `network`, ``(n, dim)`` float32: rows as `encode` gives them."""
+        return packed(numbers) if self.spec.kind == "binary" else numbers
 
     def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
         """What `encode` makes codes of, ``(n, dim)`` float32: a bit is set where its number is above 0.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedkit.codes import packed
 from embedkit.encoders.contract import Encoder, EncoderSpec
 from embedkit.encoders.preprocess import Preprocess
 from embedkit.encoders.runtimes.contract import Session
@@ -39,8 +38,7 @@ class ImageEncoder(Encoder):
         return self._recipe(picture)
 
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
-        found = self.numbers(batch)
-        return packed(found) if self.spec.kind == "binary" else found
+        return self.vectors_of(self.numbers(batch))
 
     def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
         """What the session gives, ``(n, dim)`` float32: of a binary encoder the numbers before the sign."""
@@ -119,8 +117,7 @@ class BatchTextEncoder(Encoder):
         raise BadInput(f"The encoder {self.spec.name!r} takes text, not pictures")
 
     def encode(self, batch: ByteArray | Sequence[str]) -> VectorArray:
-        found = self.numbers(batch)
-        return packed(found) if self.spec.kind == "binary" else found
+        return self.vectors_of(self.numbers(batch))
 
     def numbers(self, batch: ByteArray | Sequence[str]) -> FloatArray:
         """What the session gives, ``(n, dim)`` float32: of a binary encoder the numbers before the sign."""

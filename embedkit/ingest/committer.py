@@ -44,11 +44,11 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive records with their vectors on the way; `offset`: records of the source up to here."""
+    """Consecutive records with their vectors on the way, by slot; `offset`: records of the source up to here."""
 
     items: Sequence[Item]
     failed: Sequence[Failed]
-    vectors: Mapping[str, Future[Encoded]]
+    vectors: Sequence[Future[Mapping[str, Encoded]]]
     keys: Sequence[str]
     offset: int
 
@@ -101,7 +101,7 @@ class Committer:
             self._stop.set(error)
 
     def _write(self, batch: Batch) -> None:
-        encoded = {view: future.result() for view, future in batch.vectors.items()}
+        encoded = {slot: part for future in batch.vectors for slot, part in future.result().items()}
         refused = {key: error for part in encoded.values() for key, error in part.errors.items()}
         items = [item for item in batch.items if item.record.key not in refused]
         failed = [*batch.failed]

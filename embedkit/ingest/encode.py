@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from embedkit.encoders.contract import Encoder
 from embedkit.errors import Terminal
 
 if TYPE_CHECKING:
-    from embedkit.types import ByteArray, Metric, VectorArray
+    from embedkit.metadata.rows import ViewRow
+    from embedkit.types import ByteArray, VectorArray
 
-__all__ = ["Made", "make_vectors"]
+__all__ = ["Made", "make_vectors", "sharing"]
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -30,33 +32,75 @@ class Made:
     errors: Mapping[int, str]
 
 
-def make_vectors(encoder: Encoder, inputs: Sequence[ByteArray | str], metric: Metric) -> Made:
-    """Vectors of texts or of prepared pictures, without what the encoder refuses and what `metric` cannot measure."""
+def sharing(
+    chosen: Mapping[str, Sequence[T]], encoders: Mapping[str, Encoder], views: Mapping[str, ViewRow]
+) -> list[tuple[tuple[str, ...], Sequence[T]]]:
+    """Slots whose vectors one network makes of the same things, together with those; `chosen` has them by slot."""
+    groups: dict[Hashable, tuple[tuple[str, ...], Sequence[T]]] = {}
+    for slot, things in chosen.items():
+        if things:
+            name = (id(encoders[slot].network), views[slot].modality, tuple(map(id, things)))
+            slots, _ = groups.get(name, ((), things))
+            groups[name] = ((*slots, slot), things)
+    return list(groups.values())
+
+
+def make_vectors(
+    encoders: Mapping[str, Encoder], views: Mapping[str, ViewRow], inputs: Sequence[ByteArray | str]
+) -> dict[str, Made]:
+    """For each slot the vectors of texts or of prepared pictures, by encoders of one network.
+
+    Left out is what the network refuses, and what the metric of a slot's view cannot measure.
+    """
     errors: dict[int, str] = {}
     try:
-        vectors, places = encoder.encode(_stacked(inputs)), list(range(len(inputs)))
+        rows, places = _rows(encoders, _stacked(inputs)), list(range(len(inputs)))
     except Terminal:
         _log.debug("a batch was refused; encoding its inputs one by one", exc_info=True)
-        vectors, places, errors = _one_by_one(encoder, inputs)
-    for row, reason in unusable_rows(vectors, metric).items():
-        errors[places[row]] = f"the vector that {encoder.spec.name!r} makes of it {reason}"
-    if not errors:
-        return Made(vectors, places, errors)
-    good = [row for row, place in enumerate(places) if place not in errors]
-    return Made(vectors[good], [places[row] for row in good], errors)
+        rows, places, errors = _one_by_one(encoders, inputs)
+    return {slot: _usable(vectors, places, errors, encoders[slot], views[slot]) for slot, vectors in rows.items()}
 
 
-def _one_by_one(encoder: Encoder, inputs: Sequence[ByteArray | str]) -> tuple[VectorArray, list[int], dict[int, str]]:
-    vectors, places, errors = [], [], {}
+def _rows(encoders: Mapping[str, Encoder], batch: ByteArray | list[str]) -> dict[str, VectorArray]:
+    if len(encoders) == 1:
+        return {slot: encoder.encode(batch) for slot, encoder in encoders.items()}
+    numbers = next(iter(encoders.values())).network.numbers(batch)
+    return {slot: encoder.vectors_of(numbers) for slot, encoder in encoders.items()}
+
+
+def _one_by_one(
+    encoders: Mapping[str, Encoder], inputs: Sequence[ByteArray | str]
+) -> tuple[dict[str, VectorArray], list[int], dict[int, str]]:
+    found, places, errors = [], [], {}
     for place, one in enumerate(inputs):
         try:
-            vectors.append(encoder.encode(_stacked([one]))[0])
+            found.append(_rows(encoders, _stacked([one])))
             places.append(place)
         except Terminal as error:
             errors[place] = str(error)
+    rows = {
+        slot: np.concatenate([row[slot] for row in found]) if found else _no_rows(encoder)
+        for slot, encoder in encoders.items()
+    }
+    return rows, places, errors
+
+
+def _usable(
+    vectors: VectorArray, places: Sequence[int], errors: Mapping[int, str], encoder: Encoder, view: ViewRow
+) -> Made:
+    bad = unusable_rows(vectors, view.metric)
+    if not bad and not errors:
+        return Made(vectors, places, {})
+    every = dict(errors) | {
+        places[row]: f"the vector that {encoder.spec.name!r} makes of it {reason}" for row, reason in bad.items()
+    }
+    good = [row for row, place in enumerate(places) if place not in every]
+    return Made(vectors[good], [places[row] for row in good], every)
+
+
+def _no_rows(encoder: Encoder) -> VectorArray:
     spec = encoder.spec
-    none = np.empty((0, spec.dim), np.float32) if spec.kind == "float" else np.empty((0, spec.dim // 8), np.uint8)
-    return np.stack(vectors) if vectors else none, places, errors
+    return np.empty((0, spec.dim), np.float32) if spec.kind == "float" else np.empty((0, spec.dim // 8), np.uint8)
 
 
 def _stacked(inputs: Sequence[ByteArray | str]) -> ByteArray | list[str]:

@@ -34,6 +34,7 @@ AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})  # statuses after which a
 _LONGEST_PAUSE = 60.0  # seconds; a host that asks for more is left alone until the next run
 _MOST_REDIRECTS = 10
 _CONNECTIONS = 4  # of one client
+_LAST_PORT = 65_535
 
 
 @dataclass(slots=True)
@@ -128,6 +129,8 @@ class HttpLoop:
                 if request is None:
                     raise FetchFailed(f"{redact(uri)}: the host redirects to nowhere")
                 here = request
+                if not 0 <= (here.url.port or 0) <= _LAST_PORT:  # asyncio would raise an OverflowError
+                    raise FetchFailed(f"{redact(uri)}: there is no port {here.url.port}; the last is {_LAST_PORT}")
                 async with self._turn(here.url):
                     begun = monotonic()
                     request, found = await asyncio.wait_for(self._asked(here, uri, validator), left)

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ from embedkit.encoders.contract import Encoder
 from embedkit.errors import CollectionNotFound, EmbedkitError
 from embedkit.ingest.channel import Channel, Stop, Stopped
 from embedkit.ingest.committer import Batch, Committer, Encoded, remove_vectors, retry
-from embedkit.ingest.encode import make_vectors
+from embedkit.ingest.encode import Made, make_vectors, sharing
 from embedkit.ingest.fetch import Fetcher
 from embedkit.ingest.items import Failed, Item, record_of
 from embedkit.ingest.prune import gone, prune
@@ -302,11 +302,12 @@ class _Run:
                 _log.warning("%s", why if where in why else f"{where}: {why}")
             self._count_dry(items, failed)
             return
-        vectors = {}
-        for view, encoder in self.target.encoders.items():
-            chosen = [item for item in items if view in item.inputs]
-            if chosen:
-                vectors[view] = encode.submit(_encode, encoder, self.target.views[view], chosen)
+        encoders, views = self.target.encoders, self.target.views
+        chosen = {slot: [item for item in items if slot in item.inputs] for slot in encoders}
+        vectors = [
+            encode.submit(_encode, {slot: encoders[slot] for slot in slots}, views, these)
+            for slots, these in sharing(chosen, encoders, views)
+        ]
         batches.put(Batch(_without_pixels(items), failed, vectors, keys, offset))
 
     def _count_dry(self, items: Sequence[Item], failed: Sequence[Failed]) -> None:
@@ -429,12 +430,18 @@ def _without_pixels(items: Sequence[Item]) -> list[Item]:
     return [replace(item, inputs=dict.fromkeys(item.inputs, "")) for item in items]
 
 
-def _encode(encoder: Encoder, view: ViewRow, items: Sequence[Item]) -> Encoded:
-    """Vectors of a batch, without the items that no vector can be made of."""
-    made = make_vectors(encoder, [item.inputs[view.slot] for item in items], view.metric)
-    errors = [(items[place].record, reason) for place, reason in made.errors.items()]
+def _encode(
+    encoders: Mapping[str, Encoder], views: Mapping[str, ViewRow], items: Sequence[Item]
+) -> Mapping[str, Encoded]:
+    """Vectors of a batch by slot, without the items that no vector can be made of."""
+    first = next(iter(encoders))
+    every = make_vectors(encoders, views, [item.inputs[first] for item in items])
+    return {slot: _of_keys(made, [item.record for item in items]) for slot, made in every.items()}
+
+
+def _of_keys(made: Made, records: Sequence[Record]) -> Encoded:
     return Encoded(
         made.vectors,
-        [items[place].record.key for place in made.places],
-        {record.key: f"{record.locator}: {reason}" for record, reason in errors},
+        [records[place].key for place in made.places],
+        {records[place].key: f"{records[place].locator}: {reason}" for place, reason in made.errors.items()},
     )

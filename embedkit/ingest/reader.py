@@ -161,12 +161,16 @@ class Reader:
         if fetched.data is None:
             return Picture(None, fetched.validator)
         prepared: dict[str, ByteArray] = {}
+        ready: dict[int, ByteArray] = {}  # by network, which several views may share
         for view in self._image_views:
             if view.slot in self._following and known_hash(known, view) == fetched.content_hash:
                 continue
             if not (known and _is_current(known, view, fetched.content_hash)):
+                network = self._target.encoders[view.slot].network
                 try:
-                    prepared[view.slot] = self._target.encoders[view.slot].prepare(fetched.data)
+                    if id(network) not in ready:
+                        ready[id(network)] = network.prepare(fetched.data)
+                    prepared[view.slot] = ready[id(network)]
                 except BadImage as error:
                     raise BadImage(f"{redact(str(record.image))}: {error}") from error
         return Picture(fetched.content_hash, fetched.validator, prepared)

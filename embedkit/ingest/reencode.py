@@ -21,7 +21,7 @@ from embedkit.config import FetchSettings, IngestSettings
 from embedkit.errors import BadInput, FetchFailed, FetchTimeout
 from embedkit.ingest.channel import Stop
 from embedkit.ingest.committer import retry
-from embedkit.ingest.encode import make_vectors
+from embedkit.ingest.encode import make_vectors, sharing
 from embedkit.ingest.fetch import FetchedImage, Fetcher, is_remote
 from embedkit.ingest.items import failure_of, known_hash
 from embedkit.ingest.report import Progress, ProgressCallback
@@ -221,19 +221,23 @@ class _Fill:
         if fetched.data is None or fetched.content_hash is None:
             raise FetchFailed("the host sent no picture")
         data = fetched.data
-        return _Read(fetched.content_hash, {slot: self._target.encoders[slot].prepare(data) for slot in slots})
+        networks = {slot: self._target.encoders[slot].network for slot in slots}
+        ready = {key: network.prepare(data) for key, network in {id(one): one for one in networks.values()}.items()}
+        return _Read(fetched.content_hash, {slot: ready[id(network)] for slot, network in networks.items()})
 
     # -- making --------------------------------------------------------------------------------
 
     def _do(self, batch: list[_Job]) -> None:
         made: dict[str, tuple[list[_Job], VectorArray]] = {}
         read = {job.product.key: self._read(job) for job in batch}
-        for slot in self._views:
-            jobs = [job for job in batch if slot in job.slots and not (job.error and self._is_picture(slot))]
-            if slot in self._filling.copied:
-                made[slot] = self._copied(slot, jobs)
-            elif jobs:
-                made[slot] = self._encoded(slot, jobs, read)
+        of = {
+            slot: [job for job in batch if slot in job.slots and not (job.error and self._is_picture(slot))]
+            for slot in self._views
+        }
+        for slot in self._filling.copied.keys() & of.keys():
+            made[slot] = self._copied(slot, of.pop(slot))
+        for slots, jobs in sharing(of, self._target.encoders, self._views):
+            made |= self._encoded(slots, jobs, read)
         retry(lambda: self._write(batch, made), Stop(), self._set_note)
         self._tell()
 
@@ -259,19 +263,21 @@ class _Fill:
         return found, fetched.vectors
 
     def _encoded(
-        self, slot: str, jobs: Sequence[_Job], read: Mapping[str, _Read | None]
-    ) -> tuple[list[_Job], VectorArray]:
-        encoder = self._target.encoders[slot]
+        self, slots: Sequence[str], jobs: Sequence[_Job], read: Mapping[str, _Read | None]
+    ) -> dict[str, tuple[list[_Job], VectorArray]]:
+        """For slots whose encoders have one network."""
         inputs: list[ByteArray | str] = []
         for job in jobs:
-            picture = read[job.product.key] if self._is_picture(slot) else None
-            inputs.append(picture.prepared[slot] if picture else str(job.product.title))
-            job.hashes[slot] = picture.content_hash if picture else known_hash(job.product, self._views[slot]) or ""
-        made = make_vectors(encoder, inputs, self._views[slot].metric)
-        for place, reason in made.errors.items():
-            del jobs[place].hashes[slot]
-            jobs[place].error = reason
-        return [jobs[place] for place in made.places], made.vectors
+            picture = read[job.product.key] if self._is_picture(slots[0]) else None
+            inputs.append(picture.prepared[slots[0]] if picture else str(job.product.title))
+            for slot in slots:
+                job.hashes[slot] = picture.content_hash if picture else known_hash(job.product, self._views[slot]) or ""
+        every = make_vectors({slot: self._target.encoders[slot] for slot in slots}, self._views, inputs)
+        for slot, made in every.items():
+            for place, reason in made.errors.items():
+                del jobs[place].hashes[slot]
+                jobs[place].error = reason
+        return {slot: ([jobs[place] for place in made.places], made.vectors) for slot, made in every.items()}
 
     # -- writing -------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,14 @@ import numpy as np
 
 from embedkit.errors import BadSource
 from embedkit.ingest.sources.cells import plain, typed
-from embedkit.ingest.sources.mapping import ColumnMapping
+from embedkit.ingest.sources.mapping import ColumnMapping, unlike
 from embedkit.types import Metric, Record
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import BackendOptions
+    from embedkit.backends.milvus.backend import MilvusBackend
+    from embedkit.backends.milvus.foreign import Foreign
     from embedkit.types import VectorArray
 
 __all__ = ["Given", "GivenPage", "open_given"]
@@ -61,19 +64,24 @@ def open_given(
     """Open what holds vectors: a Milvus URL, a folder of clip-retrieval, a Parquet or npy file, a FAISS index.
 
     `keys`: the ids of an npy file or an index: another npy, a CSV or a Parquet table. `vectors`: the column or field
-    that holds them. `collection`: that of a Milvus. Raises BadSource.
+    that holds them. `collection`: that of a Milvus. One of these where it means nothing is refused.
+    Raises BadSource.
     """
     if source.lower().startswith("milvus://"):
+        _refuse(source, "is a Milvus URL", keys=keys)
         return _milvus(source, collection, mapping, vectors, options)
     path = Path(source)
     if collection is not None:
         raise BadSource(f"{redact(source)!r} is no Milvus URL, so --from does not apply; leave it out")
     if (path / "img_emb").is_dir():
+        _refuse(source, "is a folder of clip-retrieval", keys=keys, vectors=vectors)
         return Given(source, _clip_retrieval(path, mapping))
     if not path.is_file():
         raise BadSource(f"There is no {redact(source)!r} with vectors; give {_TAKEN}")
     if path.suffix == ".parquet":
+        _refuse(source, "is a Parquet file, whose own columns name the products", keys=keys)
         return Given(source, _parquet(path, mapping, vectors))
+    _refuse(source, "holds vectors alone", vectors=vectors)
     if path.suffix == ".npy":
         if keys is None:
             raise BadSource(f"{source!r} says nothing of whose vectors they are; give their keys: --keys FILE")
@@ -81,12 +89,19 @@ def open_given(
     return _faiss(path, keys, mapping)
 
 
+def _refuse(source: str, what: str, **options: str | None) -> None:
+    """Raise BadSource for an option that was given and would be left out in silence."""
+    for name, value in options.items():
+        if value is not None:
+            raise BadSource(f"{redact(source)!r} {what}, so --{name} does not apply; leave it out")
+
+
 # -- files -------------------------------------------------------------------------------------
 
 
 def _npy(path: Path) -> VectorArray:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise BadSource(f"{str(path)!r} is no npy file of vectors: {error}") from error
     if found.ndim != 2 or found.dtype.kind not in "fu" or (found.dtype.kind == "u" and found.dtype != np.uint8):
@@ -127,7 +142,7 @@ def _records(keys: str, mapping: ColumnMapping) -> Iterator[Record]:
         raise BadSource(f"There is no file of keys {redact(keys)!r}")
     if path.suffix == ".npy":
         try:
-            ids = np.load(path, mmap_mode="r", allow_pickle=False)
+            ids = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError) as error:
             raise BadSource(f"{keys!r} is no npy file of ids: {error}") from error
         if ids.ndim != 1 or ids.dtype.kind not in "iuU":
@@ -165,6 +180,7 @@ def _batches(path: Path) -> Iterator[Any]:
 def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, mapping: ColumnMapping) -> list[Record]:
     found = []
     for row in rows:
+        mapping.check(path.name, list(row))
         columns = mapping.resolve(path.name, list(row), strict=False)
         if columns.key not in row and columns.image not in row:
             raise BadSource(
@@ -176,7 +192,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, mapping: ColumnMappi
                 columns.record(
                     {name: plain(value) for name, value in row.items()},
                     path.name,
-                    lambda place: place if Path(place).is_absolute() else str(path.parent / place),
+                    lambda place: os.path.abspath(path.parent / place),
                 )
             )
         except ValueError as error:
@@ -187,6 +203,7 @@ def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, mapping: ColumnMappi
 def _parquet(path: Path, mapping: ColumnMapping, asked: str | None) -> Iterator[GivenPage]:
     for batch in _batches(path):
         column = _vector_column(path, batch.schema, asked)
+        unlike(str(path), batch.schema.names)
         vectors = _stacked(path, batch.column(column))
         rest = batch.select([name for name in batch.schema.names if name != column])
         yield GivenPage(_of_rows(rest.to_pylist(), path, mapping), vectors)
@@ -224,8 +241,8 @@ def _stacked(path: Path, column: Any) -> VectorArray:
 
 
 def _clip_retrieval(folder: Path, mapping: ColumnMapping) -> Iterator[GivenPage]:
-    """``img_emb/img_emb_0.npy`` with ``metadata/metadata_0.parquet``, and so on."""
-    files = sorted((folder / "img_emb").glob("*.npy"), key=_number)
+    """``img_emb/img_emb_0.npy`` with ``metadata/metadata_0.parquet``, and so on; of ten files and more with a 00."""
+    files = sorted((folder / "img_emb").glob("*.npy"), key=lambda file: int(_number(file)))
     if not files:
         raise BadSource(f"{str(folder / 'img_emb')!r} holds no .npy file")
     for file in files:
@@ -235,9 +252,10 @@ def _clip_retrieval(folder: Path, mapping: ColumnMapping) -> Iterator[GivenPage]
         yield from _joined(file, _npy(file), _records(str(table), mapping))
 
 
-def _number(path: Path) -> int:
-    found = re.findall(r"\d+", path.stem)
-    return int(found[-1]) if found else 0
+def _number(path: Path) -> str:
+    """As it is written, with its zeros."""
+    found: list[str] = re.findall(r"\d+", path.stem)
+    return found[-1] if found else "0"
 
 
 # -- indexes and servers -----------------------------------------------------------------------
@@ -270,11 +288,16 @@ def _faiss(path: Path, keys: str | None, mapping: ColumnMapping) -> Given:
     warning = (
         "" if kind in _EXACT else f"{str(path)!r} is an {kind}: its vectors are what it keeps of those it was given."
     )
+    metrics: dict[int, Metric] = {faiss.METRIC_L2: "l2", faiss.METRIC_INNER_PRODUCT: "ip"}
+    if index.metric_type not in metrics:
+        warning += (
+            f" {str(path)!r} is measured by neither cosine, ip nor l2; its vectors are now, by --metric or cosine."
+        )
     return Given(
         str(path),
         _joined(path, cast("VectorArray", _Reconstructed(owner, index, path)), records),
-        "l2" if index.metric_type == faiss.METRIC_L2 else None,
-        warning,
+        metrics.get(index.metric_type),
+        warning.strip(),
     )
 
 
@@ -301,19 +324,25 @@ def _milvus(
 ) -> Given:
     if collection is None:
         raise BadSource(f"{redact(url)!r} is a whole database; say which collection: --from NAME")
-    return Given(f"{redact(url)} {collection}", _milvus_pages(url, collection, mapping, vectors, options))
-
-
-def _milvus_pages(
-    url: str, collection: str, mapping: ColumnMapping, vectors: str | None, options: BackendOptions
-) -> Iterator[GivenPage]:
     from embedkit.backends.milvus.connect import connect
-    from embedkit.backends.milvus.foreign import foreign_pages
+    from embedkit.backends.milvus.foreign import foreign_collection
     from embedkit.backends.url import parse_url
 
     backend = connect(parse_url(url), options)
     try:
-        for keys, array, rows in foreign_pages(backend, collection, vector=vectors):
+        there = foreign_collection(backend, collection, vector=vectors)
+    except BaseException:
+        backend.close()
+        raise
+    return Given(f"{redact(url)} {collection}", _milvus_pages(url, backend, there, mapping), there.metric)
+
+
+def _milvus_pages(url: str, backend: MilvusBackend, there: Foreign, mapping: ColumnMapping) -> Iterator[GivenPage]:
+    from embedkit.backends.milvus.foreign import foreign_pages
+
+    collection = there.name
+    try:
+        for keys, array, rows in foreign_pages(backend, there):
             records = []
             for key, row in zip(keys, rows, strict=True):
                 named = mapping if mapping.key is not None else replace(mapping, key=_PRIMARY)

@@ -99,9 +99,9 @@ def new_version(resources: Resources, row: CollectionRow, encoder: Mapping[str, 
 
 def _moved(resources: Resources, row: CollectionRow, version: VersionRow, encoder: Mapping[str, str]) -> VersionRow:
     """Remember where the encoders are now."""
-    from embedkit.encoders.load import model_folder_of
+    from embedkit.encoders.load import absolute_spec
 
-    places = {name: str(folder.absolute()) if (folder := model_folder_of(s)) else s for name, s in encoder.items()}
+    places = {name: absolute_spec(spec) for name, spec in encoder.items()}
     views = tuple(replace(view, encoder=places.get(view.name, view.encoder)) for view in version.views)
     if views != version.views:
         resources.store.set_version_views(row.id, version.version, views)

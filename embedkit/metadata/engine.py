@@ -23,8 +23,8 @@ _NEWER = "The metadata store {} was written by a newer embedkit ({}); upgrade em
 _MIGRATION_LOCK = 0x656D6265  # any number, the same for every embedkit
 
 
-def open_engine(url: str) -> sa.Engine:
-    """An engine on a database whose tables are up to date.
+def open_engine(url: str, folder: Path) -> sa.Engine:
+    """An engine on a database whose tables are up to date; a relative path of SQLite is in `folder`.
 
     Transactions of a connection with the execution option ``write=True`` take SQLite's write lock
     at their start, so that two writers wait for each other instead of failing half-way; without it there
@@ -36,6 +36,7 @@ def open_engine(url: str) -> sa.Engine:
     safe = redact(url)
     options: dict[str, Any] = {}
     if parsed.get_backend_name() == "sqlite":
+        parsed = parsed.set(database=str(folder / str(parsed.database)))
         _make_folder(parsed, safe)
         options["creator"] = lambda: connect_sqlite(Path(str(parsed.database)), timeout=BUSY_SECONDS)
     try:

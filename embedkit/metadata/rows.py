@@ -161,13 +161,16 @@ class FailureWrite:
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """A record that could not be ingested: where it stands, at which stage it failed, why, how often."""
+    """A record that could not be ingested: where it stands, at which stage it failed, why, how often.
+
+    `record` is what is tried again, with the password of its picture's URL; its text form leaves it out.
+    """
 
     key: str
     locator: str
     stage: str
     error: str
-    record: Mapping[str, object]
+    record: Mapping[str, object] = field(repr=False)
     attempts: int
     first_seen: datetime
     last_seen: datetime

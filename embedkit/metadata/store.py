@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from embedkit.metadata.collections import Collections
 from embedkit.metadata.engine import open_engine
 from embedkit.metadata.failures import Failures
@@ -23,10 +25,11 @@ class MetadataStore(Collections, Locks, Runs, Products, Vectors, Failures, Keywo
     """
 
 
-def open_store(url: str) -> MetadataStore:
+def open_store(url: str, *, folder: Path | None = None) -> MetadataStore:
     """Open a database and bring its tables up to date.
 
     ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``.
+    `folder`: the one that a relative path is in, now and for as long as it is open; the working directory if unset.
     Raises ConfigError, DataCorrupt, DiskFull, MissingExtra, StoreBusy, StoreError.
     """
-    return MetadataStore(open_engine(url), redact(url))
+    return MetadataStore(open_engine(url, folder or Path()), redact(url))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from embedkit.encoders.folder import read_manifest
-from embedkit.encoders.load import model_folder_of
+from embedkit.encoders.load import folder_behind
 
 __all__ = ["reads_sketches", "warn_unless_trained"]
 
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 def reads_sketches(encoder: str) -> bool:
     """Whether an encoder, a spec string or a model folder, was trained with sketches beside pictures."""
-    folder = model_folder_of(encoder)
+    folder = folder_behind(encoder)
     recipe = read_manifest(folder).training.get("recipe") if folder is not None else None
     return recipe is not None and recipe.get("sampler") == "domains"
 

@@ -124,4 +124,6 @@ def checked_weights(weights: Mapping[str, float] | None, asked: Collection[str] 
                 f"The weight {name}={value} has nothing to weigh: {name} is not asked by, "
                 f"only {', '.join(sorted(asked))}; ask by it too, or leave the weight out"
             )
+    if asked and all(weights.get(name, 1) == 0 for name in asked):
+        raise BadInput(f"The weight of all that is asked by is 0 ({', '.join(sorted(asked))}); give one of them more")
     return weights

@@ -121,11 +121,13 @@ def _writable(folder: Path) -> Iterator[None]:
             raise DiskFull(
                 f"The disk of {str(folder)!r} is full; free some space and go on from the last checkpoint: --resume"
             ) from error
-        place = os.fsdecode(error.filename) if isinstance(error, OSError) and error.filename is not None else ""
-        if place and folder.absolute() in Path(place).absolute().parents:
-            reason = error.strerror if isinstance(error, OSError) else error
-            gone = "" if folder.is_dir() else ", and the folder is gone"
-            raise ConfigError(f"The run in {str(folder)!r} cannot be written: {place}: {reason}{gone}") from error
+        if isinstance(error, OSError) and error.filename is not None:
+            place = Path(os.fsdecode(error.filename))
+            if folder.absolute() in place.absolute().parents:
+                gone = "" if folder.is_dir() else ", and the folder is gone"
+                raise ConfigError(
+                    f"The run in {str(folder)!r} cannot be written: {place}: {error.strerror}{gone}"
+                ) from error
         raise
 
 

@@ -25,6 +25,9 @@ backend = {backend}
 # What runs the encoders: auto, onnx, openvino, torch
 # runtime = "auto"
 
+# Attributes whose words are searched by --keywords, beside the title's
+# keywords = ["brand"]
+
 # The views of a new collection, and the encoder of each
 # [views]
 # image = "effnet-lite0"
@@ -35,9 +38,6 @@ backend = {backend}
 # key = "sku"
 # image = "photo_url"
 # title = "name"
-
-# Attributes whose words are searched by --keywords, beside the title's
-# keywords = ["brand"]
 
 # [ingest]
 # batch_size = 32

@@ -126,3 +126,14 @@ def test_an_ingest_over_http_asks_only_once_for_what_has_not_changed(products, c
     report = products.ingest(catalog)
     assert (report.encoded, report.skipped) == (0, 24)
     assert _Handler.not_modified == 24
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:70000/x.png", "http://127.0.0.1:-1/x.png", "file://[x/a.png"])
+@pytest.mark.usefixtures("plain")
+def test_an_address_that_no_host_can_have_fails_alone(products, catalog, address):
+    rows = read_table(catalog)[:3]
+    write_table(catalog, [{**rows[0], "image": address}, *rows[1:]])
+    report = products.ingest(catalog, encoder={"image": "plain"})
+    assert (report.encoded, report.failed) == (2, 1)
+    (failure,) = products.failures(stage="fetch")
+    assert (failure.key, address in failure.error or "/a.png" in failure.error) == ("p00", True)

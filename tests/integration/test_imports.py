@@ -110,6 +110,52 @@ def test_codes(kit, tmp_path):
     assert [hit.key for hit in found] == [str(5 + place) for place in np.argsort(bits, kind="stable")[:5]]
 
 
+def test_an_index_says_by_what_its_vectors_are_measured(kit, tmp_path):
+    """Long vectors win by inner product and not by cosine, which is what a file without an index is measured by."""
+    vectors = np.array([[1, 0], [3, 3], [0, 1]], np.float32)
+    index = faiss.IndexFlatIP(2)
+    index.add(vectors)
+    faiss.write_index(index, str(tmp_path / "v.index"))
+    client = MilvusClient(str(tmp_path / "theirs.db"))
+    client.create_collection("shop", dimension=2, metric_type="L2")
+    client.insert("shop", [{"id": place, "vector": row} for place, row in enumerate(vectors)])
+    client.close()
+    kit.import_vectors(tmp_path / "v.index", collection="inner")
+    kit.import_vectors(f"milvus:///{tmp_path}/theirs.db", from_collection="shop", collection="euclid")
+    best = {name: kit.collection(name).search(vector=[1.0, 0.2], k=1)[0] for name in ("inner", "euclid")}
+    assert (best["inner"].key, best["inner"].distance) == ("1", pytest.approx(3.6))
+    assert (best["euclid"].key, best["euclid"].distance) == ("0", pytest.approx(0.04))
+    other = faiss.IndexFlat(2, faiss.METRIC_L1)
+    other.add(vectors)
+    faiss.write_index(other, str(tmp_path / "v.index"))
+    (warning,) = kit.import_vectors(tmp_path / "v.index", collection="manhattan").warnings
+    assert "measured by neither cosine, ip nor l2" in warning
+
+
+def test_an_option_that_would_be_left_out_is_refused(kit, vectors, tmp_path):
+    table = pa.table({"id": KEYS, "emb": vectors.tolist()})
+    pq.write_table(table, tmp_path / "v.parquet")
+    pq.write_table(pa.Table.from_arrays([*table.columns, table["id"]], ["id", "emb", "id"]), tmp_path / "twice.parquet")
+    np.save(tmp_path / "v.npy", vectors)
+    np.save(tmp_path / "ids.npy", np.arange(COUNT))
+    keys = tmp_path / "ids.npy"
+    for name, given, message in (
+        ("v.parquet", {"keys": keys}, "own columns name the products, so --keys does not apply"),
+        ("v.npy", {"keys": keys, "vectors": "emb"}, "holds vectors alone, so --vectors does not apply"),
+        ("twice.parquet", {}, "two columns 'id'"),
+    ):
+        with pytest.raises(BadSource, match=message):
+            kit.import_vectors(tmp_path / name, collection="taken", **given)
+    assert kit.collections() == ()
+
+
+def test_pictures_beside_the_vectors_are_known_from_another_folder_too(kit, vectors, tmp_path, monkeypatch):
+    pq.write_table(pa.table({"id": KEYS, "image": KEYS, "emb": vectors.tolist()}), tmp_path / "v.parquet")
+    monkeypatch.chdir(tmp_path)
+    kit.import_vectors("v.parquet", collection="taken")
+    assert kit.collection("taken").get(KEYS[0]).uri == f"{tmp_path}/{KEYS[0]}"
+
+
 @pytest.mark.parametrize("kind", ["Flat", "IDMap,Flat", "IDMap2,HNSW8", "IVF8,Flat"])
 def test_a_faiss_index_with_its_ids(kit, vectors, tmp_path, kind):
     index = faiss.index_factory(DIM, kind, faiss.METRIC_INNER_PRODUCT)
@@ -121,7 +167,7 @@ def test_a_faiss_index_with_its_ids(kit, vectors, tmp_path, kind):
         index.add(vectors)
     faiss.write_index(index, str(tmp_path / "v.index"))
     report = kit.import_vectors(tmp_path / "v.index", collection="taken", index="hnsw" if kind == "Flat" else "flat")
-    assert report.warnings == ()
+    assert (report.warnings, report.metric) == ((), "ip")
     first = 1_000 if named else 0
     assert holds(kit.collection("taken"), vectors, [str(first + row) for row in range(COUNT)], k=3)
 
@@ -155,6 +201,17 @@ def test_a_folder_of_clip_retrieval(kit, vectors, tmp_path):
     (folder / "metadata" / "metadata_1.parquet").unlink()
     with pytest.raises(BadSource, match=r"no .*metadata_1\.parquet"):
         kit.import_vectors(folder, collection="other")
+
+
+def test_of_ten_parts_and_more_of_clip_retrieval_the_numbers_have_zeros_before(kit, vectors, tmp_path):
+    for name in ("img_emb", "metadata"):
+        (tmp_path / "e" / name).mkdir(parents=True)
+    for part in range(12):
+        np.save(tmp_path / "e" / "img_emb" / f"img_emb_{part:02}.npy", vectors[25 * part : 25 * part + 25])
+        table = pa.table({"image_path": KEYS[25 * part : 25 * part + 25]})
+        pq.write_table(table, tmp_path / "e" / "metadata" / f"metadata_{part:02}.parquet")
+    kit.import_vectors(tmp_path / "e", collection="taken")
+    assert holds(kit.collection("taken"), vectors)
 
 
 def test_a_milvus_collection_that_others_have_made(kit, vectors, tmp_path):
@@ -223,6 +280,23 @@ def test_an_import_that_is_killed_goes_on(kit, vectors, tmp_path, faiss_url):
     assert holds(kit.collection("taken"), vectors)
 
 
+def test_an_index_waits_for_more_vectors_wherever_few_of_them_go(kit, vectors, tmp_path, caplog):
+    """As in an ingest: what is there can be restored, copied and reindexed, and is searched exactly meanwhile."""
+    np.save(tmp_path / "v.npy", vectors[:30])
+    np.save(tmp_path / "ids.npy", np.array(KEYS[:30]))
+    kit.import_vectors(tmp_path / "v.npy", keys=tmp_path / "ids.npy", collection="few", index="pq(m=8)")
+    few = kit.collection("few")
+    few.backup(tmp_path / "saved")
+    assert kit.restore(tmp_path / "saved", collection="again").restored == 30
+    assert few.copy_to(f"faiss:///{tmp_path}/other").copied == 30
+    assert few.reindex(index="ivf(nlist=99)").switched
+    assert len([record for record in caplog.records if "its index waits for more" in record.message]) == 4
+    assert "learns from 256 vectors or more, and there are 30" in caplog.text
+    assert holds(kit.collection("again"), vectors[:30], KEYS[:30])
+    assert [hit.key for hit in few.search(vector=vectors[7], k=1)] == [KEYS[7]]
+    assert (few.index().spec, few.index().covered, few.verify().ok) == ("ivf(nlist=99)", 0, True)
+
+
 def test_what_cannot_be_imported_says_why(kit, vectors, tmp_path):
     def refused(error, message, source, **arguments):
         with pytest.raises(error, match=message):
@@ -235,6 +309,10 @@ def test_what_cannot_be_imported_says_why(kit, vectors, tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros(3))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
     (tmp_path / "broken.npy").write_bytes(b"nothing")
+    (tmp_path / "nothing.npy").touch()
+    np.savez(tmp_path / "several.npz", v=vectors)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    (tmp_path / "names.csv").write_text("id,name\n" + "".join(f"{key},thing\n" for key in KEYS))
     (tmp_path / "broken.index").write_bytes(b"nothing")
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / "none.parquet")
     pq.write_table(pa.table({"nobody": ["a"], "v": [[1.0, 2.0]]}), tmp_path / "nobody.parquet")
@@ -245,6 +323,12 @@ def test_what_cannot_be_imported_says_why(kit, vectors, tmp_path):
     refused(BadSource, "keys for 5", "v.npy", keys=tmp_path / "few.npy")
     refused(BadSource, "no readable Parquet", "broken.parquet")
     refused(BadSource, "no npy file", "broken.npy", keys=tmp_path / "few.npy")
+    for name in ("nothing.npy", "several.npy"):
+        refused(BadSource, "is no npy file of vectors", name, keys=tmp_path / "few.npy")
+        refused(BadSource, "is no npy file of ids", "v.npy", keys=tmp_path / name)
+    for field in ("title", "image", "attributes"):
+        told = f"names.csv has no column 'nme' .*did you mean name.*--map {field}=COLUMN"
+        refused(BadSource, told, "v.npy", keys=tmp_path / "names.csv", map={field: "nme"})
     refused(BadSource, "no FAISS index", "broken.index")
     refused(BadSource, r"shape \(3,\)", "flat.npy", keys=tmp_path / "few.npy")
     refused(BadSource, "0 columns of vectors", "none.parquet")

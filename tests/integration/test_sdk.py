@@ -27,6 +27,7 @@ def filled(products, catalog, plain):
         ({"text": "x", "where": embedkit.F("price")}, "it is a F; write"),
         ({"text": "x", "k": "5"}, "k='5' is not a number of hits"),
         ({"text": "x", "weights": [0.5]}, "Weights are a mapping.*not list"),
+        ({"text": "x", "weights": {"text": 0}}, "weight of all that is asked by is 0"),
         ({"text": "x", "weights": {"text": "much"}}, "weight 'text' is a number.*, not str"),
         ({"image": 123}, "an image is a path.*, not int"),
         ({"image": np.zeros((8, 8, 3), np.uint8)}, "an image is a path.*, not ndarray"),
@@ -69,6 +70,7 @@ def test_other_calls_of_a_wrong_kind_are_answered_by_a_sentence(filled, kit):
         (lambda: filled.backup("."), "a name of its own, not '.'; give 'products-backup'"),
         (lambda: filled.backup(""), "a name of its own, not '.'"),
         (lambda: filled.failures(limit="x"), "limit is a whole number, not str"),
+        (lambda: embedkit.advise_indexes("many", 128), "n is a whole number, not str"),
         (lambda: kit.collection(5), "name is a text, not int"),
     ):
         with pytest.raises(BadInput, match=message):
@@ -78,8 +80,25 @@ def test_other_calls_of_a_wrong_kind_are_answered_by_a_sentence(filled, kit):
 
 def test_a_filter_of_either_form_is_still_taken(filled):
     assert filled.count(where=embedkit.F("price") < 10) == filled.count(where="price < 10") == 2
+    for price in (np.int64(10), np.float32(10)):  # as tables and arrays give them
+        asked = (embedkit.F("price") < price, embedkit.F("price").isin([5, price]), embedkit.F("price") != price)
+        assert [filled.count(where=one) for one in asked] == [2, 2, 3]
     with pytest.raises(FilterError, match="column"):
         filled.count(where="price <")
+    with pytest.raises(FilterError, match="not ndarray"):
+        filled.count(where=embedkit.F("price") == np.array([5]))
+
+
+def test_no_text_form_shows_a_password(kit, plain, tmp_path):
+    (tmp_path / "t.csv").write_text("id,image\n1,http://me:Zq7@127.0.0.1:70000/x.png\n")
+    products = kit.collection("products")
+    products.ingest(tmp_path / "t.csv", encoder={"image": "plain"})
+    (failure,) = products.failures()
+    assert "Zq7" not in repr(failure)
+    assert "Zq7" in str(failure.record["image"])
+    guarded = embedkit.connect(backend="milvus://me:Zq7@db:1/x")
+    assert repr(guarded).startswith("Kit(backend='milvus://me:***@db:1/x', store='sqlite:///")
+    assert "Zq7" not in repr(guarded.collection("x"))
 
 
 def test_a_collection_that_another_thread_reindexes_is_asked_all_the_same(filled, monkeypatch):

@@ -178,3 +178,50 @@ def test_a_database_needs_a_query_that_works(database):
         list(secret.records())
     secret.close()
     assert "secret" not in str(caught.value)
+
+
+def test_two_columns_of_one_name_are_refused_in_every_kind_of_table(tmp_path, database):
+    """A row would have the value of the last: of a join, the brand's number for the product's."""
+    table = pa.Table.from_arrays([pa.array([one]) for one in ("p1", "shoe", "b7")], names=["id", "title", "id"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("id,title,id\np1,shoe,b7\n")
+    query = "SELECT a.sku AS id, a.name AS title, b.sku AS id FROM p a JOIN p b ON a.sku < b.sku"
+    for name, asked in ((tmp_path / "t.csv", None), (tmp_path / "t.parquet", None), (database, query)):
+        with pytest.raises(BadSource, match="two columns 'id'; rename one"):
+            list(open_source(str(name), query=asked).records())
+
+
+def test_a_query_is_asked_as_it_is_written(database):
+    """A colon or a percent sign in it is no parameter; one that reads nothing says so."""
+    query = "SELECT sku, name || ' :size 50%' AS name FROM p WHERE name NOT LIKE '%:x%' ORDER BY sku"
+    assert next(open_source(database, query=query).records()).title == "shoe 0 :size 50%"
+    with pytest.raises(BadSource, match="gives no rows; write a SELECT"):
+        list(open_source(database, query="DELETE FROM p").records())
+    assert len(list(open_source(database, query="SELECT sku, name FROM p").records())) == 7
+
+
+def test_pictures_that_a_query_names_by_relative_paths_are_found_from_another_folder_too(
+    database, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    query = "SELECT sku, 'a/' || photo AS photo FROM p UNION SELECT 'web', 'https://host/x.png' ORDER BY sku"
+    records = list(open_source(database, query=query).records())
+    assert [records[0].image, records[-1].image] == [f"{tmp_path}/a/0.png", "https://host/x.png"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    ['sku;"name, of the shoe, or so"', "\n\nsku;name", '"a, b, c, d";sku;name'],
+    ids=["in quotes", "blank", "first"],
+)
+def test_what_separates_the_columns_is_seen_past_blank_lines_and_names_in_quotes(tmp_path, head):
+    (tmp_path / "t.csv").write_text(f"{head}\n" + ("x;" if "a, b" in head else "") + "s1;shoe\n")
+    title = "name, of the shoe, or so" if "of the" in head else "name"
+    source = open_source(str(tmp_path / "t.csv"), mapping=ColumnMapping(key="sku", title=title))
+    assert [(one.key, one.title) for one in source.records()] == [("s1", "shoe")]
+
+
+@pytest.mark.parametrize("url", ["http://[::1/x.csv", "https://[shop]/x.csv", "file://[x/a.csv", "ftp://[x/a.csv"])
+def test_a_catalog_at_no_address_at_all_is_refused_in_a_sentence(url):
+    with pytest.raises(BadSource, match="catalog"):
+        open_source(url)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Hashable
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from embedkit.ingest.places.contract import Entry, Place
 
@@ -23,10 +24,13 @@ def local_path(text: str) -> str | None:
     >>> local_path("a%20b#1"), local_path("file:///a%20b"), local_path("s3://a/b")
     ('a%20b#1', '/a b', None)
     """
-    scheme, separator, _ = text.partition("://")
+    scheme, separator, rest = text.partition("://")
     if not separator:
         return text
-    return unquote(urlsplit(text).path) if scheme.lower() == "file" else None
+    if scheme.lower() != "file":
+        return None
+    _, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return unquote(slash + path)
 
 
 def open_regular(path: str) -> BinaryIO:

@@ -32,6 +32,7 @@ def open_source(
     Raises BadSource, ConfigError, MissingExtra, UnknownName.
     """
     mapping = mapping or ColumnMapping()
+    _check_url(text)
     kind = kind or _kind_of(text)
     if query is not None and kind != "sql":
         raise BadSource(f"{redact(text)!r} is no database, so --query does not apply; leave it out")
@@ -41,7 +42,7 @@ def open_source(
 
 def _kind_of(text: str) -> str:
     """What the name of a catalog tells, without opening it; of a local path also whether it is a folder."""
-    scheme = urlsplit(text).scheme.partition("+")[0] if "://" in text else ""
+    scheme = text.partition("://")[0].lower().partition("+")[0] if "://" in text else ""
     if scheme in _DATABASES:
         return "sql"
     path = local_path(text)
@@ -62,6 +63,15 @@ def _kind_of(text: str) -> str:
         f"{redact(text)!r} is no catalog of a known kind{lists}; give a folder, an archive (.zip, .tar, .tar.gz), "
         f"a table ({', '.join(TABLE_KINDS)}), a database URL, or say which with --kind"
     )
+
+
+def _check_url(text: str) -> None:
+    """Raise BadSource for an http(s) URL whose host is none, such as one with half an IPv6 address."""
+    try:
+        if is_web(text):
+            urlsplit(text)
+    except ValueError as error:
+        raise BadSource(f"The catalog {redact(text)!r} cannot be read: it is no URL: {error}") from error
 
 
 def _name_of(text: str) -> str:

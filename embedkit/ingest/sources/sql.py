@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from embedkit.errors import BadSource, MissingExtra
 from embedkit.ingest.sources.cells import plain
 from embedkit.ingest.sources.contract import RecordError, Source
-from embedkit.ingest.sources.mapping import ColumnMapping
+from embedkit.ingest.sources.mapping import ColumnMapping, unlike
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SqlSource", "open_source"]
 
+_AS_WRITTEN: dict[str, Any] = {  # a colon or a percent sign in it is no parameter
+    "stream_results": True,
+    "yield_per": 1_000,
+    "no_parameters": True,
+}
 _PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}  # where pip knows a module by another name
 
 
@@ -46,7 +52,7 @@ def _check_file(url: sa.URL) -> None:
 
 
 class SqlSource(Source):
-    """Streams the rows of one query."""
+    """Streams the rows of one query. Paths of pictures are relative to the working directory, and kept absolute."""
 
     def __init__(self, url: str, mapping: ColumnMapping, query: str) -> None:
         self.name = redact(url)
@@ -80,14 +86,16 @@ class SqlSource(Source):
 
     def records(self, start: int = 0) -> Iterator[Record | RecordError]:
         try:
-            with self._engine.connect().execution_options(stream_results=True, yield_per=1_000) as connection:
-                result = connection.execute(sa.text(self._query))
-                columns = self._mapping.resolve("The query", list(result.keys()))
+            with self._engine.connect().execution_options(**_AS_WRITTEN) as connection:
+                result = connection.exec_driver_sql(self._query)
+                if not result.returns_rows:
+                    raise BadSource(f"The query on {redact(self._url)!r} gives no rows; write a SELECT")
+                columns = self._mapping.resolve("The query", unlike(self.name, list(result.keys())))
                 for number, row in islice(enumerate(result.mappings(), 1), start, None):
                     locator = f"query row {number}"
                     try:
                         values = {name: plain(value) for name, value in row.items()}
-                        yield columns.record(values, locator, str)
+                        yield columns.record(values, locator, os.path.abspath)
                     except ValueError as error:
                         yield RecordError(None, locator, str(error))
         except sa.exc.SQLAlchemyError as error:

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from embedkit.ingest.places.streams import COMPRESSED, buffered, decompressed, s
 from embedkit.ingest.sources.cells import is_utf8, plain, typed
 from embedkit.ingest.sources.contract import RecordError, Source
 from embedkit.ingest.sources.located import located
-from embedkit.ingest.sources.mapping import ColumnMapping, Columns
+from embedkit.ingest.sources.mapping import ColumnMapping, Columns, unlike
 from embedkit.urls import redact
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class _Csv(_Table):
             self._text() as stream,
             io.TextIOWrapper(stream, encoding="utf-8-sig", newline="", errors="surrogateescape") as file,
         ):
-            first = file.readline()
+            first = next((line for line in file if line.strip()), "")
             delimiter = "\t" if table_suffix(self._file_name) == ".tsv" else _delimiter(first)
             rows = csv.reader(chain([first], file), delimiter=delimiter, strict=True)
             while True:
@@ -157,10 +158,7 @@ class _Csv(_Table):
             reason = header if isinstance(header, str) else "it holds bytes that are not UTF-8"
             raise BadSource(f"The first line of {self.name!r} cannot be read: {reason}; save the table as UTF-8")
         self._header = [name.strip() for name in header]
-        double = next((name for name in self._header if self._header.count(name) > 1), None)
-        if double is not None:
-            raise BadSource(f"The catalog {self.name!r} has two columns {double!r}; rename one")
-        return self._mapping.resolve(self._file_name, self._header)
+        return self._mapping.resolve(self._file_name, unlike(self.name, self._header))
 
     def _rows(self, start: int) -> Iterator[tuple[int, dict[str, Any] | str]]:
         for number, cells in islice(enumerate(islice(self._lines(), 1, None), 1), start, None):
@@ -180,7 +178,12 @@ class _Csv(_Table):
 
 
 def _delimiter(first: str) -> str:
-    return max((",", ";", "\t", "|"), key=first.count)
+    """What separates the names of a first line, those in quotes left aside.
+
+    >>> _delimiter('sku;"price, in euro"'), _delimiter("sku")
+    (';', ',')
+    """
+    return max((",", ";", "\t", "|"), key=re.sub(r'"[^"]*"', "", first).count)
 
 
 class _JsonLines(_Table):
@@ -239,7 +242,7 @@ class _Parquet(_Table):
     def _resolve(self) -> Columns:
         with self._parquet() as file:
             self._count = int(file.metadata.num_rows)
-            return self._mapping.resolve(self._file_name, file.schema_arrow.names)
+            return self._mapping.resolve(self._file_name, unlike(self.name, file.schema_arrow.names))
 
     def count(self) -> int:
         return self._count
