@@ -122,7 +122,7 @@ def test_a_source_or_store_that_is_misspelt_leaves_no_empty_database(run, tmp_pa
     assert not (tmp_path / "none.db").exists()
     assert "postgresql://" in run("status", code=1, EMBEDKIT_STORE="mysql://me:secret@db/x").stderr
     (tmp_path / "file").write_text("x")
-    assert "'file' is a file" in run("ingest", tmp_path, "--backend", "faiss:///file", code=1).stderr
+    assert "/file' is a file" in run("ingest", tmp_path, "--backend", "faiss:///file", code=1).stderr
 
 
 def test_control_characters_of_a_catalog_never_reach_the_terminal(run, tmp_path):
