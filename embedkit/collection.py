@@ -432,8 +432,8 @@ class Collection(Indexed):
         if dry_run or paths is None or tuple(paths) == row.keywords:
             return row
         self._resources.store.set_keywords(row.id, paths)
-        self._row = replace(row, keywords=tuple(paths))
-        return self._row
+        row = self._row = replace(row, keywords=tuple(paths))
+        return row
 
     def _target(self, row: CollectionRow, *, encoders: bool = False) -> Target:
         from embedkit.ingest.target import Target

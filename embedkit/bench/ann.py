@@ -16,7 +16,7 @@ import numpy as np
 from embedkit.backends.contract import BackendOptions, CollectionSpec, IndexSpec, SearchParams
 from embedkit.backends.indexes import Part, pieces_of
 from embedkit.backends.open import capabilities, open_backend
-from embedkit.bench.report import AnnPoint, AnnReport, AnnRow, read_report, write_report
+from embedkit.bench.report import AnnPoint, AnnReport, AnnRow, read_report, read_truth, write_report, write_truth
 from embedkit.bench.truth import distances_of, exact_truth, limits_of, recall_of
 from embedkit.errors import BadInput, ConfigError, UnsupportedByBackend
 from embedkit.search.measure import settings_of
@@ -35,6 +35,8 @@ _ROUNDS = 3
 _ALONE = 100  # queries that ask one by one
 _PATIENCE = 20.0  # seconds of all queries beyond which no dearer setting is tried
 _ENOUGH = 0.999
+_TRIED = 10  # queries of which it is seen whether the neighbours that somebody tells are true
+_TRUE = 0.95  # share of them that has to be; rounding and equal distances make files differ in the last places
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ def bench_ann(
         for url in dict.fromkeys(backends)
     }
     report = _begun(found, out / RESULTS, ks, recall)
+    _check_truth(found, max(ks))
     run = _Run(found, report, out, sum(map(len, planned.values())), progress)
     for url, wanted in planned.items():
         missing = run.without_known(redact(url), wanted)
@@ -111,6 +114,25 @@ def _check(found: AnnSet, ks: Sequence[int], recall: float) -> None:
         raise BadInput(
             f"{found.name!r} tells the {found.truth.shape[1]} nearest of each query, and k={max(ks)} is wanted; "
             f"ask for fewer (-k {found.truth.shape[1]})"
+        )
+
+
+def _check_truth(found: AnnSet, k: int) -> None:
+    """Raise BadInput where the neighbours that somebody tells are those of other vectors, or of another metric."""
+    if found.truth is None:
+        return
+    base, few, told = found.base, found.queries[:_TRIED], found.truth[:_TRIED, :k]
+    exact = exact_truth(base, few, k, metric=found.metric)
+    shares = [
+        recall_of(
+            distances_of(base, few, one, metric=found.metric), limits_of(base, few, other, metric=found.metric), k
+        )
+        for one, other in ((told, exact), (exact, told))
+    ]
+    if min(shares) < _TRUE:
+        raise BadInput(
+            f"The true neighbours of {found.name!r} are not those of its vectors by {found.metric}: {min(shares):.0%} "
+            f"of {len(few)} queries' are; name theirs, or the metric, or leave them out to have them computed"
         )
 
 
@@ -243,13 +265,12 @@ class _Run:
         """How far away the k-th may be; true neighbours that nobody tells are found once and kept beside."""
         if self._limits is None:
             found, k = self._found, max(self.report.ks)
-            truth, kept = found.truth, self._path.with_name(f"truth-{self.report.fingerprint}.npy")
-            if truth is None and kept.is_file():
-                truth = np.load(kept)
-            elif truth is None:
+            kept = self._path.with_name(f"truth-{self.report.fingerprint}.npy")
+            truth = found.truth if found.truth is not None else read_truth(kept)
+            if truth is None:
                 self._tell("true neighbours")
                 truth = exact_truth(found.base, found.queries, k, metric=found.metric)
-                np.save(kept, truth)
+                write_truth(kept, truth)
             self._limits = limits_of(found.base, found.queries, truth[:, :k], metric=found.metric)
         return self._limits
 

@@ -49,7 +49,7 @@ def open_rows(path: Path) -> npt.NDArray[Any]:
 
 def _npy(path: Path) -> npt.NDArray[Any]:
     try:
-        rows: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         raise BadSource(f"{str(path)!r} is no .npy of numbers: {error}") from error
     if rows.ndim != 2 or rows.dtype.kind not in "fiu":

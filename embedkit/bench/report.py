@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from embedkit.errors import ConfigError
+import numpy as np
 
-__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "write_report"]
+from embedkit.errors import ConfigError, DiskFull, disk_is_full
+
+__all__ = ["AnnPoint", "AnnReport", "AnnRow", "read_report", "read_truth", "write_report", "write_truth"]
+
+if TYPE_CHECKING:
+    from embedkit.types import IdArray
 
 _FORMAT = 1
 
@@ -86,13 +92,41 @@ class AnnReport:
 
 
 def write_report(path: Path, report: AnnReport) -> None:
-    """In one step, so that a kill leaves the last whole one. Raises ConfigError."""
+    """Keep what is known so far. Raises ConfigError, DiskFull."""
+    with _whole(path) as draft:
+        draft.write_text(json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n", encoding="utf-8")
+
+
+def write_truth(path: Path, truth: IdArray) -> None:
+    """True neighbours. Raises ConfigError, DiskFull."""
+    with _whole(path) as draft, draft.open("wb") as file:
+        np.save(file, truth)
+
+
+def read_truth(path: Path) -> IdArray | None:
+    """What `write_truth` wrote, None where there is nothing, or no whole file."""
+    try:
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"), np.int64)
+    except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A draft to write, which is the file in one step, so that a kill leaves the last whole one.
+
+    Raises ConfigError, DiskFull.
+    """
     draft = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps({"format": _FORMAT, **report.as_dict()}, indent=1) + "\n", encoding="utf-8")
+        yield draft
         os.replace(draft, path)
     except OSError as error:
+        if disk_is_full(error):
+            raise DiskFull(
+                f"The disk of {str(path)!r} is full; free some space and run the same again: what was measured is kept"
+            ) from error
         raise ConfigError(f"The results {str(path)!r} cannot be written: {error.strerror or error}") from error
 
 

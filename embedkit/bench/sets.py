@@ -115,9 +115,23 @@ def _hdf5(path: Path) -> AnnSet:
         told = str(file.attrs.get("distance", "euclidean"))
         if told not in _METRICS or file["train"].dtype.kind not in "fiu":
             raise BadSource(f"{str(path)!r} is measured by {told!r}; only {', '.join(_METRICS)} of numbers can be")
-        truth = np.asarray(file["neighbors"], np.int64) if "neighbors" in file else None
-        base = np.asarray(file["train"])
-        return AnnSet(path.stem, base, _floats(np.asarray(file["test"])), truth, _METRICS[told])
+        truth = np.asarray(_table(path, file["neighbors"], "iu"), np.int64) if "neighbors" in file else None
+        base, queries = _table(path, file["train"], "fiu"), _table(path, file["test"], "fiu")
+        return AnnSet(path.stem, base, _floats(queries), truth, _METRICS[told])
+
+
+def _table(path: Path, part: Any, kinds: str) -> npt.NDArray[Any]:
+    """A part of an HDF5 file, read whole. `kinds`: those of its numbers. Raises BadSource."""
+    name, shape, dtype = part.name.strip("/"), getattr(part, "shape", ()), getattr(part, "dtype", None)
+    if dtype is None or dtype.kind not in kinds or len(shape) != 2:
+        raise BadSource(
+            f"{name!r} of {str(path)!r} is {dtype or 'a group'} of the shape {shape}, and not rows of numbers, "
+            "as ann-benchmarks writes"
+        )
+    try:
+        return np.asarray(part)
+    except OSError as error:
+        raise BadSource(f"{name!r} of {str(path)!r} cannot be read ({error}); fetch it again") from error
 
 
 def _folder(path: Path) -> AnnSet:
@@ -190,15 +204,16 @@ def _check(found: AnnSet, path: Path) -> None:
         raise BadSource(f"{str(path)!r} holds numbers that are not finite; fetch it again")
     if found.truth is None:
         return
-    rows, highest = len(found.truth), int(found.truth.max(initial=0))
+    rows, highest, lowest = len(found.truth), int(found.truth.max(initial=0)), int(found.truth.min(initial=0))
     if rows != len(found.queries):
         raise BadInput(
             f"The true neighbours of {str(path)!r} are those of {rows:,} queries, and there are "
             f"{len(found.queries):,}; they belong to another set"
         )
-    if highest >= len(found.base) or int(found.truth.min(initial=0)) < 0:
+    if highest >= len(found.base) or lowest < 0:
         raise BadInput(
-            f"The true neighbours of {str(path)!r} name vector {highest:,}, and there are {len(found.base):,}; "
+            f"The true neighbours of {str(path)!r} name vector {min(lowest, 0) or highest:,}, and there are "
+            f"{len(found.base):,}, counted from 0; "
             "they belong to a set of another size: name theirs, or leave them out to have them computed"
         )
 

@@ -6,8 +6,12 @@ the vectors of regions, and ``dim=`` reduces by PCA-whitening what any other poo
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -58,9 +62,20 @@ def fit_encoder(text: str, pictures: Iterable[SamplePicture]) -> tuple[TorchImag
                 "give more, or choose fewer clusters or a smaller dim"
             )
         pixels = np.memmap(file, np.uint8, "r", shape=(count, *backbone.recipe.size, 3))
-        with torch.no_grad():
+        with _in_one_thread(), torch.no_grad():
             pooling = _fitted(backbone, pixels)
     return encoder_of(spec, backbone, pooling), count
+
+
+@contextmanager
+def _in_one_thread() -> Iterator[None]:
+    """How many threads share a sum decides on its last bits, and the fingerprint of an encoder is of what is fitted."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def torch_backbone(text: str) -> Backbone:
@@ -127,7 +142,19 @@ def _netvlad(backbone: Backbone, pixels: ByteArray) -> NetVLAD:
 
 
 def _features(backbone: Backbone, pixels: ByteArray) -> Iterator[Tensor]:
-    """The feature maps, a batch at a time."""
+    """The feature maps, a batch at a time; as many batches at once as there are cores, each in one thread."""
     model = PixelModel(backbone.network, nn.Identity(), backbone.recipe).to(memory_format=torch.channels_last)
-    for start in range(0, len(pixels), _BATCH):
-        yield model.features(torch.from_numpy(np.array(pixels[start : start + _BATCH])))
+
+    @torch.no_grad()
+    def made(start: int) -> Tensor:
+        return model.features(torch.from_numpy(np.array(pixels[start : start + _BATCH])))
+
+    cores = os.cpu_count() or 1
+    waiting: deque[Future[Tensor]] = deque()
+    with ThreadPoolExecutor(cores, thread_name_prefix="embedkit-fit") as pool:
+        for start in range(0, len(pixels), _BATCH):
+            waiting.append(pool.submit(made, start))
+            if len(waiting) > cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from embedkit import plugins
@@ -19,10 +20,14 @@ _RUNTIMES = ("auto", "onnx", "openvino", "torch")
 
 def model_folder_of(text: str) -> Path | None:
     """The path, if the text is the path of a model folder rather than a name."""
-    path = Path(text).expanduser()
-    if (path / MANIFEST).is_file():
-        return path
-    if path.is_dir() or text.startswith(("/", "./", "../", "~")):
+    path = Path(os.path.expanduser(text))  # which leaves the ~ of nobody as it is
+    try:
+        if (path / MANIFEST).is_file():
+            return path
+        there = path.is_dir()
+    except OSError:  # too long for a path
+        there = False
+    if there or text.startswith(("/", "./", "../", "~")):
         raise ConfigError(f"{text!r} is no model folder: it has no {MANIFEST}; write one with: embedkit export")
     return None
 

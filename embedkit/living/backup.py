@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -86,19 +88,14 @@ def back_up(resources: Resources, name: str, folder: Path, *, progress: Progress
         raise BadInput(
             f"A backup is a new folder with a name of its own, not {str(folder)!r}; give {name + '-backup'!r}"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput(f"{str(folder)!r} is there already; give a folder that is not, or remove it")
-    draft = folder.with_name(f".{folder.name}.part")
     try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        counts = _write(resources, row, draft / _ROWS, progress)
-        _write_manifest(draft, row, counts)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(draft, folder)
+        with _draft_of(folder) as draft:
+            counts = _write(resources, row, draft / _ROWS, progress)
+            _write_manifest(draft, row, counts)
+            if folder.exists():
+                folder.rmdir()
+            os.replace(draft, folder)
     except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
         if disk_is_full(error):
             raise DiskFull(
                 f"The disk of {str(folder)!r} has no room for the backup; free some and try again"
@@ -112,6 +109,29 @@ def back_up(resources: Resources, name: str, folder: Path, *, progress: Progress
         bytes=sum(file.stat().st_size for file in folder.iterdir()),
         seconds=time.monotonic() - begun,
     )
+
+
+@contextmanager
+def _draft_of(folder: Path) -> Iterator[Path]:
+    """Where a backup is written until all is in it, by one process at a time. Raises BadInput."""
+    draft, lock = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "lock"))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(
+                f"Another backup is being written to {str(folder)!r}; wait for its end, or give another folder"
+            ) from None
+        try:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise BadInput(f"{str(folder)!r} is there already; give a folder that is not, or remove it")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+            lock.unlink(missing_ok=True)
 
 
 def _write(resources: Resources, row: CollectionRow, path: Path, progress: ProgressCallback | None) -> dict[str, int]:

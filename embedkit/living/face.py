@@ -141,13 +141,12 @@ class Living:
         So long a search may take the version that served before a switch, and ask with parameters of before a tuning.
         """
         self._resources.check_open()
-        if self._row is None or monotonic() > self._row_until:
-            return self._fresh()
-        return self._row
+        row = self._row  # which another thread may forget meanwhile
+        return self._fresh() if row is None or monotonic() > self._row_until else row
 
     def _fresh(self) -> CollectionRow:
         self._resources.check_open()
-        self._row = self._resources.store.collection(self.name, self._resources.backend_url)
-        self._row_until = monotonic() + _ROW_SECONDS
-        self._resources.notice(self._row)
-        return self._row
+        row = self._resources.store.collection(self.name, self._resources.backend_url)
+        self._row, self._row_until = row, monotonic() + _ROW_SECONDS
+        self._resources.notice(row)
+        return row

@@ -101,7 +101,7 @@ def _refuse(source: str, what: str, **options: str | None) -> None:
 
 def _npy(path: Path) -> VectorArray:
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise BadSource(f"{str(path)!r} is no npy file of vectors: {error}") from error
     if found.ndim != 2 or found.dtype.kind not in "fu" or (found.dtype.kind == "u" and found.dtype != np.uint8):
@@ -142,7 +142,7 @@ def _records(keys: str, mapping: ColumnMapping) -> Iterator[Record]:
         raise BadSource(f"There is no file of keys {redact(keys)!r}")
     if path.suffix == ".npy":
         try:
-            ids = np.load(path, mmap_mode="r", allow_pickle=False)
+            ids = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError) as error:
             raise BadSource(f"{keys!r} is no npy file of ids: {error}") from error
         if ids.ndim != 1 or ids.dtype.kind not in "iuU":
@@ -180,6 +180,7 @@ def _batches(path: Path) -> Iterator[Any]:
 def _of_rows(rows: Sequence[Mapping[str, Any]], path: Path, mapping: ColumnMapping) -> list[Record]:
     found = []
     for row in rows:
+        mapping.check(path.name, list(row))
         columns = mapping.resolve(path.name, list(row), strict=False)
         if columns.key not in row and columns.image not in row:
             raise BadSource(
@@ -240,8 +241,8 @@ def _stacked(path: Path, column: Any) -> VectorArray:
 
 
 def _clip_retrieval(folder: Path, mapping: ColumnMapping) -> Iterator[GivenPage]:
-    """``img_emb/img_emb_0.npy`` with ``metadata/metadata_0.parquet``, and so on."""
-    files = sorted((folder / "img_emb").glob("*.npy"), key=_number)
+    """``img_emb/img_emb_0.npy`` with ``metadata/metadata_0.parquet``, and so on; of ten files and more with a 00."""
+    files = sorted((folder / "img_emb").glob("*.npy"), key=lambda file: int(_number(file)))
     if not files:
         raise BadSource(f"{str(folder / 'img_emb')!r} holds no .npy file")
     for file in files:
@@ -251,9 +252,10 @@ def _clip_retrieval(folder: Path, mapping: ColumnMapping) -> Iterator[GivenPage]
         yield from _joined(file, _npy(file), _records(str(table), mapping))
 
 
-def _number(path: Path) -> int:
-    found = re.findall(r"\d+", path.stem)
-    return int(found[-1]) if found else 0
+def _number(path: Path) -> str:
+    """As it is written, with its zeros."""
+    found: list[str] = re.findall(r"\d+", path.stem)
+    return found[-1] if found else "0"
 
 
 # -- indexes and servers -----------------------------------------------------------------------

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from embedkit.backends.contract import IndexSpec
 from embedkit.errors import CollectionNotFound, DataCorrupt
 from embedkit.ingest.reencode import Filled, Filling, fill
 from embedkit.ingest.target import Moved, Target
 from embedkit.living.versions import Switched, new_version, switch
 from embedkit.search.shadow import ViewComparison, compare_views
-from embedkit.search.state import build
+from embedkit.search.state import build_or_wait
 from embedkit.views import encoder_of, ensure_physical
 
 if TYPE_CHECKING:
@@ -119,8 +118,7 @@ def _filled(resources: Resources, row: CollectionRow, version: VersionRow, progr
     for view in new:
         if version.state != "built" or filled.encoded or filled.copied:
             backend.flush(view.physical)
-            if IndexSpec.parse(view.index).shape != "flat":
-                build(store, backend, row.id, view, IndexSpec.parse(view.index))
+            build_or_wait(store, backend, row.id, view)
     with target.writing():
         for view in new:
             live, there = store.count_vectors(row.id, view.slot), backend.count(view.physical)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedkit.backends.contract import IndexSpec
 from embedkit.backends.validation import unusable_rows
 from embedkit.errors import BadInput, DataCorrupt
 from embedkit.ingest.channel import Stop
@@ -17,11 +16,11 @@ from embedkit.ingest.committer import retry
 from embedkit.ingest.report import Progress, ProgressCallback
 from embedkit.ingest.target import Target, columns_of
 from embedkit.metadata.rows import KnownProduct, ProductWrite, RunCounts
-from embedkit.search.state import build
+from embedkit.search.state import build_or_wait
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
-    from embedkit.metadata.rows import CollectionRow
+    from embedkit.metadata.rows import CollectionRow, KnownVector, ViewRow
     from embedkit.metadata.store import MetadataStore
     from embedkit.types import Metric, VectorArray
 
@@ -80,27 +79,46 @@ def pages_of(store: MetadataStore, backend: VectorBackend, row: CollectionRow) -
 
 
 def rows_of(store: MetadataStore, backend: VectorBackend, row: CollectionRow, keys: Sequence[str]) -> Rows:
-    """These products, without those that are not there. Raises DataCorrupt if the backend lacks a vector."""
-    known = store.known(row.id, keys)
-    products = [known[key] for key in keys if key in known]
-    views = {}
-    for view in row.views:
-        there = [
-            (place, vector)
-            for place, product in enumerate(products)
-            if (vector := product.vectors.get(view.slot)) is not None and vector.state == "live"
-        ]
-        ids = np.array([vector.id for _, vector in there], np.int64)
-        fetched = backend.fetch(view.physical, ids)
-        if len(fetched.ids) != len(ids):
-            raise DataCorrupt(
-                f"The view {view.name!r} of {row.name!r} lacks vectors that the store knows; "
-                f"run: embedkit verify --repair -c {row.name}"
-            )
-        views[view.name] = Vectors(
-            [place for place, _ in there], fetched.vectors, [vector.content_hash for _, vector in there], ids.tolist()
-        )
-    return Rows([_write_of(product) for product in products], views)
+    """These products, without those that are not there. Raises DataCorrupt if the backend lacks a vector.
+
+    Others may write and delete meanwhile: what the backend lacks is looked up again before it counts as lost.
+    """
+    known = dict(store.known(row.id, keys))
+    while True:
+        products = [known[key] for key in keys if key in known]
+        views, lacking = {}, {}
+        for view in row.views:
+            views[view.name], gone = _fetched(backend, view, products)
+            lacking.update({products[place].key: (view, vector) for place, vector in gone})
+        if not lacking:
+            return Rows([_write_of(product) for product in products], views)
+        fresh = store.known(row.id, list(lacking))
+        for key, (view, vector) in lacking.items():
+            del known[key]
+            if key in fresh:
+                known[key] = fresh[key]
+            if key in fresh and fresh[key].vectors.get(view.slot) == vector:
+                raise DataCorrupt(
+                    f"The view {view.name!r} of {row.name!r} lacks vectors that the store knows; "
+                    f"run: embedkit verify --repair -c {row.name}"
+                )
+
+
+def _fetched(
+    backend: VectorBackend, view: ViewRow, products: Sequence[KnownProduct]
+) -> tuple[Vectors, list[tuple[int, KnownVector]]]:
+    """The vectors of some products that serve, and which of them the backend lacks, with their places."""
+    there = [
+        (place, vector)
+        for place, product in enumerate(products)
+        if (vector := product.vectors.get(view.slot)) is not None and vector.state == "live"
+    ]
+    ids = [vector.id for _, vector in there]
+    fetched = backend.fetch(view.physical, np.array(ids, np.int64))
+    found = set(fetched.ids.tolist())
+    hashes = [vector.content_hash for _, vector in there]
+    gone = [(place, vector) for place, vector in there if vector.id not in found]
+    return Vectors([place for place, _ in there], fetched.vectors, hashes, ids), gone
 
 
 def _write_of(product: KnownProduct) -> ProductWrite:
@@ -139,8 +157,7 @@ def put(
         tell()
     for view in target.row.views:
         target.backend.flush(view.physical)
-        if IndexSpec.parse(view.index).shape != "flat":
-            build(target.store, target.backend, target.row.id, view, IndexSpec.parse(view.index))
+        build_or_wait(target.store, target.backend, target.row.id, view)
     return counts
 
 

@@ -49,6 +49,8 @@ def exactly_scored(
 ) -> list[Hit]:
     """Candidates by their exact scores, best first; equal ones by key, and those without any of the vectors last.
 
+    One that lacks a vector gets nothing for it; where more is farther, it is as far as the farthest candidate.
+
     `beside`: what else counts for a product, by key.
     """
     ids = store.vector_ids_of(row.id, list(products))
@@ -61,8 +63,10 @@ def exactly_scored(
             continue
         fetched = backend.fetch(query.view.physical, np.asarray(list(of_view), np.int64))
         scores = _similarities(query.view, fetched.vectors, query.vector)
-        for vector_id, score in zip(fetched.ids.tolist(), scores.tolist(), strict=True):
-            totals[of_view[vector_id]] += query.weight * score
+        scored = {of_view[one]: score for one, score in zip(fetched.ids.tolist(), scores.tolist(), strict=True)}
+        lacking = float(scores.min(initial=0.0)) if query.view.metric == "l2" else 0.0
+        for key in totals:
+            totals[key] += query.weight * scored.get(key, lacking)
     first = queries[0].view.slot
     return [
         Hit(products[key], totals[key], totals[key], _one_id(ids.get(key, {}), first), by)
@@ -107,24 +111,32 @@ def spread_out(
     """The `count` hits of the best maximal marginal relevance, in that order; scores stay as they are.
 
     Two products are as like as their stored vectors are in the views that were asked, each measured as there and
-    weighed as the question's; a missing vector is like nothing. `joined`: the scores are sums of such similarities,
-    and not one backend's own.
+    weighed as the question's; a missing vector is like nothing: a cosine of 0, or farther than any two are apart.
+    `joined`: the scores are sums of such similarities, and not one backend's own.
     """
     keys = [hit.product.key for hit in hits]
     ids = store.vector_ids_of(row.id, keys)
     stored = [(query, *_stored(backend, query.view, [ids.get(key, {}) for key in keys])) for query in queries]
+    unlike = [_unlike(query.view, vectors[there]) for query, vectors, there in stored]
 
     def likeness(place: int) -> npt.NDArray[np.float64]:
         total = np.zeros(len(keys))
-        for query, vectors, there in stored:
-            if there[place]:
-                total += np.where(there, query.weight * _similarities(query.view, vectors, vectors[place]), 0.0)
+        for (query, vectors, there), least in zip(stored, unlike, strict=True):
+            alike = _similarities(query.view, vectors, vectors[place]) if there[place] else least
+            total += query.weight * np.where(there, alike, least)
         return total
 
     relevance = np.array([hit.score for hit in hits], np.float64)
     if queries[0].view.metric == "hamming" and not joined:  # minus the bits, as the backend gives them
         relevance = 1 + 2 * relevance / queries[0].view.dim
     return [hits[place] for place in maximal_marginal_relevance(relevance, likeness, count, diversity=diversity)]
+
+
+def _unlike(view: ViewRow, vectors: VectorArray) -> float:
+    """What counts as the similarity to nothing: for ``l2`` no two of the vectors are as far from each other."""
+    if view.metric != "l2" or not len(vectors):
+        return 0.0
+    return -4 * float(np.square(vectors - vectors.mean(axis=0)).sum(axis=1).max())
 
 
 def _stored(

@@ -87,7 +87,12 @@ def tuned(
     if not spec.knobs(rescores=backend.capabilities.rescores):
         raise BadInput(_nothing_to_tune(backend, row, view))
     asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
-    if len(asked) < min(LEAST, queries) or backend.count(view.physical) <= k:
+    if 0 < backend.count(view.physical) <= k:
+        raise BadInput(
+            f"{row.name!r} has {backend.count(view.physical):,} vectors in {view.name!r}, which have fewer than k={k} "
+            "others; ask for fewer"
+        )
+    if len(asked) < min(LEAST, queries):
         raise BadInput(
             f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}"
             + (f". Which index to begin with needs none: {_by_rule(view)}" if view.kind == "float" else "")

@@ -98,7 +98,7 @@ def search_many(
             given = np.count_nonzero(result.ids >= 0, axis=1).tolist()
             for place, count, found in zip(some, given, _hits(store, row, view, result), strict=True):
                 hits = _kept(_by_id(found), asked[place], wanted)
-                if count < ask or _settled(found, hits, view, wanted, ask):  # else that one is asked alone
+                if count < ask or _settled(found, hits, backend, view, wanted, ask):  # else that one is asked alone
                     answers[place] = hits[wanted.offset : wanted.reach]
     if wanted.group_by is not None:
         check_group(store, row, wanted.group_by, [hit for hits in answers.values() for hit in hits])
@@ -188,7 +188,7 @@ def _by_one_vector(
         found = nearest(store, backend, row, asked.queries[0], ask, wanted.where, params)
         hits = _kept(found, asked, wanted)
         done = len(found) < ask or ask >= limit or not wanted.admits(found[-1])
-        if done or _settled(found, hits, asked.queries[0].view, wanted, ask):
+        if done or _settled(found, hits, backend, asked.queries[0].view, wanted, ask):
             return hits[wanted.offset : wanted.reach]
         ask = min(limit, 2 * ask)
 
@@ -203,15 +203,18 @@ def _by_id(hits: list[Hit]) -> list[Hit]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.vector_id))
 
 
-def _settled(found: Sequence[Hit], hits: Sequence[Hit], view: ViewRow, wanted: Wanted, ask: int) -> bool:
+def _settled(
+    found: Sequence[Hit], hits: Sequence[Hit], backend: VectorBackend, view: ViewRow, wanted: Wanted, ask: int
+) -> bool:
     """Whether no other row could stand among the hits that are wanted.
 
     Products with the same picture share a score. All of them have to be seen, so that each has its place and pages
-    neither repeat nor lack one; not so of codes, most of which are shared, where the backend orders by id.
+    neither repeat nor lack one; not so of codes, most of which are shared, where the backend gives the lowest ids.
     """
     if len(hits) < wanted.reach:
         return False
-    tied = view.metric != "hamming" and found[-1].score == hits[wanted.reach - 1].score
+    by_id = backend.capabilities.ties_by_id and view.index.startswith(("flat", "multihash"))
+    tied = not (view.metric == "hamming" and by_id) and found[-1].score == hits[wanted.reach - 1].score
     return not tied or ask >= wanted.reach + _TIED
 
 

@@ -56,9 +56,8 @@ def firsts_of_groups(hits: Sequence[Hit], path: Path) -> list[Hit]:
 
 
 def group_of(value: object) -> str:
-    """The group of a value, a text: 1 and 1.0 are one number, true and '1' are others."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return json.dumps(float(value) if number else value, sort_keys=True)  # type: ignore[arg-type]
+    """The group of a value, a text: 1 and 1.0 are one number, true and '1' are others; long ids stay apart."""
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value, sort_keys=True)
 
 
 def maximal_marginal_relevance(

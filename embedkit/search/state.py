@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from embedkit.backends.contract import IndexSpec
-from embedkit.errors import BadInput
+from embedkit.errors import BadInput, ConfigError
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from embedkit.metadata.store import MetadataStore
     from embedkit.types import VectorKind
 
-__all__ = ["IndexState", "build", "index_state", "keep_knobs", "rebuilt"]
+__all__ = ["IndexState", "build", "build_or_wait", "index_state", "keep_knobs", "rebuilt"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,17 @@ def build(store: MetadataStore, backend: VectorBackend, cid: int, view: ViewRow,
     """
     with store.writing(cid) if backend.capabilities.build_copies else nullcontext():
         backend.build_index(view.physical, spec)
+
+
+def build_or_wait(store: MetadataStore, backend: VectorBackend, cid: int, view: ViewRow) -> None:
+    """Build the index that a view was made with. Where its vectors are too few, as in an ingest, it waits for more."""
+    spec = IndexSpec.parse(view.index)
+    if spec.shape == "flat":
+        return
+    try:
+        build(store, backend, cid, view, spec)
+    except ConfigError as error:  # the spec itself was looked at when the view was made
+        _log.warning("Searches of the view %r compare every vector, and its index waits for more: %s", view.name, error)
 
 
 def rebuilt(

@@ -44,6 +44,7 @@ FILTERS = (
     "price < 80 and brand in ['acme', 'zeta']",
     "not (price < 80)",
     "price != 12",
+    "price < 1e-10",
     "mixed == true",
     "mixed == 1",
     "mixed != 1",
@@ -204,6 +205,17 @@ class BackendContract(BinaryContract):
         np.testing.assert_allclose(fetched.vectors, vectors[1:2] + 5, atol=1e-5)
         assert fetched.columns == ({"price": 99},)
         assert backend.search(name, vectors[:1], 10, F("price") == 99).ids.tolist() == [[ids[0]]]
+
+    def test_a_row_that_is_written_again_keeps_none_of_its_old_columns(self, backend: VectorBackend, name: str) -> None:
+        backend.create(CollectionSpec(name, DIM, "l2"))
+        ids, vectors, _ = _rows(10)
+        backend.upsert(name, ids, vectors, [{"sale": True, "size": 1, "seller": {"name": "acme"}} for _ in ids])
+        backend.upsert(name, ids[:2], vectors[:2], [{"size": "S"}, {}])
+        backend.update_columns(name, ids[2:3], [{"seller": None}])
+        for where in ("sale == true", "size == 1", "seller.name == 'acme'", "seller is not null"):
+            found = backend.search(name, vectors[:1], 10, parse_filter(where)).ids
+            assert sorted(found.ravel().tolist()) == sorted(ids[3:].tolist()), where
+        assert backend.count(name) == 10
 
     def test_fetch_gives_rows_in_the_order_asked(self, backend: VectorBackend, name: str) -> None:
         backend.create(CollectionSpec(name, DIM, "ip"))

@@ -35,7 +35,7 @@ _TEXTS = (
     'dou"ble',
     "back\\slash",
 )
-_NUMBERS = (0, 1, -1, 2, 2.5, 12, 80, 1e-9, -7.25, 1_000_000)
+_NUMBERS = (0, 1, -1, 2, 2.5, 12, 80, 1e-9, 1e-10, -7.25, 1_000_000)
 
 _texts = st.sampled_from(_TEXTS)
 _numbers = st.sampled_from(_NUMBERS)

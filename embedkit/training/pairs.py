@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = [
     "Bank",
@@ -21,6 +20,7 @@ __all__ = [
 ]
 
 _ZERO = 1e-12  # a squared distance below it is none: the root has no finite slope there
+_SHORT = 1e-12  # a length below it is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,14 @@ def mean_of(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def unit(embeddings: Tensor) -> Tensor:
-    """The rows scaled to length 1."""
-    return F.normalize(embeddings, dim=-1)
+    """The rows scaled to length 1; a row of zeros stays, and has no slope.
+
+    >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    lengths = embeddings.norm(dim=-1, keepdim=True)
+    return torch.where(lengths > _SHORT, embeddings / lengths.clamp_min(_SHORT), 0)
 
 
 def balanced(cost: Tensor, positive: Tensor, negative: Tensor, share: float) -> Tensor:

@@ -125,13 +125,15 @@ class BalancedSampler(Sampler):
     def _epoch(self, epoch: int) -> _Plan:
         rng = np.random.default_rng((self.seed, epoch))
         order = self._shuffle(rng)
-        ranks = self._deal(rng)
-        owner = np.repeat(ranks, self._groups[ranks])
-        number = np.arange(len(owner)) - np.repeat(
-            np.cumsum(self._groups[ranks]) - self._groups[ranks], self._groups[ranks]
-        )
+        owner, number = self._numbered(self._deal(rng))
         rows = self._cut(order, owner, number)
         return _Dealt(self, rng.permutation(self._batches), owner, rows, (self.seed, epoch))
+
+    def _numbered(self, classes: Rows) -> tuple[Rows, Rows]:
+        """The groups of these classes in a row: whose each is, and which of its own."""
+        counts = self._groups[classes]
+        owner = np.repeat(classes, counts)
+        return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
     def _count_groups(self) -> Rows:
         """Into how many groups each class is cut."""
@@ -174,7 +176,8 @@ class PairSampler(BalancedSampler):
     """Two images of each of `classes` classes, as the N-pair losses want them.
 
     With `mine(centres)` the classes of a batch are hard to tell apart (Sohn 2016, section 3.2.1): among ten times as
-    many classes as a batch holds, taken in random order, each next one is the most similar to those before it.
+    many classes as a batch holds, taken in random order, each next one is the most similar to those before it. What is
+    not taken waits for the next batches, so that an epoch shows as much as without; the paper draws anew each time.
     """
 
     _POOL = 10
@@ -194,29 +197,59 @@ class PairSampler(BalancedSampler):
     def _epoch(self, epoch: int) -> _Plan:
         if self._centres is None:
             return super()._epoch(epoch)
-        return _Mined(self, self._centres, np.random.default_rng((self.seed, epoch)), (self.seed, epoch))
+        rng = np.random.default_rng((self.seed, epoch))
+        order = self._shuffle(rng)
+        owner, number = self._numbered(np.arange(len(self._sizes)))
+        turn = np.argsort((number + rng.random(len(owner))) / self._groups[owner])  # those of a class far apart
+        owner, rows = owner[turn], self._cut(order, owner, number)[turn]
+        return _Mined(self, self._centres, owner, rows, (self.seed, epoch))
 
 
 class _Mined(_Plan):
-    """Batches of classes that are alike; every batch has its own pool out of one shuffle of the classes."""
+    """Batches of classes that are alike, each out of the first of those that still wait; group i is of ``owner[i]``.
+
+    A batch depends on those before it, which are made first.
+    """
 
     def __init__(
         self,
         sampler: PairSampler,
         centres: NDArray[np.floating],
-        rng: np.random.Generator,
+        owner: Rows,
+        rows: Rows,
         seed: tuple[int, int],
     ) -> None:
-        self._sampler, self._centres, self._seed = sampler, centres, seed
-        self._order = rng.permutation(len(centres))
+        self._sampler, self._centres, self._owner, self._rows, self._seed = sampler, centres, owner, rows, seed
+        self._waiting = np.arange(len(owner))
+        self._made: list[list[int]] = []
 
     def batch(self, number: int) -> list[int]:
-        sampler, count = self._sampler, len(self._order)
-        size = min(count, sampler.classes * sampler._POOL)
-        pool = self._order[(number * sampler.classes + np.arange(size)) % count]
+        while len(self._made) <= number:
+            self._made.append(self._next(len(self._made)))
+        return self._made[number]
+
+    def _next(self, number: int) -> list[int]:
+        sampler = self._sampler
         rng = np.random.default_rng((*self._seed, number))
-        chosen = pool[hard_classes(self._centres[pool], count=sampler.classes, seed=int(rng.integers(2**31)))]
-        return [int(row) for cls in chosen for row in sampler._draw(rng, int(cls))]
+        pool, first = self._pool()
+        chosen = np.empty(0, np.int64)
+        if len(pool):
+            count, seed = min(sampler.classes, len(pool)), int(rng.integers(2**31))
+            chosen = hard_classes(self._centres[pool], count=count, seed=seed)
+        taken = self._waiting[first[chosen]]
+        self._waiting = np.delete(self._waiting, first[chosen])
+        fill = _others(rng, len(sampler._sizes), sampler.classes - len(taken), set(self._owner[taken].tolist()))
+        rows = np.concatenate([self._rows[taken].flatten(), *(sampler._draw(rng, cls) for cls in fill)])
+        return [int(row) for row in rows]
+
+    def _pool(self) -> tuple[Rows, Rows]:
+        """The classes to choose from, and where the first group of each waits."""
+        size = self._sampler.classes * self._sampler._POOL
+        pool, first = np.unique(self._owner[self._waiting[:size]], return_index=True)
+        while len(pool) < self._sampler.classes and size < len(self._waiting):
+            size *= 2
+            pool, first = np.unique(self._owner[self._waiting[:size]], return_index=True)
+        return pool, first
 
 
 class DomainSampler(BalancedSampler):

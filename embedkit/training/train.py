@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,5 +67,5 @@ def _asked(recipe: TrainingRecipe | None, folder: Path, resume: bool) -> Trainin
         more = "go on with it by --resume, or " if path.is_file() and not (folder / MANIFEST).is_file() else ""
         raise ConfigError(f"{str(folder)!r} exists; {more}choose another folder")
     recipe = recipe.checked()
-    place = Path(recipe.data).expanduser()
+    place = Path(os.path.expanduser(recipe.data))
     return replace(recipe, data=str(place.resolve())) if recipe.data and place.exists() else recipe

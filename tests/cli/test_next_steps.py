@@ -126,6 +126,16 @@ def test_an_encoder_that_does_not_fit_is_the_one_that_was_named(call, plain, tmp
     assert "has no view 'code', only image, title" in call("ingest", *read, "--encoder", "code=plain", code=1).err
 
 
+def test_a_file_that_the_system_refuses_is_named_and_not_called_a_fault(call, there, monkeypatch):
+    def refused(_):
+        raise PermissionError(13, "Permission denied", "/srv/shop.db")
+
+    monkeypatch.setattr(embedkit.Collection, "status", refused)
+    told = call("status", "-c", "products", code=1).err
+    assert told.startswith("error: /srv/shop.db: Permission denied. Look whether it is there")
+    assert "fault of embedkit" not in told
+
+
 def test_a_table_without_vectors_is_sent_to_ingest(call, tmp_path):
     (tmp_path / "s.jsonl").write_text('{"key": "a"}\n')
     told = call("import", "s.jsonl", "-c", "given", code=1).err

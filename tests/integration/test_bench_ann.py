@@ -57,6 +57,20 @@ class Stopped(BaseException):
     """As Ctrl-C is: nobody catches it."""
 
 
+def test_true_neighbours_are_kept_whole_or_not_at_all(kit, dataset, tmp_path, monkeypatch):
+    def cut(file, _):
+        with file if hasattr(file, "write") else open(file, "wb") as begun:
+            begun.write(b"\x93NUMPY")
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", cut)
+        with pytest.raises(Stopped):
+            bench(kit, dataset, out=tmp_path / "out", specs=["flat"])
+    found = bench(kit, dataset, out=tmp_path / "out", specs=["flat"])
+    assert found.rows[0].points[0].recalls == {1: 1.0, 10: 1.0}
+
+
 def test_a_run_that_is_stopped_goes_on_where_it_was(kit, dataset, tmp_path):
     def stop(moment):
         if moment.seen == 1:
@@ -94,6 +108,28 @@ def test_more_neighbours_than_are_told_or_there_are_refused(kit, dataset, tmp_pa
         bench(kit, dataset, out=tmp_path / "out", truth=tmp_path / "truth.npy")
     with pytest.raises(BadInput, match="k=0: give numbers of 1 to 2,000"):
         bench(kit, dataset, out=tmp_path / "out", ks=(0,))
+
+
+def test_neighbours_of_other_vectors_or_of_another_metric_are_refused(kit, dataset, tmp_path):
+    """Else an index would be held to rows that are farther, and every figure were 1."""
+    base, queries = np.load(dataset), np.load(dataset.with_name("query.npy"))
+    apart = np.square(queries[:, None] - base).sum(axis=2)
+    np.save(tmp_path / "right.npy", np.argsort(apart, axis=1)[:, :10])
+    np.save(tmp_path / "of_half.npy", np.argsort(apart[:, :1_000], axis=1)[:, :10])
+    given = {"specs": ["flat"], "truth": tmp_path / "right.npy"}
+    assert bench(kit, dataset, out=tmp_path / "out", **given).rows[0].points[0].recalls == {1: 1.0, 10: 1.0}
+    with pytest.raises(BadInput, match=r"are not those of its vectors by l2: \d+% of 10 queries' are"):
+        bench(kit, dataset, out=tmp_path / "half", **{**given, "truth": tmp_path / "of_half.npy"})
+    with pytest.raises(BadInput, match="are not those of its vectors by ip"):
+        bench(kit, dataset, out=tmp_path / "ip", metric="ip", **given)
+
+
+def test_true_neighbours_of_which_a_full_disk_kept_half_are_found_anew(kit, dataset, tmp_path):
+    bench(kit, dataset, out=tmp_path / "out", specs=["flat"])
+    (kept,) = (tmp_path / "out").glob("truth-*.npy")
+    kept.write_bytes(kept.read_bytes()[:1_000])
+    found = bench(kit, dataset, out=tmp_path / "out", specs=["flat", "hnsw(m=16)"])
+    assert found.rows[1].points[-1].recalls[10] > 0.95
 
 
 def test_the_page_tells_what_was_measured_until_it_was_stopped(kit, dataset, tmp_path):

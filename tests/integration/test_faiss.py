@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from embedkit.errors import (
     CollectionNotFound,
     ConfigError,
     DataCorrupt,
+    DiskFull,
     EmbedkitError,
 )
 from embedkit.filters import F
@@ -330,6 +332,44 @@ def test_broken_files_are_told_and_the_advice_brings_everything_back(tmp_path, c
         assert products.search(image=catalog / "img" / "05.png")[0].key == "p05"
 
 
+@pytest.mark.parametrize("harm", ["remove", "cut"])
+def test_without_its_index_a_collection_is_searched_exactly_and_can_have_it_built_again(backend, url, caplog, harm):
+    vectors, spec = vectors_of(300), IndexSpec.parse("hnsw(m=4)")
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(300), vectors)
+    exact = backend.search("c", vectors[::7], 10)
+    backend.build_index("c", spec)
+    path = backend._get("c").folder / index_file(backend)
+    if harm == "remove":
+        path.unlink()
+    else:
+        os.truncate(path, 1_000)
+    other = open_backend(url)
+    assert_same_answer(other.search("c", vectors[::7], 10), exact)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert f"{path.name}: FAISS cannot read the index; build it again" in caplog.text
+    assert (other.index_use("c").covered, other.describe("c").index) == (0, spec)
+    other.build_index("c", spec)
+    assert (other.index_use("c").covered, other.index_use("c").bytes > 0) == (300, True)
+    other.close()
+
+
+def test_a_disk_without_room_for_an_index_keeps_the_one_there_is(backend):
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(2_000), vectors_of(2_000))
+    backend.build_index("c", IndexSpec.parse("ivf(nlist=4) + sq8"))
+    folder = backend._get("c").folder
+    before, limits = sorted(os.listdir(folder)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        with pytest.raises(DiskFull, match=r"The disk of '.*c' is full .*File too large"):
+            backend.build_index("c", IndexSpec.parse("hnsw(m=32)"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(os.listdir(folder)) == before
+    assert (backend.describe("c").index.shape, backend.index_use("c").covered) == ("ivf + sq8", 2_000)
+
+
 def test_no_permission_is_no_reason_to_try_again(tmp_path):
     with pytest.raises(ConfigError, match="Permission denied; check who"), translated(tmp_path):
         raise PermissionError(13, "Permission denied", str(tmp_path))
@@ -424,3 +464,15 @@ def test_polysemous_codes_pass_over_rows_that_differ_in_many_bits(backend, monke
         shares.append(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), right.tolist(), strict=True)]))
     assert shares[0] < shares[1] < shares[2]
     assert shares[2] > 0.9
+
+
+@pytest.mark.parametrize("text", ["imi(bits=4)", "opq + imi(bits=4) + pq", "imi(bits=4) + pq4fs"])
+def test_a_multi_index_over_rows_of_which_many_are_equal_finds_none_twice(backend, text):
+    """FAISS names a cell again where others are as near."""
+    vectors = np.repeat(vectors_of(6), 50, axis=0)
+    backend.create(CollectionSpec("c", DIM, "l2"))
+    backend.upsert("c", np.arange(300), vectors)
+    backend.build_index("c", IndexSpec.parse(text))
+    for row in backend.search("c", vectors_of(6), 300, params=SearchParams(nprobe=256)).ids.tolist():
+        found = [one for one in row if one >= 0]
+        assert len(found) == len(set(found)) >= 50

@@ -159,6 +159,17 @@ def test_a_compaction_gives_the_space_back_and_the_index_follows(backend, eager,
     again.close()
 
 
+def test_a_multihash_gives_all_its_rows_though_one_is_out_of_order(backend, oracle):
+    codes = codes_of(40)
+    for one in (backend, oracle):
+        one.create(SPEC)
+        one.upsert("c", np.array([*range(1, 40), 0]), codes)
+        one.build_index("c", IndexSpec.parse("multihash(tables=2)" if one is backend else "flat"))
+        one.delete("c", np.array([7]))
+    for k in (39, 40, 41, 100):
+        same(backend.search("c", codes[:5], k), oracle.search("c", codes[:5], k))
+
+
 def test_a_multihash_is_asked_by_several_threads_at_once(backend, eager):
     """How far it is probed lies in the index itself."""
     codes = np.random.default_rng(0).integers(0, 256, (3_000, 8), dtype=np.uint8)

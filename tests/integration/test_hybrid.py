@@ -173,6 +173,27 @@ def test_a_fused_answer_is_spread_out_in_every_view_that_was_asked(there):
         chosen.append(place)
 
 
+def test_by_distance_a_product_without_a_vector_is_as_far_as_the_farthest(opened):
+    """Its place is neither the first, as a distance of 0 would have it, nor is it alike to every other one."""
+    images = 3 * IMAGES[:20]
+    images[[3, 4]] = np.nan
+    apart = fill(opened, "apart", [product(n, "lamp") for n in range(20)], {"image": images}, metric="l2")
+    near = -np.square(images - ASK[0]).sum(axis=1)
+    near[[3, 4]] = np.nanmin(near)
+    found = apart.search(vector=ASK[0], keywords="lamp", k=20)
+    assert [hit.score for hit in found] == pytest.approx(np.sort(near)[::-1] + 1, abs=1e-4)
+    assert {3, 4} < set(places(found[-3:]))
+
+    centre = np.nanmean(images, axis=0)
+    alike = np.full((20, 20), -4 * np.nanmax(np.square(images - centre).sum(axis=1)))
+    there = ~np.isnan(images).any(axis=1)
+    alike[np.ix_(there, there)] = -np.square(images[there][:, None] - images[there]).sum(axis=2)
+    found = apart.search(vector=ASK[0], keywords="lamp", k=8, diversity=0.3)
+    order = places(apart.search(vector=ASK[0], keywords="lamp", k=20))
+    right = spread(near[order] + 1, alike[np.ix_(order, order)], 8, 0.3)
+    assert places(found) == [order[place] for place in right]
+
+
 def test_what_is_too_far_is_left_out(there, measured):
     scores = IMAGES @ ASK[0]
     found = there.search(vector=ASK[0], view="image", k=COUNT, min_score=0.2)
@@ -222,6 +243,16 @@ def test_products_with_the_same_picture_have_a_place_each_on_the_pages(opened):
         assert len({hit.key for hit in long}) == 40
         many = alike.search_many([Question(vector=vector)] * 3, k=7, offset=7)
         assert [{hit.key for hit in answer} for answer in many] == [{hit.key for hit in pages[1]}] * 3
+
+
+def test_codes_at_the_same_distance_have_a_place_each_on_the_pages(opened):
+    near = fill(opened, "near", ROWS[:60], {"code": np.eye(60, 8, dtype=np.uint8) + CODES[:1, :1]})
+    for start in (0, 30):  # rows that were replaced lie behind the others
+        write(opened, near._existing(), ROWS[start : start + 3], {"code": np.zeros((3, 8), np.uint8) + CODES[0, 0]})
+    long = near.search(vector=np.zeros(8, np.uint8) + CODES[0, 0], k=60)
+    pages = [near.search(vector=np.zeros(8, np.uint8) + CODES[0, 0], k=7, offset=start) for start in range(0, 60, 7)]
+    assert [hit for page in pages for hit in page] == long
+    assert len({hit.key for hit in long}) == 60
 
 
 def test_many_questions_are_answered_as_one_by_one_in_their_order(there):

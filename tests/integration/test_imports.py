@@ -203,6 +203,17 @@ def test_a_folder_of_clip_retrieval(kit, vectors, tmp_path):
         kit.import_vectors(folder, collection="other")
 
 
+def test_of_ten_parts_and_more_of_clip_retrieval_the_numbers_have_zeros_before(kit, vectors, tmp_path):
+    for name in ("img_emb", "metadata"):
+        (tmp_path / "e" / name).mkdir(parents=True)
+    for part in range(12):
+        np.save(tmp_path / "e" / "img_emb" / f"img_emb_{part:02}.npy", vectors[25 * part : 25 * part + 25])
+        table = pa.table({"image_path": KEYS[25 * part : 25 * part + 25]})
+        pq.write_table(table, tmp_path / "e" / "metadata" / f"metadata_{part:02}.parquet")
+    kit.import_vectors(tmp_path / "e", collection="taken")
+    assert holds(kit.collection("taken"), vectors)
+
+
 def test_a_milvus_collection_that_others_have_made(kit, vectors, tmp_path):
     client = MilvusClient(str(tmp_path / "theirs.db"))
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
@@ -269,6 +280,23 @@ def test_an_import_that_is_killed_goes_on(kit, vectors, tmp_path, faiss_url):
     assert holds(kit.collection("taken"), vectors)
 
 
+def test_an_index_waits_for_more_vectors_wherever_few_of_them_go(kit, vectors, tmp_path, caplog):
+    """As in an ingest: what is there can be restored, copied and reindexed, and is searched exactly meanwhile."""
+    np.save(tmp_path / "v.npy", vectors[:30])
+    np.save(tmp_path / "ids.npy", np.array(KEYS[:30]))
+    kit.import_vectors(tmp_path / "v.npy", keys=tmp_path / "ids.npy", collection="few", index="pq(m=8)")
+    few = kit.collection("few")
+    few.backup(tmp_path / "saved")
+    assert kit.restore(tmp_path / "saved", collection="again").restored == 30
+    assert few.copy_to(f"faiss:///{tmp_path}/other").copied == 30
+    assert few.reindex(index="ivf(nlist=99)").switched
+    assert len([record for record in caplog.records if "its index waits for more" in record.message]) == 4
+    assert "learns from 256 vectors or more, and there are 30" in caplog.text
+    assert holds(kit.collection("again"), vectors[:30], KEYS[:30])
+    assert [hit.key for hit in few.search(vector=vectors[7], k=1)] == [KEYS[7]]
+    assert (few.index().spec, few.index().covered, few.verify().ok) == ("ivf(nlist=99)", 0, True)
+
+
 def test_what_cannot_be_imported_says_why(kit, vectors, tmp_path):
     def refused(error, message, source, **arguments):
         with pytest.raises(error, match=message):
@@ -281,6 +309,10 @@ def test_what_cannot_be_imported_says_why(kit, vectors, tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros(3))
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nothing")
     (tmp_path / "broken.npy").write_bytes(b"nothing")
+    (tmp_path / "nothing.npy").touch()
+    np.savez(tmp_path / "several.npz", v=vectors)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    (tmp_path / "names.csv").write_text("id,name\n" + "".join(f"{key},thing\n" for key in KEYS))
     (tmp_path / "broken.index").write_bytes(b"nothing")
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / "none.parquet")
     pq.write_table(pa.table({"nobody": ["a"], "v": [[1.0, 2.0]]}), tmp_path / "nobody.parquet")
@@ -291,6 +323,12 @@ def test_what_cannot_be_imported_says_why(kit, vectors, tmp_path):
     refused(BadSource, "keys for 5", "v.npy", keys=tmp_path / "few.npy")
     refused(BadSource, "no readable Parquet", "broken.parquet")
     refused(BadSource, "no npy file", "broken.npy", keys=tmp_path / "few.npy")
+    for name in ("nothing.npy", "several.npy"):
+        refused(BadSource, "is no npy file of vectors", name, keys=tmp_path / "few.npy")
+        refused(BadSource, "is no npy file of ids", "v.npy", keys=tmp_path / name)
+    for field in ("title", "image", "attributes"):
+        told = f"names.csv has no column 'nme' .*did you mean name.*--map {field}=COLUMN"
+        refused(BadSource, told, "v.npy", keys=tmp_path / "names.csv", map={field: "nme"})
     refused(BadSource, "no FAISS index", "broken.index")
     refused(BadSource, r"shape \(3,\)", "flat.npy", keys=tmp_path / "few.npy")
     refused(BadSource, "0 columns of vectors", "none.parquet")

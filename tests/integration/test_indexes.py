@@ -222,6 +222,9 @@ def test_what_cannot_be_tuned_is_said(products):
         products.tune()
     with pytest.raises(BadInput, match=r"recall=2 is not a share"):
         products.tune(recall=2)
+    products.build_index("hnsw(m=8)")
+    with pytest.raises(BadInput, match=r"vectors in 'image', which have fewer than k=9000 others; ask for fewer"):
+        products.tune(k=9_000)
 
 
 @pytest.mark.parametrize("place", ["faiss:///{}/f", "milvus:///{}/lite.db"])

@@ -7,9 +7,6 @@ import itertools
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -29,8 +26,16 @@ from embedkit.errors import (
     FilterError,
     ProductNotFound,
 )
+from tests import killed
 from tests.conftest import picture, read_table, write_table
 from tests.plain_encoder import PlainEncoder
+
+small = pytest.mark.usefixtures("small_encoders")  # the promise is not about what a picture shows
+
+
+@pytest.fixture
+def small_encoders(plain, monkeypatch):
+    monkeypatch.setenv("EMBEDKIT_VIEWS", '{"image": "plain", "title": "plain(seed=1)"}')
 
 
 def test_a_catalog_becomes_searchable(products, catalog):
@@ -49,12 +54,14 @@ def test_a_catalog_becomes_searchable(products, catalog):
     assert products.verify().ok
 
 
+@small
 def test_the_second_run_skips_everything(products, catalog):
     products.ingest(catalog)
     report = products.ingest(catalog)
     assert (report.encoded, report.updated, report.skipped) == (0, 0, 24)
 
 
+@small
 def test_only_what_changed_is_done_again(products, catalog):
     products.ingest(catalog)
     before = products.search(image=catalog / "img" / "03.png", k=1)[0].vector_id
@@ -74,6 +81,7 @@ def test_only_what_changed_is_done_again(products, catalog):
     assert products.verify().ok
 
 
+@small
 def test_two_products_with_one_picture_are_two_products(products, catalog):
     shutil.copy(catalog / "img" / "01.png", catalog / "img" / "02.png")
     assert products.ingest(catalog, dry_run=True).duplicates == 2
@@ -83,6 +91,7 @@ def test_two_products_with_one_picture_are_two_products(products, catalog):
     assert [keys for _, keys in products.duplicates()] == [("p01", "p02")]
 
 
+@small
 def test_a_run_counts_its_own_products_with_the_same_picture_as_another(products, catalog):
     shutil.copy(catalog / "img" / "01.png", catalog / "img" / "02.png")
     rows = read_table(catalog)
@@ -94,6 +103,7 @@ def test_a_run_counts_its_own_products_with_the_same_picture_as_another(products
     assert products.status().duplicates == 4
 
 
+@small
 def test_prune_deletes_what_the_catalog_no_longer_holds(products, catalog):
     products.ingest(catalog)
     write_table(catalog, read_table(catalog)[:20])
@@ -103,6 +113,7 @@ def test_prune_deletes_what_the_catalog_no_longer_holds(products, catalog):
     assert products.verify().ok
 
 
+@small
 def test_a_dry_run_counts_what_prune_would_delete_and_deletes_nothing(products, catalog):
     assert products.ingest(catalog, prune=True, dry_run=True).deleted == 0  # nothing is there
     products.ingest(catalog)
@@ -120,6 +131,7 @@ def test_a_dry_run_counts_what_prune_would_delete_and_deletes_nothing(products, 
     assert products.ingest(catalog, prune=True).deleted == 7
 
 
+@small
 def test_delete_by_key_and_by_filter(products, catalog):
     products.ingest(catalog)
     assert products.delete(["p01", "p02", "nothing"]) == 2
@@ -182,6 +194,7 @@ def test_bad_records_become_failures_and_stop_nothing(products, catalog):
     assert products.verify().ok
 
 
+@small
 def test_mended_records_are_tried_again(products, catalog):
     (catalog / "img" / "03.png").write_bytes(b"broken")
     assert products.ingest(catalog).failed == 1
@@ -192,6 +205,7 @@ def test_mended_records_are_tried_again(products, catalog):
     assert products.count() == 24
 
 
+@small
 def test_what_was_mended_or_is_gone_is_no_failure_any_more(products, catalog):
     def failed(*rows, **options):
         write_table(catalog, rows)
@@ -209,6 +223,7 @@ def test_what_was_mended_or_is_gone_is_no_failure_any_more(products, catalog):
     assert products.ingest(retry_failed=True).seen == 1
 
 
+@small
 def test_a_product_whose_new_picture_is_broken_keeps_its_old_one(products, catalog):
     products.ingest(catalog)
     (catalog / "img" / "03.png").write_bytes(b"broken")
@@ -236,6 +251,7 @@ def test_a_folder_of_pictures_needs_no_table(products, tmp_path):
     assert "contains itself" in reasons
 
 
+@small
 def test_a_dry_run_writes_nothing(products, catalog):
     (catalog / "img" / "03.png").write_bytes(b"broken")
     report = products.ingest(catalog, dry_run=True)
@@ -260,6 +276,7 @@ def test_the_caller_is_told_what_is_wrong(products, catalog, tmp_path):
         products.ingest(catalog, encoder={"image": "effnet-lite0(size=128)", "title": "minilm"})
 
 
+@small
 def test_the_disk_fills_and_nothing_is_lost(products, catalog, monkeypatch):
     """The write of the vectors fails as the system call does on a full disk; the next run goes on."""
     import errno
@@ -284,39 +301,38 @@ def test_the_disk_fills_and_nothing_is_lost(products, catalog, monkeypatch):
     assert products.verify().ok
 
 
-def test_an_ingest_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp_path, faiss_url):
-    """kill -9 at random moments; then one run to the end gives the state of an unbroken run."""
-    folder = tmp_path / "many"
+KILLED = [
+    ("embedkit.metadata.products:Products.begin", 3),
+    ("embedkit.backends.faiss.backend:FaissBackend.upsert", 4),  # of the second view: the first has its vectors
+    ("embedkit.backends.faiss.rows:RowFile.insert", 5),  # the vectors lie in their file, and do not count yet
+    ("embedkit.metadata.products:Products.commit", 2),
+    ("embedkit.metadata.products:remember", 2),  # within the last transaction
+    ("embedkit.metadata.runs:Runs.finish_run", 1),
+]
+
+
+def test_an_ingest_that_is_killed_again_and_again_ends_like_one_that_was_not(tmp_path, faiss_url, plain, monkeypatch):
+    """kill -9 between all of its steps; then one run to the end gives the state of an unbroken run."""
+    monkeypatch.setenv("EMBEDKIT_INGEST__BATCH_SIZE", "4")
+    folder, home = tmp_path / "many", tmp_path / "home"
     folder.mkdir()
-    for number in range(150):
+    for number in range(60):
         picture(number).save(folder / f"{number:03}.png")
-    home = tmp_path / "home"
-    script = (
-        "import embedkit, sys\n"
-        f"kit = embedkit.connect(backend={faiss_url!r}, home={str(home)!r})\n"
-        f"kit.collection('products').ingest({str(folder)!r})\n"
-    )
-    environment = {**os.environ, "EMBEDKIT_INGEST__BATCH_SIZE": "4"}
-    chance = np.random.default_rng(5)
-    killed = 0
-    for _ in range(6):
-        process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-        time.sleep(0.9 + float(chance.random()))
-        killed += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert killed
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    wanted = {"source": str(folder), "encoder": {"image": "plain", "title": "plain(seed=1)"}}
+    for point, calls in KILLED:
+        assert not killed.run(faiss_url, home, "ingest", wanted, point=point, calls=calls), point
+    assert killed.run(faiss_url, home, "ingest", wanted)
     with embedkit.connect(backend=faiss_url, home=home) as kit:
         there = kit.collection("products")
         report = there.verify()
         assert report.ok, report
-        assert there.count() == 150
-        assert {view: check.count for view, check in report.views.items()} == {"image": 150, "title": 150}
-        for number in (0, 77, 149):
+        assert there.count() == 60
+        assert {view: check.count for view, check in report.views.items()} == {"image": 60, "title": 60}
+        for number in (0, 31, 59):
             assert there.search(image=folder / f"{number:03}.png", k=1)[0].key == f"{number:03}.png"
 
 
+@small
 def test_a_collection_that_another_process_makes_meanwhile_is_used(products, catalog, tmp_path, faiss_url, monkeypatch):
     made = embedkit.views.ensure_physical
 
@@ -345,6 +361,7 @@ def test_pictures_that_take_long_are_waited_for_on_every_python(products, catalo
     assert products.ingest(catalog, encoder={"image": "plain"}, limit=4).encoded == 4
 
 
+@small
 def test_a_backend_that_stumbles_at_the_last_count_is_asked_again(products, kit, catalog, monkeypatch):
     products.ingest(catalog)
     count, asked = kit._resources.backend.count, []
@@ -360,6 +377,7 @@ def test_a_backend_that_stumbles_at_the_last_count_is_asked_again(products, kit,
     assert len(asked) == 3
 
 
+@small
 def test_arguments_of_other_types_are_taken_or_refused_in_words(products, catalog):
     products.ingest(catalog)
     assert len(products.search(text="shoe", k=np.int64(3))) == 3
@@ -389,6 +407,7 @@ def test_a_model_folder_may_move_and_is_found_from_everywhere(products, catalog,
         assert there.search(image=catalog / "img" / "05.png", k=1)[0].key == "p05"
 
 
+@small
 def test_settings_that_come_too_late_are_said_to_have_no_effect(products, catalog, tmp_path, monkeypatch):
     products.ingest(catalog)
     monkeypatch.setenv("EMBEDKIT_INDEX", "hnsw(m=16)")
@@ -397,6 +416,7 @@ def test_settings_that_come_too_late_are_said_to_have_no_effect(products, catalo
     assert any("'hnsw(m=16)' has no effect" in warning for warning in report.warnings)
 
 
+@small
 def test_a_table_whose_pictures_were_not_recognised_says_so(products, tmp_path):
     (tmp_path / "t.csv").write_text("id,title,photo_url\n1,shoe,http://127.0.0.1:1/a.png\n")
     report = products.ingest(tmp_path / "t.csv")

@@ -191,6 +191,40 @@ def test_a_backup_that_finds_no_room_leaves_nothing(filled, tmp_path, monkeypatc
         filled.backup(tmp_path / "saved")
 
 
+def test_what_is_deleted_while_a_backup_reads_is_not_taken_for_lost(filled, kit, tmp_path, monkeypatch):
+    backend = filled._resources.backend
+    fetch, keys = backend.fetch, iter(["p03", "p07", "p11"])
+
+    def after_a_deletion(name, ids):
+        """Of one product as each of the three views is read, and then of none."""
+        if (key := next(keys, None)) is not None:
+            filled.delete([key])
+        return fetch(name, ids)
+
+    monkeypatch.setattr(backend, "fetch", after_a_deletion)
+    report = filled.backup(tmp_path / "saved")
+    assert report.products >= filled.count() == 21
+    assert kit.restore(tmp_path / "saved", collection="again").restored == report.products
+    backend.delete("products_v1_title", backend.fetch("products_v1_title", np.arange(1, 10)).ids[:1])
+    with pytest.raises(DataCorrupt, match="lacks vectors that the store knows; run: embedkit verify --repair"):
+        filled.backup(tmp_path / "broken")
+
+
+def test_two_backups_at_once_do_not_write_into_one_folder(filled, kit, tmp_path):
+    def meanwhile(moment):
+        with pytest.raises(BadInput, match=r"Another backup is being written to '.*saved'; wait for its end"):
+            filled.backup(tmp_path / "saved")
+        told.append(moment.seen)
+
+    told = []
+    filled.backup(tmp_path / "saved", progress=meanwhile)
+    assert told == [24]
+    assert kit.restore(tmp_path / "saved", collection="again").restored == 24
+    with pytest.raises(BadInput, match="is there already"):
+        filled.backup(tmp_path / "saved")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".saved")] == []
+
+
 def test_a_restore_that_is_killed_goes_on(filled, kit, tmp_path, faiss_url):
     filled.backup(tmp_path / "saved")
     arguments = {"folder": str(tmp_path / "saved"), "collection": "again"}

@@ -9,6 +9,7 @@ import embedkit
 from embedkit.backends.open import open_backend
 from embedkit.errors import BadInput, ConfigError, FilterError
 from embedkit.metadata.store import open_store
+from embedkit.resources import Resources
 from tests.conftest import picture
 
 
@@ -98,6 +99,19 @@ def test_no_text_form_shows_a_password(kit, plain, tmp_path):
     guarded = embedkit.connect(backend="milvus://me:Zq7@db:1/x")
     assert repr(guarded).startswith("Kit(backend='milvus://me:***@db:1/x', store='sqlite:///")
     assert "Zq7" not in repr(guarded.collection("x"))
+
+
+def test_a_collection_that_another_thread_reindexes_is_asked_all_the_same(filled, monkeypatch):
+    notice = Resources.notice
+
+    def meanwhile(resources, row):
+        notice(resources, row)
+        filled._row = None  # as the end of a reindex does
+
+    monkeypatch.setattr(Resources, "notice", meanwhile)
+    filled._row = None
+    assert filled.search(product="p01", k=2)
+    assert filled.count() == 4
 
 
 def test_a_closed_kit_says_so(tmp_path, faiss_url, catalog):

@@ -66,6 +66,7 @@ def test_the_distances_behind_true_neighbours_are_no_rows(tmp_path):
         ("a.fbin", np.array([9, 4, 1], "<i4").tobytes(), "which makes 152 bytes, and it has 12"),
         ("a.u8bin", np.array([0, 4], "<i4").tobytes(), "its header says 0 vectors"),
         ("a.npy", b"not numpy", "is no .npy of numbers"),
+        ("a.npy", b"PK\3\4 an .npz by another name", "is no .npy of numbers"),
         ("a.txt", b"1 2 3", "is no file of vectors"),
     ],
 )
@@ -118,6 +119,37 @@ def test_a_file_of_ann_benchmarks_says_its_metric(tmp_path, vectors):
     assert (exact_truth(found.base, found.queries, 10, metric="cosine") == found.truth).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("train", RNG.random(20), r"'train' of .*a\.hdf5.* of the shape \(20,\), and not rows of numbers"),
+        ("test", RNG.random(8), r"'test' of .* of the shape \(8,\)"),
+        ("test", np.array([b"a", b"b"]), "'test' of .* is |S1"),
+        ("neighbors", np.array([[b"a"]]), "'neighbors' of .* is |S1"),
+        ("neighbors", RNG.random((20, 10)), "'neighbors' of .* is float64"),
+    ],
+)
+def test_a_part_of_an_hdf5_file_that_is_no_rows_of_numbers_is_named(tmp_path, vectors, name, content, told):
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for part, rows in {"train": vectors[20:], "test": vectors[:20], name: content}.items():
+            file[part] = rows
+    with pytest.raises(BadSource, match=told):
+        open_ann_set(tmp_path / "a.hdf5")
+
+
+def test_a_part_of_an_hdf5_file_that_cannot_be_unpacked_is_named(tmp_path, vectors):
+    path = tmp_path / "a.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("train", data=vectors[20:], chunks=(280, 8), compression="gzip")
+        file["test"] = vectors[:20]
+        place = file["train"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[place : place + 50] = bytes(50)
+    path.write_bytes(content)
+    with pytest.raises(BadSource, match=r"'train' of .*a\.hdf5' cannot be read .*fetch it again"):
+        open_ann_set(path)
+
+
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "sift.hdf5").touch()
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -144,10 +176,12 @@ def test_another_metric_has_other_neighbours(texmex):
 def test_parts_that_do_not_fit_together_are_refused(texmex, tmp_path, vectors):
     few = write(tmp_path / "few.ivecs", np.zeros((3, 10), np.int32))
     far = write(tmp_path / "far.ivecs", np.full((20, 10), 280, np.int32))
+    none = write(tmp_path / "none.ivecs", np.full((20, 10), -1, np.int32))
     wide = write(tmp_path / "wide.fvecs", np.zeros((20, 9), np.float32))
     for given, told in (
         ({"truth": few}, "those of 3 queries, and there are 20"),
         ({"truth": far}, "name vector 280, and there are 280"),
+        ({"truth": none}, "name vector -1, and there are 280"),
         ({"truth": wide}, "is no file of true neighbours"),
         ({"queries": wide}, "have 9 numbers and its vectors 8"),
         ({"size": 281}, "has 280 vectors; 281 are more"),

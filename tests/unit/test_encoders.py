@@ -150,6 +150,8 @@ def test_a_model_that_disagrees_with_its_probe_is_refused(tmp_path):
         ("torchvision", ConfigError, "resnet50"),
         ("effnet-lite0((", ConfigError, "is no encoder"),
         ("./nowhere", ConfigError, "no model folder"),
+        ("~nobody-has-this-name/model", ConfigError, "no model folder"),
+        ("x" * 300, UnknownName, "There is no encoder"),
         ("effnet-lite0(pooling=netvlad)", ConfigError, "--fit"),
     ],
 )

@@ -84,6 +84,15 @@ def test_vectors_that_span_too_little_are_refused():
         fit_whitening(torch.ones(50, 8), 2)
 
 
+def test_a_fit_does_not_depend_on_the_number_of_threads(given_pictures):
+    found = set()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        encoder, _ = fit_encoder("effnet-lite0(size=64, dim=4)", given_pictures(12))
+        found.add(encoder.spec.fingerprint)
+    assert len(found) == 1
+
+
 def test_rmac_with_whitening_is_the_papers_recipe():
     maps = np.abs(skewed(30, 6 * 7 * 5).reshape(30, 6, 7, 5))
     regions = np.stack(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -115,7 +116,9 @@ def test_a_spec_becomes_a_factory_string_of_faiss(text, factory):
         ("pq4fs(m=48)", 300, "the nearest that do: .*64"),
         ("opq(m=8, dim=32) + pq(m=64)", 300, "m=64 .* does not cut the 32 dimensions"),
         ("pq(m=16)", 200, "learns from 256 vectors or more, and there are 200"),
+        ("nsg", 150, "learns from 200 vectors or more, and there are 150; choose hnsw"),
         ("imi(bits=10)", 300, "learns from 1024 vectors or more"),
+        ("opq + pq4fs", 255, "learns from 256 vectors or more"),
         ("hnsw(mm=3)", 300, "no option 'mm'; did you mean m"),
         ("ivf + pq(bit=5)", 300, "no option 'bit'; did you mean bits"),
         ("sq8(bits=8)", 300, "no option 'bits'"),
@@ -126,6 +129,26 @@ def test_a_spec_becomes_a_factory_string_of_faiss(text, factory):
 def test_parameters_that_do_not_fit_are_said_in_a_sentence(text, rows, message):
     with pytest.raises(ConfigError, match=message):
         indexes.check(IndexSpec.parse(text), 64, "cosine", rows)
+
+
+@pytest.mark.parametrize("text", ["nsg", "opq + pq4fs", "opq + ivf + pq4fs", "opq + imi + pq4fs", "imi + pq"])
+def test_of_as_many_rows_as_it_says_an_index_is_built(text):
+    spec = IndexSpec.parse(text)
+    rows = indexes.plan(spec, 8, "l2", 0).needs
+    vectors = np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32)
+    assert indexes.built(spec, "l2", vectors).ntotal == rows
+
+
+def test_a_graph_that_would_never_be_done_is_refused():
+    """FAISS looks for links for ever among many groups of equal vectors; a single one does no harm."""
+    vectors = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    vectors[:35] = vectors[0]
+    assert indexes.built(IndexSpec("nsg"), "l2", vectors).ntotal == 400
+    vectors[:330] = np.repeat(vectors[:330:55], 55, axis=0)
+    with pytest.raises(
+        ConfigError, match=r"330 of the 400 vectors have 32 others or more that equal them.*choose hnsw"
+    ):
+        indexes.built(IndexSpec("nsg"), "l2", vectors)
 
 
 def test_a_metric_that_an_index_lacks_is_refused():

@@ -107,6 +107,16 @@ def test_embeddings_that_coincide_have_a_finite_gradient(spec):
     assert same.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("spec", ALL)
+def test_an_embedding_of_zeros_is_no_cliff(spec):
+    """Scaling to length 1 has no slope there; 1e12 of one, or its square, would be the whole step, or no number."""
+    embeddings = torch.cat([torch.zeros(1, 6), batch()[1:].detach().float()]).requires_grad_()
+    loss = loss_of(spec).float()
+    once(loss, embeddings, LABELS).backward()
+    assert embeddings.grad.abs().max() < 1e4
+    assert all(part.grad is None or part.grad.abs().max() < 1e4 for part in loss.parameters())
+
+
 @pytest.mark.parametrize(
     "spec", ["arcface", "cosface", "sphereface", "subcentre-arcface", "soft-triple", "proxy-anchor"]
 )

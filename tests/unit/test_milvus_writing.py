@@ -24,7 +24,9 @@ def test_a_request_of_long_vectors_fits_into_a_message(dim, rows):
     largest = max(parts, key=lambda part: part.stop - part.start)
     count = largest.stop - largest.start
     assert rows * 0.9 < count <= rows, "few, and no more than there is room for"
-    request = request_of("c", spec, layout, np.arange(count), np.ones((count, dim), np.float32), texts[largest])
+    request = request_of(
+        "c", spec, layout, np.arange(count), np.ones((count, dim), np.float32), texts[largest], lite=False
+    )
     assert request.ByteSize() < TAKEN
 
 
@@ -35,7 +37,9 @@ def test_a_request_of_long_columns_fits_into_a_message(letter):
     parts = list(parts_of(layout.row_bytes(spec), [text] * 1_000))
     assert sum(part.stop - part.start for part in parts) == 1_000
     count = parts[0].stop
-    request = request_of("c", spec, layout, np.arange(count), np.ones((count, 8), np.float32), [text] * count)
+    request = request_of(
+        "c", spec, layout, np.arange(count), np.ones((count, 8), np.float32), [text] * count, lite=False
+    )
     assert TAKEN / 8 < request.ByteSize() < TAKEN
     assert list(parts_of(layout.row_bytes(spec), [])) == []
 

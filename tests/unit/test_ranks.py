@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedkit.search.ranks import firsts_of_groups, maximal_marginal_relevance, reciprocal_ranks
+from embedkit.search.ranks import firsts_of_groups, group_of, maximal_marginal_relevance, reciprocal_ranks
 from embedkit.types import Hit, Product
 
 SLOWLY = settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
@@ -74,3 +74,9 @@ def test_mmr_takes_at_each_step_what_the_formula_says(count, wanted, diversity, 
 def test_without_diversity_the_order_is_that_of_relevance(relevance):
     order = maximal_marginal_relevance(np.array(relevance), lambda _: np.ones(len(relevance)), 99, diversity=0)
     assert order == sorted(range(len(relevance)), key=lambda place: (-relevance[place], place))
+
+
+def test_long_numbers_are_groups_of_their_own():
+    ids = (2**60, 2**60 + 1, 10**400, 1, 1.0, True, "1", -0.0, 0, 2.5)
+    assert [group_of(one) for one in ids[:3]] == [str(one) for one in ids[:3]]
+    assert len({group_of(one) for one in ids}) == 8

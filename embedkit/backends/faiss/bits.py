@@ -125,7 +125,8 @@ class BitKernel(Kernel):
             if not len(left):
                 return found
         rest = _exact(codes, queries[left], k, mask[: len(codes)] if mask is not None else None, order)
-        found.values[left], found.positions[left] = rest.values, rest.positions
+        width = found.positions.shape[1]  # rows out of order are searched apart, which adds columns without a row
+        found.values[left], found.positions[left] = rest.values[:, :width], rest.positions[:, :width]
         return found
 
     def _within(self, index: Any, queries: VectorArray, flips: int, mask: Mask | None) -> Iterator[tuple[Any, IdArray]]:

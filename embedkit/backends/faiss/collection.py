@@ -177,7 +177,7 @@ class FaissCollection:
         if self._state is not None and self._state.index_file == name:
             return self._state.index
         made, self._made = self._made, ("", None)
-        return made[1] if made[0] == name else self._kernel.read(self.folder / name)
+        return made[1] if made[0] == name else self._kernel.opened(self.folder / name)
 
     def _with_tail(self, ids: IdArray, files: Generation, size: int) -> IdArray:
         """The id table with the rows that have come since; it grows in place where there is room."""
@@ -330,7 +330,7 @@ class FaissCollection:
         with self._look() as state, self._told():
             if state.made_of == IndexSpec():
                 return IndexUse(state.live, state.live, 0)
-            size = (self.folder / state.index_file).stat().st_size if state.index_file else 0
+            size = (self.folder / state.index_file).stat().st_size if state.index is not None else 0
             return IndexUse(state.live, min(state.live, state.covered), size)
 
     def _build(self, spec: IndexSpec) -> None:

@@ -25,6 +25,9 @@ __all__ = ["Plan", "asked", "built", "check", "extend", "growth", "plan", "resco
 _EACH = 256  # vectors that each centroid is learned from, at most
 _LEAST, _MOST = 65_536, 1_000_000  # vectors that anything is learned from, if there are so many
 _EF = 64
+_OPQ = 256  # centroids of each piece that a rotation is learned with
+_NSG_LEAST = 200  # rows of a graph that FAISS builds: of 100 it makes none, of few more it may end the process
+_CROWD = 0.1  # share of rows with more equal ones than links that a graph may meet: of half FAISS looks for ever
 _SWAPS = 500_000  # of centroids, when polysemous codes are numbered so that near ones differ in few bits
 _CHUNK = 65_536  # rows that are added at a time: a rotation copies them
 _BY_DISTANCE = ("nsg", "imi", "polysemous")  # FAISS builds these for Euclidean distance alone
@@ -58,7 +61,7 @@ def plan(spec: IndexSpec, dim: int, metric: Metric, rows: int) -> Plan:
     centroids, kept = _kept(spec.codes, inner)
     joined = ",".join(piece for piece in (rotation, arranged, kept) if piece)
     native = faiss.METRIC_INNER_PRODUCT if metric != "l2" and not euclidean else faiss.METRIC_L2
-    needs = max(rows_first, centroids)
+    needs = max(rows_first, centroids, _OPQ if spec.rotation else 0)
     return Plan(joined, native, needs, min(_MOST, max(_LEAST, _EACH * needs)) if needs or rotation else 0)
 
 
@@ -82,7 +85,7 @@ def _arranged(part: Part, dim: int, rows: int) -> tuple[int, str]:
         part.only("m", "ef_construction").number("ef_construction", 200, 8, 4_096)
         return 0, f"HNSW{part.number('m', 16, 2, 128)}"
     if part.name == "nsg":
-        return 0, f"NSG{part.only('m').number('m', 32, 4, 128)}"
+        return _NSG_LEAST, f"NSG{part.only('m').number('m', 32, 4, 128)}"
     if part.name == "imi":
         bits = part.only("bits").number("bits", _cells(rows), 1, 14)
         if dim % 2:
@@ -130,7 +133,7 @@ def check(spec: IndexSpec, dim: int, metric: Metric, rows: int) -> None:
     if rows and rows < made.needs:
         raise ConfigError(
             f"The index {str(spec)!r} learns from {made.needs} vectors or more, and there are {rows}; "
-            "choose fewer bits or lists, or ingest more first"
+            f"choose {'hnsw' if spec.family == 'nsg' else 'fewer bits or lists'}, or ingest more first"
         )
 
 
@@ -138,6 +141,7 @@ def built(spec: IndexSpec, metric: Metric, vectors: FloatArray) -> Any:
     """An index over every row. Raises ConfigError, UnsupportedByBackend."""
     rows, dim = vectors.shape
     check(spec, dim, metric, rows)
+    _check_crowds(spec, vectors)
     made = plan(spec, dim, metric, rows)
     try:
         index = faiss.index_factory(dim, made.factory, made.metric)
@@ -149,6 +153,21 @@ def built(spec: IndexSpec, metric: Metric, vectors: FloatArray) -> Any:
             index.train(kernel.sample(vectors, made.learns_from))
         extend(index, vectors, at_once=spec.family == "nsg")
     return index
+
+
+def _check_crowds(spec: IndexSpec, vectors: FloatArray) -> None:
+    """Raise ConfigError for a graph that would never be done."""
+    if spec.family != "nsg":
+        return
+    whole = np.ascontiguousarray(vectors).view(np.dtype((np.void, vectors.itemsize * vectors.shape[1])))
+    times = np.unique(whole, return_counts=True)[1]
+    links = spec.main.number("m", 32, 4, 128)
+    crowded = int(times[times > links].sum())
+    if crowded > _CROWD * len(vectors):
+        raise ConfigError(
+            f"The index {str(spec)!r} is no good here: {crowded:,} of the {len(vectors):,} vectors have {links} others "
+            "or more that equal them, and FAISS would not come to an end; choose hnsw"
+        )
 
 
 def extend(index: Any, vectors: FloatArray, *, at_once: bool = False) -> None:
@@ -171,6 +190,11 @@ def _inner(index: Any) -> Any:
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
 
 
+def _first(index: Any) -> Any:
+    """The rotation before an index."""
+    return faiss.downcast_VectorTransform(index.chain.at(0))
+
+
 def _set_up(index: Any, spec: IndexSpec) -> Any:
     """What a factory string does not say, and no words on stderr about few rows; what must live as long as training."""
     inner = _inner(index)
@@ -191,7 +215,7 @@ def _set_up(index: Any, spec: IndexSpec) -> Any:
             faiss.downcast_AdditiveQuantizer(stored.prq.subquantizer(number)).cp.min_points_per_centroid = 1
     if spec.rotation is None:
         return None
-    turn = faiss.downcast_VectorTransform(index.chain.at(0))
+    turn = _first(index)
     turn.pq = codebook = faiss.ProductQuantizer(turn.d_out, turn.M, 8)
     codebook.cp.min_points_per_centroid = 1
     return codebook
@@ -221,9 +245,26 @@ def asked(index: Any, spec: IndexSpec, queries: FloatArray, k: int, params: Sear
     if native is None:
         return Found(*index.search(queries, k))
     native.sel = chosen
+    if spec.family == "imi":
+        return _of_cells(inner, queries if inner is index else _first(index).apply(queries), k, native)
     if inner is not index:
         native = faiss.SearchParametersPreTransform(index_params=native)
     return Found(*index.search(queries, k, params=native))
+
+
+def _of_cells(index: Any, queries: FloatArray, k: int, native: Any) -> Found:
+    """Of an inverted multi-index; FAISS may name a cell twice, and then its rows would be found twice."""
+    apart, cells = index.quantizer.search(queries, native.nprobe)
+    order = np.argsort(cells, axis=1, kind="stable")
+    ordered = np.take_along_axis(cells, order, axis=1)
+    again = ordered[:, 1:] == ordered[:, :-1]
+    ordered[:, 1:][again] = -1
+    np.put_along_axis(cells, order, ordered, axis=1)
+    pointer, queries = faiss.swig_ptr, np.ascontiguousarray(queries)
+    found = Found(np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64))
+    given, told = (pointer(cells), pointer(apart)), (pointer(found.values), pointer(found.positions))
+    index.search_preassigned_c(len(queries), pointer(queries), k, *given, *told, False, native)
+    return found
 
 
 def _native(inner: Any, spec: IndexSpec, k: int, params: SearchParams) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import math
 import os
 from abc import ABC, abstractmethod
@@ -41,6 +43,7 @@ __all__ = [
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
+_log = logging.getLogger(__name__)
 _THREADS = os.cpu_count() or 1
 _SPLIT = 4_000_000  # numbers; a smaller scan is over before a second thread has started
 _FEW = 0.25  # share of admitted rows up to which going through their positions beats testing every row
@@ -160,19 +163,33 @@ class Kernel(ABC):
     def _read(self, path: str) -> Any: ...
 
     def write(self, index: Any, path: Path) -> None:
-        """Write beside, then move: a crash leaves the old file or the new one."""
+        """Write beside, then move: a crash leaves the old file or the new one. Raises OSError."""
         draft = path.with_suffix(".part")
-        self._write(index, str(draft))
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        try:
+            self._write(index, str(draft))
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        except RuntimeError as error:  # in which FAISS hides what the system said
+            told = next((code for code in errno.errorcode if f"({os.strerror(code)})" in str(error)), errno.EIO)
+            raise OSError(told, os.strerror(told), str(draft)) from error
+        finally:
+            draft.unlink(missing_ok=True)
 
     def read(self, path: Path) -> Any:
         """Raises DataCorrupt."""
         try:
             return self._read(str(path))  # already of its own class; `downcast_index` would not keep it alive
-        except RuntimeError as error:
+        except (MemoryError, RuntimeError) as error:
             raise DataCorrupt(f"{path}: FAISS cannot read the index; build it again") from error
+
+    def opened(self, path: Path) -> Any:
+        """The index of a file; None, and a word in the log, where it is missing or broken: the vectors are there."""
+        try:
+            return self.read(path)
+        except DataCorrupt as error:
+            _log.warning("%s (embedkit index build); until then searches compare every vector", error)
+            return None
 
 
 @cache

@@ -178,7 +178,7 @@ class MilvusBackend(VectorBackend):
         self._written = time.monotonic()
         with translated(self.url, name):
             for part in parts_of(layout.row_bytes(spec), texts):
-                request = request_of(name, spec, layout, ids[part], rows[part], texts[part])
+                request = request_of(name, spec, layout, ids[part], rows[part], texts[part], lite=self._lite)
                 send(self.client, request, self._timeout)
 
     def update_columns(self, name: str, ids: IdArray, columns: Sequence[Attributes]) -> None:

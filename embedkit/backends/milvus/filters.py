@@ -127,7 +127,8 @@ def _literal(value: Value) -> tuple[str, str] | None:
     if isinstance(value, str):
         safe = value.isprintable() and not set(value) & set("\\\"'")
         return ("t", json.dumps(value, ensure_ascii=False)) if safe else None
-    return "n", f"{float(value):.17g}" if "." in f"{float(value):.17g}" else f"{float(value):.1f}"
+    digits, mark, exponent = f"{float(value):.17g}".partition("e")
+    return "n", f"{digits if '.' in digits else digits + '.0'}{mark}{exponent}"
 
 
 def _compare(path: Path, op: str, value: Value, *, negated: bool) -> Pushed:

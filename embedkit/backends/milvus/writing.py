@@ -3,6 +3,9 @@
 `MilvusClient.upsert` takes rows as dictionaries and walks through every value of each, in Python. A request holds
 columns, and so do we; the driver's connection sends one that is ready, and sees to retries and to what a session has
 written.
+
+Lite's upsert keeps what an old row has and the new one lacks, which would be attributes that a product has lost. Its
+insert replaces: of several rows with one id the newest counts. On a server an insert would be a second row.
 """
 
 from __future__ import annotations
@@ -48,10 +51,17 @@ def parts_of(vector_bytes: int, texts: Sequence[str]) -> Iterator[slice]:
 
 
 def request_of(
-    name: str, spec: CollectionSpec, layout: Layout, ids: IdArray, rows: VectorArray, texts: Sequence[str]
+    name: str,
+    spec: CollectionSpec,
+    layout: Layout,
+    ids: IdArray,
+    rows: VectorArray,
+    texts: Sequence[str],
+    *,
+    lite: bool,
 ) -> Any:
-    """An upsert of some rows. `texts`: their columns as JSON."""
-    request = milvus_pb2.UpsertRequest(collection_name=name, num_rows=len(ids))
+    """Some rows in the place of those that had their ids. `texts`: their columns as JSON."""
+    request = (milvus_pb2.InsertRequest if lite else milvus_pb2.UpsertRequest)(collection_name=name, num_rows=len(ids))
     named = request.fields_data.add(field_name="id", type=DataType.INT64)
     named.scalars.long_data.data.extend(ids.tolist())
     vectors = request.fields_data.add(field_name=layout.field, type=DataType[layout.type])
@@ -66,5 +76,9 @@ def request_of(
 def send(client: Any, request: Any, timeout: float) -> None:
     """Through the connection of a `MilvusClient`, with the database that it works in."""
     more = {"context": client._generate_call_context()} if hasattr(client, "_generate_call_context") else {}
-    ready = {"upsert_param": request, "schema": {"fields": []}}  # which would else be asked for, to make the request
-    client._get_connection().upsert(request.collection_name, [], timeout=timeout, **ready, **more)
+    more["schema"] = {"fields": []}  # which would else be asked for, to make the request
+    connection = client._get_connection()
+    if isinstance(request, milvus_pb2.InsertRequest):
+        connection.batch_insert(request.collection_name, [], timeout=timeout, insert_param=request, **more)
+    else:
+        connection.upsert(request.collection_name, [], timeout=timeout, upsert_param=request, **more)

@@ -51,22 +51,27 @@ class ColumnMapping:
         attributes = tuple(part.strip() for part in wanted.split(",") if part.strip()) if wanted else None
         return cls(values.get("key"), values.get("image"), values.get("title"), attributes)
 
+    def check(self, table: str, columns: Collection[str]) -> None:
+        """Raise BadSource for a column that the user has named and the table lacks."""
+        given = [("key", self.key), ("image", self.image), ("title", self.title)]
+        for field, column in [*given, *(("attributes", name) for name in self.attributes or ())]:
+            if column is not None and column not in columns:
+                raise BadSource(_missing(table, field, column, columns))
+
     def resolve(self, table: str, columns: Collection[str], *, strict: bool = True) -> Columns:
         """Find the columns in a table. Raises BadSource naming what is missing and how to map it.
 
         `strict` false: rows may differ (JSON Lines), so a column that is not there is not yet an error.
         """
+        if strict:
+            self.check(table, columns)
         lower = {column.lower(): column for column in columns}
         found: dict[str, str | None] = {}
         for field, usual in _DEFAULTS.items():
-            given = getattr(self, field)
-            if given is not None and given not in columns and strict:
-                raise BadSource(_missing(table, field, given, columns))
             taken = set(found.values())
-            found[field] = given or next((lower[n] for n in usual if n in lower and lower[n] not in taken), None)
-        for name in self.attributes or ():
-            if name not in columns and strict:
-                raise BadSource(_missing(table, "attributes", name, columns))
+            found[field] = getattr(self, field) or next(
+                (lower[n] for n in usual if n in lower and lower[n] not in taken), None
+            )
         if strict and not (found["image"] or found["title"]):
             raise BadSource(
                 f"{table} has no column of pictures and none of titles (it has {', '.join(columns)}); "

@@ -117,8 +117,13 @@ def numbering(*lists: Iterable[Row]) -> dict[Label, int]:
 
 
 def captioned(split: Split, texts: Mapping[int, Sequence[str]]) -> Split:
-    """The split with texts by label; those of labels without a picture are left out."""
+    """The split with texts by label; those of labels without a picture are left out. Raises BadSource."""
     known = [(text, label) for label, several in texts.items() for text in several]
+    for text, _ in known:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadSource(f"The caption {text!r} is not valid text: {error.reason} at {error.start + 1}") from error
     captions = Captions(tuple(text for text, _ in known), np.array([label for _, label in known], np.int64))
     return replace(split, captions=captions.of(split.labels))
 

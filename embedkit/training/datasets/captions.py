@@ -73,7 +73,8 @@ def _folds(places: Sequence[int], count: int) -> tuple[Subset, ...]:
 
 def _texts(found: Iterator[Any]) -> Texts:
     """Captions without those that are empty, each once."""
-    return tuple(dict.fromkeys(text for one in found if (text := " ".join(str(one).split()))))
+    given = (str(one) for one in found if one is not None)
+    return tuple(dict.fromkeys(text for one in given if (text := " ".join(one.split()))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def _dealt(pictures: list[tuple[str, Texts]]) -> dict[str, list[tuple[str, Texts
 
 def _listed(path: Path) -> dict[str, list[tuple[str, Texts]]]:
     """Pictures by split, in the order of the table. Raises BadSource."""
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[Any]]] = {}
     for where, row in _rows(path):
         picture = str(row.get("path") or row.get("image") or "").strip()
         if not picture:
@@ -165,8 +166,8 @@ def _listed(path: Path) -> dict[str, list[tuple[str, Texts]]]:
         if part and part not in _SPLITS:
             raise BadSource(f"{where}: the split {part!r} is none of {', '.join(_SPLITS)}")
         texts = row.get("caption")
-        several = texts if isinstance(texts, list) else [texts or ""]
-        found.setdefault(_SPLITS.get(part, ""), {}).setdefault(picture, []).extend(map(str, several))
+        several = texts if isinstance(texts, list) else [texts]
+        found.setdefault(_SPLITS.get(part, ""), {}).setdefault(picture, []).extend(several)
     if "" in found and len(found) > 1:
         raise BadSource(f"{path}: some rows have a split and others none; fill the column, or leave it out")
     parts = {part: [(picture, _texts(iter(texts))) for picture, texts in rows.items()] for part, rows in found.items()}

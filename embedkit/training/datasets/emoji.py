@@ -95,6 +95,6 @@ def _emojis(tree: Tree, path: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = sorted(values, key=lambda one: int(one["sort_order"]))
         if not all(isinstance(one["image"], str) and isinstance(one["short_name"], str) for one in found):
             raise ValueError("an image or a short_name is no text")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadSource(f"{path}: it is not the emoji.json of emoji-datasource: {error!r}") from error
     return found

@@ -52,7 +52,7 @@ def _pairs(tree: Tree) -> Iterator[tuple[Face, Face, bool, int]]:
     lines = tree.lines("pairs.txt")
     where, header = next(lines, ("pairs.txt", ""))
     counts = [number(where, text) for text in header.split()]
-    if len(counts) not in (1, 2):
+    if len(counts) not in (1, 2) or min(counts) < 1:
         raise BadSource(f"{where}: {header!r} is not 'folds TAB pairs'; fetch the list from its owners again")
     folds, size = (1, counts[0]) if len(counts) == 1 else counts
     seen = 0

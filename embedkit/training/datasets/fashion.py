@@ -44,7 +44,7 @@ def read_inshop(tree: Tree) -> DataSet:
 def _partition(tree: Tree) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
     """The lines below the count and the names of the columns; what is wrong with the count."""
     lines = list(tree.lines(*PARTITION))
-    said = int(lines.pop(0)[1]) if lines and lines[0][1].strip().isdigit() else None
+    said = int(lines.pop(0)[1]) if lines and lines[0][1].strip().isdecimal() else None
     if lines and "evaluation_status" in lines[0][1]:
         lines.pop(0)
     if said is None or said == len(lines):
@@ -132,7 +132,7 @@ def _photos(tree: Tree) -> dict[int, str]:
     for folder in _PHOTOS:
         for name in tree.entries(folder):
             stem, ending = os.path.splitext(name)
-            if stem.isdigit() and ending.lower() in PICTURES:
+            if stem.isdecimal() and ending.lower() in PICTURES:
                 found.setdefault(int(stem), f"{folder}/{name}" if folder else name)
     return found
 
@@ -151,5 +151,5 @@ def _entries(tree: Tree, name: str, category: int, photos: dict[int, str]) -> It
                 category=category,
                 box=(cut[0], cut[1], cut[2], cut[3]) if cut else None,
             )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise BadSource(f"{path}: an entry is not {{photo, product, bbox}}: {error!r}") from error

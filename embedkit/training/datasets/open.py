@@ -73,7 +73,7 @@ def open_dataset(path: str | Path, *, name: str | None = None, plain: str = "fol
     Pictures that the lists name and the disk has not are left out with a warning. Raises BadSource, MissingExtra,
     UnknownName.
     """
-    info, root = _found(Path(path).expanduser(), name, plain)
+    info, root = _found(Path(os.path.expanduser(path)), name, plain)
     data = _read(info, root)
     empty = [part for part, split in data.splits.items() if not len(split) and part != "train"]
     if empty:
@@ -81,6 +81,8 @@ def open_dataset(path: str | Path, *, name: str | None = None, plain: str = "fol
             f"{str(root)!r} is read as {info.name!r}, and there are no pictures to judge in {' or '.join(empty)}"
             f"{_lost(data)}; see what belongs there with: embedkit datasets check"
         )
+    if data.pairs is not None and not len(data.pairs):
+        raise BadSource(f"{str(root)!r} has no pair of which both pictures are there{_lost(data)}")
     if data.missing:
         _log.warning("%s: %s", root, _lost(data).removeprefix(", "))
     if data.without_caption:
@@ -197,7 +199,7 @@ def check_dataset(path: str | Path, *, name: str | None = None) -> DataSetCheck:
 
     Raises BadSource when nothing is at the path, or a list cannot be read; UnknownName.
     """
-    info, root = _found(Path(path).expanduser(), name)
+    info, root = _found(Path(os.path.expanduser(path)), name)
     absent = _absent(Tree(root), info) if root.is_dir() else ()
     data = None
     problems: list[str] = []

@@ -26,8 +26,15 @@ def read_cub200(tree: Tree) -> DataSet:
         if image not in classes:
             raise BadSource(f"{where}: image_class_labels.txt has no class for image {image}")
         rows.append(Row(path, number(where, classes[image])))
-    names = dict(_pairs(tree, "classes.txt", "class_id name")) if tree.find("classes.txt") else {}
-    return _split_at(tree, "cub200", rows, _CUB_TRAINED, {int(key): name for key, name in names.items()}, ("images",))
+    return _split_at(tree, "cub200", rows, _CUB_TRAINED, _class_names(tree), ("images",))
+
+
+def _class_names(tree: Tree) -> dict[int, str]:
+    """What the classes are called, where there is a list of it."""
+    if not tree.find("classes.txt"):
+        return {}
+    parted = ((where, columns(where, line, "class_id name")) for where, line in tree.lines("classes.txt"))
+    return {number(where, key): name for where, (key, name) in parted}
 
 
 def _pairs(tree: Tree, name: str, wanted: str) -> Iterable[tuple[str, str]]:

@@ -130,6 +130,17 @@ def test_a_table_is_read_in_each_of_its_forms(tmp_path):
         open_dataset(tmp_path / "b.jsonl")
 
 
+def test_what_is_no_caption_is_left_out_or_refused(tmp_path):
+    trees.put(tmp_path, *(f"{n}.jpg" for n in range(5)))
+    rows = [{"path": f"{n}.jpg", "caption": [f"number {n}", None]} for n in range(5)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert open_dataset(tmp_path / "t.jsonl").query.captions.texts == ("number 4",)
+    rows[1]["caption"] = "half of an emoji \ud83d"
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadSource, match=r"The caption '.*\\ud83d' is not valid text: surrogates not allowed at 18"):
+        open_dataset(tmp_path / "t.jsonl")
+
+
 def test_pictures_with_the_same_captions_are_alike_and_stay_on_one_side(tmp_path):
     trees.put(tmp_path, *(f"{place:02}.jpg" for place in range(12)))
     rows = [f"{place:02}.jpg,thing {place // 2}" for place in range(12)]

@@ -115,6 +115,14 @@ def test_pairs_that_lost_a_picture_are_left_out_and_counted(tmp_path):
     assert data.problems == ("2 of 4 pairs lack a picture",)
 
 
+def test_pairs_of_which_none_is_whole_are_refused(tmp_path):
+    trees.lfw(tmp_path)
+    for name in ("Ann_B/Ann_B_0002", "Cy/Cy_0001", "Jean-Luc_P/Jean-Luc_P_0002"):
+        (tmp_path / "lfw" / f"{name}.jpg").unlink()
+    with pytest.raises(BadSource, match="no pair of which both pictures are there, 3 pictures that its lists name"):
+        open_dataset(tmp_path)
+
+
 def test_a_list_of_pairs_that_is_cut_short_is_refused(tmp_path):
     trees.lfw(tmp_path)
     (tmp_path / "pairs.txt").write_text("10\t300\nAnn_B\t1\t2\n")
@@ -393,9 +401,19 @@ def test_a_folder_of_ones_own_is_complete(tmp_path):
         ("lfw", "pairs.txt", "1\t1\nAnn\t1\nx\n", "line 2: .* is neither"),
         ("street2shop", "meta/json/test_pairs_bags.json", '[{"photo": 1}]', "test_pairs_bags.json: an entry is not"),
         ("street2shop", "meta/json/test_pairs_bags.json", "{", "no JSON"),
+        (
+            "street2shop",
+            "meta/json/test_pairs_bags.json",
+            '[{"photo": 7, "product": 20, "bbox": {"left": "", "top": 2, "width": 4, "height": 3}}]',
+            "test_pairs_bags.json: an entry is not",
+        ),
+        ("consumer2shop", "list_eval_partition.txt", "²\nimage_pair_name_1\n", "line 1: '²' is not 'pair"),
+        ("cub200", "CUB_200_2011/classes.txt", "one 001.Bird_1\n", "classes.txt line 1: 'one' is no number"),
+        ("lfw", "pairs.txt", "10\t0\nAnn\t1\t2\n", "line 1: .* is not 'folds TAB pairs'"),
         ("cars196", "cars_annos.mat", "text", "not the list of Cars196"),
         ("veri776", "name_test.txt", "car.jpg\n", "does not begin with identity and camera"),
         ("emoji-zs", "emoji-datasource-apple/package/emoji.json", "[{}]", "not the emoji.json"),
+        ("emoji-zs", "emoji-datasource-apple/package/emoji.json", '[{"sort_order": Infinity}]', "not the emoji.json"),
     ],
 )
 def test_a_list_that_cannot_be_read_is_named_with_its_line(builder, file, content, message, tmp_path):
@@ -416,6 +434,8 @@ def test_a_vendor_that_was_not_unpacked_is_named(tmp_path):
 def test_names_and_places_that_are_not_there(tmp_path):
     with pytest.raises(UnknownName, match="There is no data set called 'cub20'; did you mean 'cub200'"):
         open_dataset(tmp_path, name="cub20")
+    with pytest.raises(BadSource, match="no data set at '~nobody-has-this-name/emoji'"):
+        check_dataset("~nobody-has-this-name/emoji")
     with pytest.raises(BadSource, match=r"no data set at 'emoji-zs'; its owners publish it at http.*npm pack"):
         open_dataset("emoji-zs")
     with pytest.raises(BadSource, match="no folders with pictures"):
