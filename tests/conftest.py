@@ -12,6 +12,7 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 import embedkit
@@ -22,9 +23,14 @@ from tests.services.vearch import vearch_server
 
 
 def pytest_configure():
-    """A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send."""
+    """A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
+
+    A slow machine is no failure of a property.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")  # other tests run beside these
 
 
 def pytest_collection_modifyitems(items):

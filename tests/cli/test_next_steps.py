@@ -86,7 +86,7 @@ def test_commands_that_are_named_find_the_same_place(call, there, tmp_path):
 
 def test_a_file_in_the_place_of_vectors_is_said_to_be_one(call, tmp_path):
     (tmp_path / "kf").write_text("x")
-    assert "'kf' is a file" in call("status", "--backend", "faiss:///kf", code=1).err
+    assert "/kf' is a file" in call("status", "--backend", "faiss:///kf", code=1).err
     assert "There is no collection yet" in call("status").err
 
 
