@@ -62,9 +62,12 @@ def make_vectors(
 
 
 def _rows(encoders: Mapping[str, Encoder], batch: ByteArray | list[str]) -> dict[str, VectorArray]:
-    if len(encoders) == 1:
-        return {slot: encoder.encode(batch) for slot, encoder in encoders.items()}
-    numbers = next(iter(encoders.values())).network.numbers(batch)
+    first = next(iter(encoders.values()))
+    if all(
+        encoder is first for encoder in encoders.values()
+    ):  # of one view in two versions; not all know their numbers
+        return dict.fromkeys(encoders, first.encode(batch))
+    numbers = first.network.numbers(batch)
     return {slot: encoder.vectors_of(numbers) for slot, encoder in encoders.items()}
 
 
