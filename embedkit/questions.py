@@ -129,9 +129,9 @@ def _made(things: Sequence[Sequence[_Part]], encoders: Mapping[str, Encoder]) ->
         else np.stack([_pixels(network, same[0]) for same in things])
     )
     asking = {(part.view.name, part.relaxed): encoders[part.view.name] for same in things for part in same}
-    if len(asking) == 1:
-        ((name, relaxed), encoder) = next(iter(asking.items()))
-        rows = {(name, relaxed): encoder.numbers(batch) if relaxed else encoder.encode(batch)}
+    first, *others = asking.values()
+    if all(encoder is first for encoder in others) and not any(relaxed for _, relaxed in asking):
+        rows = dict.fromkeys(asking, first.encode(batch))  # not every encoder knows its numbers
     else:
         numbers = network.numbers(batch)
         rows = {one: numbers if one[1] else encoder.vectors_of(numbers) for one, encoder in asking.items()}

@@ -62,10 +62,8 @@ def make_vectors(
 
 
 def _rows(encoders: Mapping[str, Encoder], batch: ByteArray | list[str]) -> dict[str, VectorArray]:
-    first = next(iter(encoders.values()))
-    if all(
-        encoder is first for encoder in encoders.values()
-    ):  # of one view in two versions; not all know their numbers
+    first, *others = encoders.values()
+    if all(encoder is first for encoder in others):  # as in two versions of a view; not every encoder knows its numbers
         return dict.fromkeys(encoders, first.encode(batch))
     numbers = first.network.numbers(batch)
     return {slot: encoder.vectors_of(numbers) for slot, encoder in encoders.items()}
