@@ -119,5 +119,7 @@ def bars(
     if start is not None:
         axes.axvline(start, color="#c44e52", linestyle="--", label=f"before training: {start:.3f}")
         axes.legend(loc="lower right")
-    axes.set(title=title, xlabel=label, xlim=(0, 1))
+    figure.suptitle(title, fontsize=10)
+    axes.set(xlabel=label, xlim=(0, 1))
+    axes.margins(y=0.01)
     figure.savefig(path, dpi=130)
