@@ -53,7 +53,7 @@ def state_of(products: embedkit.Collection) -> State:
         sys.exit(f"store and backend differ: {report}")
     resources = products._resources
     row = resources.store.collection(products.name, resources.backend_url)
-    keys = resources.store.keys(row.id, limit=1_000_000)
+    keys = resources.store.keys(row.id)
     ids = resources.store.vector_ids_of(row.id, keys)
     first = min(i for by_view in ids.values() for i in by_view.values())
     state: State = {}

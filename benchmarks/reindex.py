@@ -133,12 +133,10 @@ def vectors_of(products: Any) -> dict[str, bytes]:
     resources = products._resources
     row = resources.store.collection(NAME, resources.backend_url)
     found: dict[str, bytes] = {}
-    after = ""
-    while keys := resources.store.keys(row.id, after=after, limit=CHUNK):
+    for keys in resources.store.key_pages(row.id, batch=CHUNK):
         ids = {by[row.views[0].slot]: key for key, by in resources.store.vector_ids_of(row.id, keys).items()}
         fetched = resources.backend.fetch(row.views[0].physical, np.array(sorted(ids)))
         found.update((ids[i], v.tobytes()) for i, v in zip(fetched.ids.tolist(), fetched.vectors, strict=True))
-        after = keys[-1]
     return found
 
 
@@ -149,7 +147,7 @@ def main() -> None:
     parser.add_argument("--index", default="hnsw(m=16)")
     parser.add_argument("--rate", type=float, default=10.0, help="queries a second")
     parser.add_argument("--quiet", type=float, default=20.0, help="seconds of queries before the reindex")
-    parser.add_argument("--nice", type=int, default=0, help="of the process that reindexes")
+    parser.add_argument("--nice", type=int, default=10, help="of the process that reindexes")
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--backend", choices=["faiss", "lite"], default="faiss")
     options = parser.parse_args()

@@ -446,14 +446,9 @@ class Collection(Indexed):
         from embedkit.matching import matches
         from embedkit.search.ranks import attributes_of
 
-        node, row, after = as_filter(where), self._existing(), ""
-        while keys := self._resources.store.keys(row.id, after=after, limit=1_000):
-            products = self._resources.store.products(row.id, keys)
-            for key in keys:
-                found = products.get(key)
-                if found and (node is None or matches(node, attributes_of(found))):
-                    yield key
-            after = keys[-1]
+        node, row = as_filter(where), self._existing()
+        for page in self._resources.store.product_pages(row.id):
+            yield from (one.key for one in page if node is None or matches(node, attributes_of(one)))
 
 
 def check_name(name: str) -> str:

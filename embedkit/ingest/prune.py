@@ -31,10 +31,8 @@ def prune(target: Target, run_id: int, *, begun: datetime) -> int:
 
 def gone(target: Target, seen: Set[str]) -> Iterator[str]:
     """Keys of the products that are not among those a catalog holds; none of a collection that is only imagined."""
-    after = ""
-    while keys := target.store.keys(target.row.id, after=after, limit=_BATCH):
+    for keys in target.store.key_pages(target.row.id, batch=_BATCH):
         yield from (key for key in keys if key not in seen)
-        after = keys[-1]
 
 
 def delete_products(target: Target, keys: Sequence[str]) -> int:

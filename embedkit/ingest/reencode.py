@@ -129,18 +129,12 @@ class _Fill:
 
     def run(self) -> Filled:
         self._tell()
-        self._pass(self._keys())
+        self._pass(self._target.store.key_pages(self._target.row.id, batch=_PAGE))
         while self._again:
             keys, self._again = sorted(self._again), set()
             self._pass(iter([keys]))
         self._tell(force=True)
         return self._counts
-
-    def _keys(self) -> Iterator[list[str]]:
-        after = ""
-        while keys := self._target.store.keys(self._target.row.id, after=after, limit=_PAGE):
-            yield keys
-            after = keys[-1]
 
     def _pass(self, pages: Iterator[list[str]]) -> None:
         """Batches are made and written in turn, while the pictures of the next ones are read."""

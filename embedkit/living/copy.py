@@ -60,7 +60,7 @@ def copy_collection(
         pages = pages_of(store, resources.backend, row)
         try:
             counts = put(target, pages, run_id=run.id, total=store.count_products(row.id), progress=progress)
-            surplus = list(gone(target, set(_keys(resources, row))))
+            surplus = list(gone(target, set(resources.store.keys(row.id))))
             deleted = delete_products(target, surplus)
         except Moved:
             raise CollectionNotFound(f"The collection {name!r} at {redact(url)} was changed meanwhile") from None
@@ -81,13 +81,6 @@ def copy_collection(
             views=checked,
             seconds=time.monotonic() - begun,
         )
-
-
-def _keys(resources: Resources, row: CollectionRow) -> list[str]:
-    keys: list[str] = []
-    while page := resources.store.keys(row.id, after=keys[-1] if keys else "", limit=10_000):
-        keys += page
-    return keys
 
 
 def _destination(away: Resources, row: CollectionRow, index: str | None) -> CollectionRow:

@@ -72,10 +72,8 @@ class Checked:
 
 def pages_of(store: MetadataStore, backend: VectorBackend, row: CollectionRow) -> Iterator[Rows]:
     """Every product of a collection with the vectors that serve, in the order of the keys."""
-    after = ""
-    while keys := store.keys(row.id, after=after, limit=PAGE):
+    for keys in store.key_pages(row.id, batch=PAGE):
         yield rows_of(store, backend, row, keys)
-        after = keys[-1]
 
 
 def rows_of(store: MetadataStore, backend: VectorBackend, row: CollectionRow, keys: Sequence[str]) -> Rows:

@@ -28,15 +28,23 @@ _IN_PATHS = frozenset('"\\{},')  # what has a meaning within a path of JSON
 
 # The hot path, in the driver's own words: one text whatever the number of ids, and nothing to compile. The + keeps
 # a database from looking every id up in the index of collections.
-_BY_VECTOR = """
-SELECT v.id, p.key, p.title, p.uri, CAST(p.attributes AS TEXT), p.content_hash
+_PRODUCT = "p.key, p.title, p.uri, CAST(p.attributes AS TEXT), p.content_hash"
+_BY_VECTOR = f"""
+SELECT v.id, {_PRODUCT}
 FROM vector AS v JOIN product AS p ON p.id = v.product_id
-WHERE v.id {} AND +v.collection_id = {} AND v.view = {} AND v.state = 'live' AND NOT p.deleted
+WHERE v.id {{}} AND +v.collection_id = {{}} AND v.view = {{}} AND v.state = 'live' AND NOT p.deleted
 """
 _BY_VECTOR_IN = {
     "sqlite": _BY_VECTOR.format("IN (SELECT value FROM json_each(?))", "?", "?"),
     "postgresql": _BY_VECTOR.format("IN (SELECT json_array_elements_text(%s::json)::bigint)", "%s", "%s"),
 }
+_PAGE = f"""
+SELECT {_PRODUCT}
+FROM product AS p
+WHERE p.collection_id = {{0}} AND p.key > {{0}} AND NOT p.deleted AND p.last_run IS NOT NULL
+ORDER BY p.key LIMIT {{0}}
+"""
+_PAGE_OF = {"sqlite": _PAGE.format("?"), "postgresql": _PAGE.format("%s")}
 _RUN = sa.bindparam("b_last_run", type_=_P.c.last_run.type)
 _SET_PRODUCT = (
     sa.update(_P)
@@ -63,6 +71,11 @@ _SET_VECTOR = (
 
 def _product(row: sa.Row[Any]) -> Product:
     return Product(row.key, row.title, row.uri, row.attributes, row.content_hash)
+
+
+def _product_of(key: str, title: str | None, uri: str | None, attributes: str, content_hash: str | None) -> Product:
+    """The same in the driver's own words."""
+    return Product(key, title, uri, json.loads(attributes), content_hash)
 
 
 def _product_ids(connection: sa.Connection, cid: int, keys: Sequence[str]) -> dict[str, int]:
@@ -257,12 +270,8 @@ class Products(Session):
     def products_by_vector(self, cid: int, view: str, ids: Sequence[int]) -> dict[int, Product]:
         """Live products by the id of their live vector; the one statement of a search."""
         statement = _BY_VECTOR_IN[self._engine.dialect.name]
-        return {
-            vector_id: Product(key, title, uri, json.loads(attributes), content_hash)
-            for vector_id, key, title, uri, attributes, content_hash in self._rows(
-                statement, (json.dumps(ids), cid, view)
-            )
-        }
+        rows = self._rows(statement, (json.dumps(ids), cid, view))
+        return {vector_id: _product_of(*product) for vector_id, *product in rows}
 
     def product(self, cid: int, key: str) -> Product | None:
         return self.products(cid, [key]).get(key)
@@ -276,11 +285,28 @@ class Products(Session):
                 found.update((row.key, _product(row)) for row in rows)
         return found
 
-    def keys(self, cid: int, *, after: str = "", limit: int = 1_000) -> list[str]:
-        """Keys in order, beginning behind `after`."""
-        query = sa.select(_P.c.key).where(_is_there(cid), _P.c.key > after).order_by(_P.c.key).limit(limit)
-        with self._read() as connection:
-            return list(connection.execute(query).scalars())
+    def keys(self, cid: int) -> list[str]:
+        """Every key, in order."""
+        return [key for page in self.key_pages(cid, batch=10_000) for key in page]
+
+    def key_pages(self, cid: int, *, batch: int = 1_000) -> Iterator[list[str]]:
+        """Keys in order, in pieces; the caller may write while it reads."""
+        query = sa.select(_P.c.key).where(_is_there(cid), _P.c.key > sa.bindparam("after"))
+        query, after = query.order_by(_P.c.key).limit(batch), ""
+        while True:
+            with self._read() as connection:
+                keys = list(connection.execute(query, {"after": after}).scalars())
+            if not keys:
+                return
+            yield keys
+            after = keys[-1]
+
+    def product_pages(self, cid: int, *, batch: int = 1_000) -> Iterator[list[Product]]:
+        """Products in the order of their keys, in pieces; the caller may write while it reads."""
+        statement, after = _PAGE_OF[self._engine.dialect.name], ""
+        while rows := self._rows(statement, (cid, after, batch)):
+            yield [_product_of(*row) for row in rows]
+            after = rows[-1][0]
 
     def count_products(self, cid: int) -> int:
         query = sa.select(sa.func.count()).select_from(_P).where(_is_there(cid))

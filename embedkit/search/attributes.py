@@ -37,7 +37,7 @@ def unknown_attributes(store: MetadataStore, row: CollectionRow, paths: Iterable
     lacking = [path for path in sorted(paths) if path not in _OWN and not store.has_attribute(row.id, path)]
     if not lacking:
         return []
-    products = store.products(row.id, store.keys(row.id, limit=_READ)).values()
+    products = next(store.product_pages(row.id, batch=_READ), [])
     known = sorted({name for product in products for name in _names(product.attributes)})
     there = f"they have {listed(known, 12)}" if known else "they have none"
     return [

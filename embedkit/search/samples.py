@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fetched", "sampled", "some_ids"]
 
-_PAGE = 10_000
-
 
 def sampled(
     store: MetadataStore,
@@ -40,9 +38,7 @@ def some_ids(
     store: MetadataStore, row: CollectionRow, views: Sequence[ViewRow], count: int, rng: np.random.Generator
 ) -> IdArray:
     """Ids ``(n, views)`` of the vectors of products by chance that have one in every view."""
-    keys: list[str] = []
-    while page := store.keys(row.id, after=keys[-1] if keys else "", limit=_PAGE):
-        keys += page
+    keys = store.keys(row.id)
     picked = [keys[place] for place in rng.permutation(len(keys))[:count]]
     ids, names = store.vector_ids_of(row.id, picked), [view.slot for view in views]
     whole = [by_view for key in picked if (by_view := ids.get(key, {})).keys() >= set(names)]

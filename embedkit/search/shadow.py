@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Shifted", "ViewComparison", "compare_views"]
 
 _NAMED = 20  # queries that a comparison shows
-_PAGE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +76,7 @@ def compare_views(
 
     Each asks each version by its own vector there, and is left out of the answer.
     """
-    keys: list[str] = []
-    while page := store.keys(row.id, after=keys[-1] if keys else "", limit=_PAGE):
-        keys += page
+    keys = store.keys(row.id)
     order = np.random.default_rng(seed).permutation(len(keys))
     return tuple(
         _compared(store, backend, row, old, new, _asking(store, row, old, new, [keys[i] for i in order], queries), k)

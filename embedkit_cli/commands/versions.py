@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,12 @@ def reindex(
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page of what moved most, with pictures.", show_default=False)
     ] = None,
+    nice: Annotated[
+        int,
+        typer.Option(
+            "--nice", min=0, max=19, help="How far it gives way to other processes, such as those that search."
+        ),
+    ] = 10,
     config: Config = None,
     backend: Backend = None,
     json_only: AsJson = False,
@@ -63,6 +70,7 @@ def reindex(
         if rollback:
             back = there.rollback()
         else:
+            _give_way(nice)
             with render.progress_bar("reindex", quiet=json_only) as progress:
                 report = there.reindex(
                     encoder=pairs(encoder, "--encoder"),
@@ -87,6 +95,12 @@ def reindex(
         _tell(report, html)
     if report.failed:
         raise typer.Exit(FAILED)
+
+
+def _give_way(nice: int) -> None:
+    """Take what other processes leave of the processor, from here to its own end; Windows knows no such rank."""
+    if hasattr(os, "nice"):
+        os.nice(max(0, nice - os.nice(0)))
 
 
 def _tell(report: ReindexReport, html: Path | None) -> None:

@@ -61,6 +61,19 @@ def test_the_main_job(run, catalog, tmp_path):
     run("status", "-c", "products", code=1)
 
 
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="looks at a process that has ended, which this system forgets")
+@pytest.mark.parametrize(("given", "rank"), [((), 10), (("--nice", "3"), 3), (("--nice", "0"), 0)])
+def test_a_reindex_gives_way_to_searches(run, catalog, tmp_path, given, rank):
+    run("ingest", catalog, "--limit", 3)
+    environment = {**os.environ, "EMBEDKIT_BACKEND": "faiss:///faiss"}
+    process = subprocess.Popen(
+        [EMBEDKIT, "reindex", "products", "--index", "hnsw", *given], cwd=tmp_path, env=environment
+    )
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == max(rank, os.nice(0))
+    assert process.wait() == 0
+
+
 def test_failed_records_give_exit_code_3_and_are_listed(run, catalog):
     (catalog / "img" / "03.png").write_bytes(b"broken")
     assert last(run("ingest", catalog, code=3))["failed"] == 1
