@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from functools import partial
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from embedkit.arguments import check_kind
 from embedkit.errors import BadInput
 from embedkit.living.face import Living
-from embedkit.views import named_view
+from embedkit.urls import redact
+from embedkit.views import encoder_of, named_view
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from embedkit.backends.contract import IndexSpec
     from embedkit.metadata.rows import CollectionRow, ViewRow
+    from embedkit.resources import Resources
     from embedkit.search.advise import Advice
     from embedkit.search.measure import AdviceProgress, Tuning
     from embedkit.search.rules import IndexAdvice
     from embedkit.search.state import IndexState
+    from embedkit.types import Modality, VectorArray
 
 __all__ = ["Indexed"]
 
@@ -58,23 +64,30 @@ class Indexed(Living):
         recall: float = 0.95,
         k: int = 10,
         queries: int = 500,
+        questions: str | Path | None = None,
         view: str | None = None,
         keep: bool = True,
     ) -> Tuning:
         """Find the cheapest parameters by which the index finds a share of the k nearest; searches then ask with them.
 
         Measured by `queries` of the collection's own vectors, or codes, against an exact scan of all of them; of
-        several at the distance of the k-th any will do. `keep` false leaves searches as they are; else those of other
-        processes ask with them within a second, too. Raises BadInput, also where the index has no parameters, or has
-        become another one meanwhile.
+        several at the distance of the k-th any will do. `questions`: a catalog, read as `ingest` does, of what people
+        ask; as many of its pictures (of its titles, where the view is of texts, or it has no pictures and the encoder
+        takes words) ask instead. An index finds a little less for them than for its own vectors. `keep` false leaves
+        searches as they are; else those of other processes ask with them within a second, too. Raises BadInput, also
+        where the index has no parameters, or has become another one meanwhile; BadSource.
         """
         from embedkit.search.measure import tuned
         from embedkit.search.state import keep_knobs
 
         _check_share(recall, k=k, queries=queries)
+        check_kind(questions, str | Path | None, "A catalog of questions is a path or a URL")
         row, resources = self._fresh(), self._resources
         chosen = named_view(row, view) if view else row.views[0]
-        found = tuned(resources.store, resources.backend, row, chosen, recall=recall, k=k, queries=queries)
+        asking = None if questions is None else partial(_asking, resources, row, chosen, str(questions), queries)
+        found = tuned(
+            resources.store, resources.backend, row, chosen, recall=recall, k=k, queries=queries, asking=asking
+        )
         if keep and found.chosen is not None:
             keep_knobs(resources.store, row, chosen, found.chosen.params)
             self._row = None
@@ -154,3 +167,20 @@ def _check_share(recall: float, **numbers: int) -> None:
 
 def _of_floats(row: CollectionRow, view: str | None) -> ViewRow:
     return named_view(row, view) if view else next((v for v in row.views if v.kind == "float"), row.views[0])
+
+
+def _asking(resources: Resources, row: CollectionRow, view: ViewRow, catalog: str, count: int) -> VectorArray:
+    """The vectors ``(n, dim)``, or codes, of questions to a view. Raises BadInput where a catalog has none."""
+    import numpy as np
+
+    from embedkit.ingest.sample import sample_vectors
+    from embedkit.ingest.sources.open import open_source
+
+    encoder = encoder_of(resources, row.name, view)
+    kinds: list[Modality] = [view.modality, *(one for one in encoder.spec.modalities if one != view.modality)]
+    with closing(open_source(catalog)) as source:
+        found = sample_vectors(source, encoder, kinds, count, settings=resources.settings.fetch)
+    if found:
+        return cast("VectorArray", np.stack(found))
+    wanted = " and no ".join("picture that can be read" if one == "image" else "title" for one in kinds)
+    raise BadInput(f"{redact(catalog)} has no {wanted}, by which the view {view.name!r} could be asked")

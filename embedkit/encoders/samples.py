@@ -45,6 +45,4 @@ def decoded(
         if good == limit:
             break
     if bad:
-        _log.warning(
-            "%d pictures cannot be decoded and are left out of the fit; %d are used. The first is %s", bad, good, first
-        )
+        _log.warning("%d pictures cannot be decoded and are left out; %d are used. The first is %s", bad, good, first)

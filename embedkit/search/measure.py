@@ -77,27 +77,27 @@ def tuned(
     recall: float,
     k: int,
     queries: int,
+    asking: Callable[[], VectorArray] | None = None,
     seed: int = 0,
 ) -> Tuning:
-    """Try the knobs of a view's index by queries out of its own vectors, against their exact neighbours in all of it.
+    """Try the knobs of a view's index by queries, against their exact neighbours in all of it.
 
-    Raises BadInput where there is nothing to tune.
+    `asking`: what makes the queries; without, `queries` of the view's own vectors ask. Raises BadInput where there is
+    nothing to tune.
     """
     spec = IndexSpec.parse(view.index)
     if not spec.knobs(rescores=backend.capabilities.rescores):
         raise BadInput(_nothing_to_tune(backend, row, view))
-    asked = some_ids(store, row, [view], queries, np.random.default_rng(seed))[:, 0]
     if 0 < backend.count(view.physical) <= k:
         raise BadInput(
             f"{row.name!r} has {backend.count(view.physical):,} vectors in {view.name!r}, which have fewer than k={k} "
             "others; ask for fewer"
         )
-    if len(asked) < min(LEAST, queries):
-        raise BadInput(
-            f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}"
-            + (f". Which index to begin with needs none: {_by_rule(view)}" if view.kind == "float" else "")
-        )
-    vectors = fetched(backend, view, asked)
+    if asking:
+        asked, vectors = None, asking()
+    else:
+        asked = _own_ids(store, row, view, queries, seed)
+        vectors = fetched(backend, view, asked)
 
     def rows(ids: IdArray) -> tuple[IdArray, FloatArray]:
         there = backend.fetch(view.physical, ids)
@@ -106,7 +106,18 @@ def tuned(
     pages = backend.scan_ids(view.physical, _CHUNK)
     truth = Truth(_floats(view, vectors), view.metric, k, rows, pages, asked)
     points = tuple(_points(backend, view.physical, spec, vectors, truth, asked))
-    return Tuning(view.name, view.index, recall, k, len(asked), points, _cheapest(points, recall))
+    return Tuning(view.name, view.index, recall, k, len(vectors), points, _cheapest(points, recall))
+
+
+def _own_ids(store: MetadataStore, row: CollectionRow, view: ViewRow, count: int, seed: int) -> IdArray:
+    """Rows of a view that ask it. Raises BadInput where there are too few to say something."""
+    asked = some_ids(store, row, [view], count, np.random.default_rng(seed))[:, 0]
+    if len(asked) < min(LEAST, count):
+        raise BadInput(
+            f"{row.name!r} has {len(asked)} products with a vector in {view.name!r}; to tune takes {LEAST}"
+            + (f". Which index to begin with needs none: {_by_rule(view)}" if view.kind == "float" else "")
+        )
+    return asked
 
 
 def _floats(view: ViewRow, vectors: VectorArray) -> FloatArray:

@@ -79,7 +79,16 @@ def tune(
     collection: Name,
     recall: Annotated[float, typer.Option("--recall", help="Share of the nearest that is to be found.")] = 0.95,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits a search gives.")] = 10,
-    queries: Annotated[int, typer.Option("--queries", min=1, help="Vectors of the collection that ask.")] = 500,
+    queries: Annotated[int, typer.Option("--queries", min=1, help="How many of them ask.")] = 500,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            "--questions",
+            help="Catalog of pictures or titles, as customers ask by.",
+            metavar="CATALOG",
+            show_default="the collection's own vectors",
+        ),
+    ] = None,
     view: View = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, but leave searches as they are.")] = False,
     config: Config = None,
@@ -91,7 +100,7 @@ def tune(
     Measured against an exact scan of the whole view. Exit code 1 if none of them reaches it; nothing is changed then.
     """
     with collection_of(config, backend, collection) as there, render.waiting("measuring", quiet=json_only):
-        found = there.tune(recall=recall, k=k, queries=queries, view=view, keep=not dry_run)
+        found = there.tune(recall=recall, k=k, queries=queries, questions=questions, view=view, keep=not dry_run)
     if json_only:
         render.as_json(found.as_dict())
     else:
