@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from pydantic_settings import (
 from embedkit.errors import ConfigError
 from embedkit.types import Metric
 from embedkit.urls import redact
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 __all__ = [
     "BackendSettings",
@@ -86,6 +92,13 @@ class CollectionSettings(_Section):
     keywords: list[str] | None = Field(None, description="attributes whose words are searched beside the title's")
 
 
+class _TomlFile(TomlConfigSettingsSource):
+    """A TOML file, also one that begins with the mark by which editors of Windows tell UTF-8."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
+
+
 class Settings(BaseSettings):
     """Every setting. `home` holds what embedkit writes; `backend` and `store` default into it."""
 
@@ -131,7 +144,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         del dotenv_settings, file_secret_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _TomlFile(settings_cls)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -170,15 +171,12 @@ class Resources:
         if self._process != os.getpid():
             self._closed = True
             return
-        with self._lock:
+        with self._lock, ExitStack() as opened:  # which ends them all, also where one of them fails to
             self._closed = True
-            for encoder in self._encoders.values():
-                encoder.close()
+            for one in (self._store, self._backend, *self._encoders.values()):
+                if one is not None:
+                    opened.callback(one.close)
             self._encoders.clear()
-            if self._backend is not None:
-                self._backend.close()
-            if self._store is not None:
-                self._store.close()
             self._backend = self._store = None
 
 

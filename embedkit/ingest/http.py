@@ -75,10 +75,12 @@ class HttpLoop:
             for client in self._clients:
                 await client.session.aclose()
 
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
-        self._loop.close()
+        try:
+            asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+            self._loop.close()
 
     def _client(self) -> _Client:
         """The first client with a free connection: a pool looks at all its connections for every request,

@@ -345,7 +345,7 @@ def read_recipe(text: str) -> TrainingRecipe:
             )
         raise UnknownName("recipe", text, list_recipes())
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:  # ValueError: no TOML, or no UTF-8
         raise ConfigError(f"The recipe {text!r} cannot be read: {error}") from error
     recipe = TrainingRecipe.from_dict(values, source=repr(text))

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import embedkit
-from embedkit.errors import BadInput
+from embedkit.errors import BadInput, ConfigError
 from embedkit_cli.main import main
 
 
@@ -50,3 +50,22 @@ def test_settings_show_no_password(tmp_path):
 def test_what_a_kit_is_opened_by_is_a_text_or_a_path(given):
     with pytest.raises(BadInput, match="not int"):
         embedkit.connect(**given)
+
+
+def test_a_file_may_begin_as_editors_of_windows_save_it(tmp_path):
+    (tmp_path / "embedkit.toml").write_text('backend = "faiss:///mine"\n', encoding="utf-8-sig")
+    assert embedkit.connect().settings.backend == "faiss:///mine"
+    (tmp_path / "embedkit.toml").write_bytes(b'backend = "faiss:///\xff"\n')
+    with pytest.raises(ConfigError, match=r"'embedkit.toml' cannot be read: 'utf-8'"):
+        embedkit.connect()
+
+
+def test_what_fails_to_close_keeps_nothing_else_open(monkeypatch):
+    kit = embedkit.connect(backend="faiss:///mine")
+    backend, store = kit._resources.backend, kit._resources.store
+    shut, close = [], store.close
+    monkeypatch.setattr(store, "close", lambda: shut.append("store") or close())
+    monkeypatch.setattr(backend, "close", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        kit.close()
+    assert shut == ["store"]
