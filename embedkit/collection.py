@@ -205,8 +205,9 @@ class Collection(Indexed):
         Raises BadImage, BadInput, CollectionNotFound, DimensionMismatch, EncoderMismatch, FilterError,
         ProductNotFound, StoreError (keywords, on a SQLite without FTS5), UnknownName.
         """
+        from embedkit.backends.open import capabilities
         from embedkit.search.knobs import checked_params
-        from embedkit.search.query import search
+        from embedkit.search.query import search, search_words
         from embedkit.search.wanted import wanted
 
         wish = wanted(
@@ -216,11 +217,12 @@ class Collection(Indexed):
         question = Question(image, sketch, text, keywords, vector, product)
 
         def ask(row: CollectionRow) -> list[Hit]:
-            asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)
-            backend = self._resources.backend
-            views = [query.view for one in asked for query in one.queries]
-            knobs = checked_params(params, views, backend.capabilities)
-            return search(self._resources.store, backend, row, asked[0], wish, knobs)
+            asked = self._asked(row, [question], view=view, rerank=rerank, weights=weights)[0]
+            able = capabilities(self._resources.settings.backend)
+            knobs = checked_params(params, [query.view for query in asked.queries], able)
+            if not asked.queries:  # and the backend need not even be there
+                return search_words(self._resources.store, row, asked, wish)
+            return search(self._resources.store, self._resources.backend, row, asked, wish, knobs)
 
         return self._of_serving(ask)
 

@@ -58,13 +58,22 @@ def search(
     params: SearchParams | None = None,
 ) -> list[Hit]:
     """The best live products. Raises BadInput, and what backend and store raise."""
-    _check(asked, wanted, backend)
     if not asked.queries:
-        hits = _by_words(store, row, asked, wanted)
-    elif _is_plain(asked, wanted):
+        return search_words(store, row, asked, wanted)
+    _check(asked, wanted, backend)
+    if _is_plain(asked, wanted):
         hits = _by_one_vector(store, backend, row, asked, wanted, params)
     else:
         hits = _by_several(store, backend, row, asked, wanted, params)
+    if wanted.group_by is not None:
+        check_group(store, row, wanted.group_by, hits)
+    return hits
+
+
+def search_words(store: MetadataStore, row: CollectionRow, asked: Asked, wanted: Wanted) -> list[Hit]:
+    """`search` of a question without a vector, which the store answers alone."""
+    _check(asked, wanted)
+    hits = _by_words(store, row, asked, wanted)
     if wanted.group_by is not None:
         check_group(store, row, wanted.group_by, hits)
     return hits
@@ -108,8 +117,8 @@ def search_many(
     ]
 
 
-def _check(asked: Asked, wanted: Wanted, backend: VectorBackend) -> None:
-    """Raise BadInput for wishes that do not go together."""
+def _check(asked: Asked, wanted: Wanted, backend: VectorBackend | None = None) -> None:
+    """Raise BadInput for wishes that do not go together; `backend`: the one that vectors are asked of."""
     if not asked.parts:
         raise BadInput(
             "There is nothing to search by: give an image, a sketch, a text, keywords, a vector or a product"
@@ -131,8 +140,7 @@ def _check(asked: Asked, wanted: Wanted, backend: VectorBackend) -> None:
         raise BadInput(f"min_score needs a score that means the same for every question, and {scored}; leave it out")
     if wanted.max_distance is not None:
         _check_distance(asked)
-    limit = backend.capabilities.max_k
-    if asked.queries and wanted.reach > limit:
+    if backend is not None and asked.queries and wanted.reach > (limit := backend.capabilities.max_k):
         more = f"k={wanted.k} is" if not wanted.offset else f"offset={wanted.offset} and k={wanted.k} are"
         raise BadInput(f"{more} more than {limit}, the most that {backend.capabilities.name!r} gives")
 

@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 
 import embedkit
-from embedkit.errors import StoreError
+from embedkit.errors import BadInput, EmbedkitError, StoreError
 from embedkit.metadata import full_text, keywords
 from embedkit.metadata.full_text import words_in
 from embedkit.metadata.store import open_store
@@ -237,6 +237,21 @@ def test_a_sqlite_without_full_text_search_says_so_and_does_the_rest(tmp_path, m
     with sqlite3.connect(tmp_path / "e.db") as database:
         database.execute("INSERT INTO product_words(product_words) VALUES ('integrity-check')")
     database.close()
+
+
+@pytest.mark.usefixtures("signs")
+def test_words_alone_are_found_while_the_backend_is_away(tmp_path, catalog):
+    vectors = tmp_path / "vectors"
+    with embedkit.connect(backend=f"faiss:///{vectors}", home=tmp_path / "home") as kit:
+        kit.collection("products").ingest(catalog, encoder={"image": "signs"})
+    vectors.rename(tmp_path / "elsewhere")
+    with embedkit.connect(backend=f"faiss:///{vectors}", home=tmp_path / "home") as kit:
+        products = kit.collection("products")
+        assert [hit.key for hit in products.search(keywords="shoe 7", k=1)] == ["p07"]
+        with pytest.raises(BadInput, match="nprobes"):
+            products.search(keywords="shoe 7", params={"nprobes": 3})
+        with pytest.raises(EmbedkitError):
+            products.search(product="p07")
 
 
 @pytest.mark.usefixtures("signs")
