@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from embedkit.search.exact import Query
-from embedkit.search.query import nearest
+from embedkit.search.query import Asked, search_many
+from embedkit.search.wanted import Wanted
 
 if TYPE_CHECKING:
     from embedkit.backends.contract import VectorBackend
@@ -113,7 +114,7 @@ def _compared(
     keys = list(asking)
     answers = []
     for view, ids in ((old, [pair[0] for pair in asking.values()]), (new, [pair[1] for pair in asking.values()])):
-        answers.append(list(_answers(store, backend, row, view, keys, ids, k)))
+        answers.append(_answers(store, backend, row, view, keys, ids, k))
     moved = []
     for key, before, after in zip(keys, *answers, strict=True):
         both = {hit.key for hit in before} & {hit.key for hit in after}
@@ -143,16 +144,17 @@ def _answers(
     keys: Sequence[str],
     ids: Sequence[int],
     k: int,
-) -> Iterator[list[Hit]]:
+) -> list[list[Hit]]:
     """What each product finds in a view, itself left out; nothing for one that is deleted meanwhile."""
     fetched = backend.fetch(view.physical, np.asarray(ids, np.int64))
     vectors: dict[int, VectorArray] = dict(zip(fetched.ids.tolist(), fetched.vectors, strict=True))
-    for key, vector_id in zip(keys, ids, strict=True):
-        if vector_id not in vectors:
-            yield []
-            continue
-        found = nearest(store, backend, row, Query(view, vectors[vector_id]), k + 1, None, None)
-        yield [hit for hit in found if hit.key != key][:k]
+    asked = {
+        key: Asked([Query(view, vectors[vector_id])], without=key)
+        for key, vector_id in zip(keys, ids, strict=True)
+        if vector_id in vectors
+    }
+    found = dict(zip(asked, search_many(store, backend, row, list(asked.values()), Wanted(k)), strict=True))
+    return [found.get(key, []) for key in keys]
 
 
 def _named(hits: Sequence[Hit]) -> tuple[tuple[str, float], ...]:
