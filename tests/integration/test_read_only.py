@@ -171,16 +171,17 @@ def test_a_user_of_postgresql_who_may_only_select_searches(postgres_store, home,
     with embedkit.connect() as kit:
         kit.collection("more").ingest(home / "catalog", encoder={"image": "plain"})
     monkeypatch.setenv("EMBEDKIT_STORE", reader)
+    count = len(list((home / "catalog").glob("*.png")))
     with embedkit.connect() as kit:
         more = kit.collection("more")
-        assert len(more.search(product="p05", where="price < 900", k=50)) == 24
+        assert len(more.search(product="p05", where="price < 900", k=50)) == count - 1
         assert {hit.key for hit in more.search(keywords="shoe", where="price < 15")} == {"p00", "p01", "p02"}
-        assert more.status().products == 25
+        assert more.status().products == count
         assert more.verify().ok
         for writing in (lambda: more.ingest(home / "catalog"), lambda: more.delete("p05")):
             with pytest.raises(StoreError, match="does not let this user do that: permission denied for table"):
                 writing()
-        assert more.count() == 25
+        assert more.count() == count
 
 
 def test_an_older_store_in_postgresql_is_not_migrated_by_who_may_only_select(postgres_store):
