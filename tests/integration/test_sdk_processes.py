@@ -7,6 +7,8 @@ import collections.abc
 import copy
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import typing
 from pathlib import Path
@@ -82,6 +84,35 @@ def test_a_fork_of_an_open_kit_says_to_connect_again(kit, plain, catalog):
     assert in_a_fork(kit.close) == "None"
     assert products.count() == 4
     assert products.verify().ok
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from embedkit.backends.contract import CollectionSpec
+from embedkit.backends.open import open_backend
+
+def asked():
+    backend = open_backend(sys.argv[1])
+    found = [backend.search("c", vectors[:n], 5).ids[:, 0].tolist() for n in (1, 64)]
+    backend.close()
+    return found == [[0], list(range(64))]
+
+vectors = np.random.default_rng(0).standard_normal((40_000, 128)).astype(np.float32)
+backend = open_backend(sys.argv[1])
+backend.create(CollectionSpec("c", 128))
+backend.upsert("c", np.arange(len(vectors)), vectors)
+backend.close()
+assert asked()
+child = os.fork()
+if not child:
+    os._exit(0 if asked() else 1)
+sys.exit(os.waitpid(child, 0)[1])
+"""  # one question is shared out among threads of ours, many among those of OpenMP; a fork has neither
+
+
+def test_a_fork_that_connects_again_searches_whatever_its_parent_did_before(faiss_url):
+    subprocess.run([sys.executable, "-c", FORKED, faiss_url], check=True, timeout=120)
 
 
 def test_a_kit_is_not_pickled_and_says_what_to_do_instead(kit, products):

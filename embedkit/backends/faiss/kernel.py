@@ -198,6 +198,15 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, "faiss-scan", initializer=partial(faiss.omp_set_num_threads, 1))
 
 
+def _begin_in_fork() -> None:
+    """Wait for no thread that was left behind: neither of the pool, nor of the team of OpenMP."""
+    _pool.cache_clear()
+    faiss.omp_set_num_threads(1)  # of the thread that forked
+
+
+os.register_at_fork(after_in_child=_begin_in_fork)
+
+
 def in_parts(
     part: Callable[[int, int], Found], first: int, last: int, shape: tuple[int, int], k: int, *, lower: bool
 ) -> Found:
