@@ -34,6 +34,7 @@ from embedkit.errors import (
 from embedkit.filters import F, Filter, parse_filter
 from embedkit.testing.binary import BinaryContract
 from embedkit.testing.compare import assert_same_answer
+from embedkit.testing.filtered import FilteredContract
 from embedkit.testing.rows import columns_of, ids_of, small_index
 from embedkit.testing.strategies import filters
 
@@ -81,7 +82,7 @@ def _refusal(backend: VectorBackend, name: str, spec: IndexSpec) -> str:
     return ""
 
 
-class BackendContract(BinaryContract):
+class BackendContract(BinaryContract, FilteredContract):
     """Subclass it with a fixture `url`. Collections get names of their own, so a server may be shared."""
 
     @pytest.fixture

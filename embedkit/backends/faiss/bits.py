@@ -99,7 +99,11 @@ class BitKernel(Kernel):
         if isinstance(index, faiss.IndexBinaryMultiHash):
             inside = self._probed(index, vectors[:covered], queries, k, mask, order)
         else:
-            inside = _of_index(index, queries, k, mask, params)
+            here = admitted.first(covered) if admitted else None
+            inside = _of_index(index, queries, k, here, params)
+            if here is not None:
+                exactly = lambda some, n: _exact(vectors[:covered], queries[some], n, here.mask, order)  # noqa: E731
+                inside = kernel.completed(inside, here, exactly)
         return _cut(Found.joined([inside, beside]), k, order)
 
     def _probed(
@@ -308,16 +312,18 @@ def _of_rows(codes: VectorArray, queries: VectorArray, k: int, rows: IdArray) ->
     return Found(found.values, rows[found.positions])
 
 
-def _of_index(index: Any, queries: VectorArray, k: int, mask: Mask | None, params: SearchParams | None) -> Found:
-    """Among the rows that an approximate index covers."""
+def _of_index(
+    index: Any, queries: VectorArray, k: int, admitted: Admitted | None, params: SearchParams | None
+) -> Found:
+    """Among the rows that an approximate index covers; the fewer are admitted, the farther it looks."""
+    k, share = min(k, index.ntotal), admitted.share if admitted else 1.0
     if isinstance(index, faiss.IndexBinaryHNSW):
-        chosen, _keep = kernel.selector(mask)
-        k = min(k, index.ntotal)
-        native = faiss.SearchParametersHNSW(sel=chosen, efSearch=max((params and params.ef) or 64, k))
-        return _as_found(*index.search(queries, k, params=native))
-    native = faiss.SearchParametersIVF(nprobe=kernel.probes_of(index, params))
-    ask = partial(_of_ivf, index, queries, native)
-    return ask(min(k, index.ntotal)) if mask is None else kernel.passed(ask, k, mask[: index.ntotal])
+        chosen, _keep = kernel.selector(admitted.mask if admitted else None)
+        far = min(math.ceil(max((params and params.ef) or 64, k) / share), index.ntotal)
+        return _as_found(*index.search(queries, k, params=faiss.SearchParametersHNSW(sel=chosen, efSearch=far)))
+    probes = min(math.ceil(kernel.probes_of(index, params) / share), index.nlist)
+    ask = partial(_of_ivf, index, queries, faiss.SearchParametersIVF(nprobe=probes))
+    return ask(k) if admitted is None else kernel.passed(ask, k, admitted.mask)
 
 
 def _of_ivf(index: Any, queries: VectorArray, native: Any, k: int) -> Found:

@@ -31,6 +31,8 @@ CAPABILITIES = Capabilities(
     emulated={
         "delete": "a tombstone at once, the space back by compaction in the background",
         "filter": "columns kept in typed arrays beside the vectors, evaluated before the search",
+        "filter on hnsw, ivf and imi": "where few rows are admitted, all of them are compared; else the index looks "
+        "farther by as much as it leaves out, and a question that still gets too few is put to all",
         "filter on an ivf of codes, nsg, pq, rq, lsq, prq, polysemous": "up to a quarter of the rows are scanned; "
         "else more hits are asked for and tested",
         "imi, nsg and polysemous by cosine": "built by Euclidean distance of unit vectors, which orders alike",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["FloatKernel"]
 
 _BLAS = 20  # queries from which FAISS multiplies matrices; below, its loop over rows with a selector is 3 x faster
+_CODES = 0.1  # what comparing a code costs beside a vector, as the two are read from memory
 _REFINED = 4  # times as many hits as are asked for that are put in order, where the index says refine
 
 
@@ -58,20 +59,42 @@ class FloatKernel(Kernel):
         spec: IndexSpec,
         params: SearchParams,
     ) -> Found:
-        """Among the rows that an index covers; where its codes lose something, the vectors have the last word."""
+        """Among the rows that an index covers; where its codes lose something, the vectors have the last word.
+
+        A filter costs no hits: few rows are all compared; for more of them the index looks farther; and a question
+        whose neighbourhood it has left nearly empty is put to all that it admits.
+        """
         again = indexes.rescored(spec, self._metric)
         most, asked = max(1, index.ntotal), queries.view(np.float32)
-        ask = k * (params.k_factor or (_REFINED if spec.refine else 1)) if again else k
-        if admitted is None or indexes.takes_filters(index):
-            chosen, _keep = kernel.selector(admitted.mask if admitted else None)
-            found = indexes.asked(index, spec, asked, min(ask, most), params, chosen)
-        elif admitted.rows is not None:
-            few = admitted.rows[: int(admitted.rows.searchsorted(most))]
-            return self._knn_of(vectors, few, queries, k, 0, len(few))
+        ask = min(k * (params.k_factor or (_REFINED if spec.refine else 1)) if again else k, most)
+        inside = admitted.first(most) if admitted else None
+        if inside is None:
+            found = indexes.asked(index, spec, asked, ask, params, None)
+        elif self._are_few(inside, index, spec, ask, params):
+            return self._among(vectors, inside, queries, k)
+        elif indexes.takes_filters(index):
+            chosen, _keep = kernel.selector(inside.mask)
+            found = indexes.asked(index, spec, asked, ask, params, chosen, inside.share)
         else:
-            mask = admitted.mask[:most]
-            found = kernel.passed(lambda n: indexes.asked(index, spec, asked, n, params, None), ask, mask)
-        return self._rescored(vectors, queries, found, min(k, most)) if again else found
+            found = kernel.passed(lambda n: indexes.asked(index, spec, asked, n, params, None), ask, inside.mask)
+        found = self._rescored(vectors, queries, found, min(k, most)) if again else found
+        if inside is None:
+            return found
+        return kernel.completed(found, inside, lambda some, n: self._among(vectors, inside, queries[some], n))
+
+    @staticmethod
+    def _are_few(inside: Admitted, index: Any, spec: IndexSpec, k: int, params: SearchParams) -> bool:
+        """Whether comparing all rows that are admitted takes no longer than looking so much farther in the index."""
+        if inside.rows is None or not indexes.takes_filters(index):
+            return inside.rows is not None
+        cheap = _CODES if spec.codes is not None else 1.0
+        return inside.count**2 <= cheap * indexes.compared(index, spec, k, params) * len(inside.mask)
+
+    def _among(self, vectors: VectorArray, admitted: Admitted, queries: VectorArray, k: int) -> Found:
+        """The exact k best of the rows that are admitted, of the first ones that its mask knows."""
+        if admitted.rows is not None:
+            return self._knn_of(vectors, admitted.rows, queries, k, 0, len(admitted.rows))
+        return self._knn(vectors, admitted, queries, k, 0, len(admitted.mask))
 
     def _rescored(self, vectors: VectorArray, queries: VectorArray, found: Found, k: int) -> Found:
         """The k best of the rows that were found, by the vectors themselves; each query has rows of its own."""

@@ -233,15 +233,30 @@ def rescored(spec: IndexSpec, metric: Metric) -> bool:
     return spec.codes is not None or (metric == "cosine" and spec.family in _BY_DISTANCE)
 
 
-def asked(index: Any, spec: IndexSpec, queries: FloatArray, k: int, params: SearchParams, chosen: Any) -> Found:
-    """What an index finds among its own rows. `chosen`: FAISS's selector, None for all rows."""
+def compared(index: Any, spec: IndexSpec, k: int, params: SearchParams) -> float:
+    """With how many of its rows, about, an index compares a query that has no filter."""
+    inner = _inner(index)
+    if isinstance(inner, faiss.IndexHNSW):
+        return float(max(params.ef or _EF, k) * spec.main.number("m", 16, 2, 128))
+    if isinstance(inner, faiss.IndexIVF):
+        return float(inner.ntotal * kernel.probes_of(inner, params) / inner.nlist)
+    return float(inner.ntotal)
+
+
+def asked(
+    index: Any, spec: IndexSpec, queries: FloatArray, k: int, params: SearchParams, chosen: Any, share: float = 1.0
+) -> Found:
+    """What an index finds among its own rows. `chosen`: FAISS's selector, None for all rows.
+
+    `share` of the rows that it admits: the fewer they are, the farther the index looks, so that it meets as many.
+    """
     inner = _inner(index)
     if isinstance(inner, faiss.IndexNSG):
         most = max(1, inner.ntotal)  # FAISS fills its pool with rows by chance, for ever if it is larger than there are
         with _SEARCHING_NSG:
             inner.nsg.search_L = min(max(params.ef or _EF, k), most)
             return Found(*index.search(queries, min(k, most)))
-    native = _native(inner, spec, k, params)
+    native = _native(inner, spec, k, params, share)
     if native is None:
         return Found(*index.search(queries, k))
     native.sel = chosen
@@ -267,12 +282,12 @@ def _of_cells(index: Any, queries: FloatArray, k: int, native: Any) -> Found:
     return found
 
 
-def _native(inner: Any, spec: IndexSpec, k: int, params: SearchParams) -> Any:
+def _native(inner: Any, spec: IndexSpec, k: int, params: SearchParams, share: float) -> Any:
     """The knobs in FAISS's own form; None for an index that takes none."""
     if isinstance(inner, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=max(params.ef or _EF, k))
+        return faiss.SearchParametersHNSW(efSearch=min(math.ceil(max(params.ef or _EF, k) / share), inner.ntotal))
     if isinstance(inner, faiss.IndexIVF):
-        probes = kernel.probes_of(inner, params)
+        probes = min(math.ceil(kernel.probes_of(inner, params) / share), inner.nlist)
         if spec.params.get("coarse") != "hnsw":
             return faiss.SearchParametersIVF(nprobe=probes)
         coarse = faiss.SearchParametersHNSW(efSearch=max(_EF, 2 * probes))

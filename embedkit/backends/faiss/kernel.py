@@ -32,6 +32,7 @@ __all__ = [
     "Mask",
     "Order",
     "alone",
+    "completed",
     "in_parts",
     "merged",
     "more",
@@ -80,6 +81,19 @@ class Admitted:
     def of(cls, mask: Mask) -> Admitted:
         count = int(np.count_nonzero(mask))
         return cls(mask, count, np.flatnonzero(mask) if count <= _FEW * len(mask) else None)
+
+    @property
+    def share(self) -> float:
+        """Of all rows; not 0, for it is divided by."""
+        return max(1, self.count) / max(1, len(self.mask))
+
+    def first(self, size: int) -> Admitted:
+        """Of the first rows alone."""
+        if size >= len(self.mask):
+            return self
+        rows = None if self.rows is None else self.rows[: int(self.rows.searchsorted(size))]
+        count = int(np.count_nonzero(self.mask[:size])) if rows is None else len(rows)
+        return Admitted(self.mask[:size], count, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +278,20 @@ def passed(search: Callable[[int], Found], k: int, mask: Mask) -> Found:
             blanked = Found(found.values, np.where(good, found.positions, -1))
             return blanked.taken(np.argsort(~good, axis=1, kind="stable"))
         ask *= 4
+
+
+def completed(found: Found, admitted: Admitted, exactly: Callable[[IdArray, int], Found]) -> Found:
+    """Questions to which an index knows fewer rows than are admitted get the exact answer: of some of them, the n best.
+
+    An index looks around a question; where a filter leaves out nearly all that is there, it comes home with nothing.
+    """
+    wanted = min(found.positions.shape[1], admitted.count)
+    short = np.flatnonzero((found.positions >= 0).sum(axis=1) < wanted)
+    if len(short):
+        best = exactly(short, wanted)
+        found.values[short, :wanted] = best.values[:, :wanted]
+        found.positions[short, :wanted] = best.positions[:, :wanted]
+    return found
 
 
 def more(k: int, mask: Mask) -> int:

@@ -28,11 +28,13 @@ from embedkit.backends.contract import (
     VectorBackend,
 )
 from embedkit.backends.indexes import nearest_shapes
+from embedkit.backends.milvus.admitted import Counts
 from embedkit.backends.milvus.errors import not_found, translated
 from embedkit.backends.milvus.filters import push
 from embedkit.backends.milvus.layout import Layout, layout_of
 from embedkit.backends.milvus.schema import create_collection, index_arguments, knobs, spec_of
 from embedkit.backends.milvus.writing import parts_of, request_of, rows_at_once, send
+from embedkit.backends.oracle.exact import Page, answered_exactly
 from embedkit.backends.validation import (
     check_filter,
     checked_columns,
@@ -54,11 +56,12 @@ if TYPE_CHECKING:
 __all__ = ["MilvusBackend"]
 
 T = TypeVar("T")
-_Page: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `list`, so not inside the class
+_Answer: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `list`, so not inside the class
 _Rankings: TypeAlias = list[list[tuple[int, float]]]
 
 _PAGE = 10_000
 _STUCK = 600.0  # seconds without progress after which a server is taken not to have an index
+_COMPARED = 1_000  # rows that are read and compared in less time than a graph takes to be walked through
 _SETTLED = 10.0  # seconds after which a server surely shows what was written
 
 
@@ -74,6 +77,7 @@ class MilvusBackend(VectorBackend):
         self._timeout = timeout
         self._at_close = at_close
         self._specs: dict[str, CollectionSpec] = {}
+        self._counts = Counts()
         self._written = -_SETTLED
         self._lock = threading.Lock()
 
@@ -130,6 +134,7 @@ class MilvusBackend(VectorBackend):
                 self.client.drop_collection(wanted.name, timeout=self._timeout)
                 raise
         self._specs.clear()
+        self._counts.forget()
 
     @contextmanager
     def _told(self, index: IndexSpec) -> Iterator[None]:
@@ -150,6 +155,7 @@ class MilvusBackend(VectorBackend):
     def drop(self, name: str) -> None:
         with self._lock, translated(self.url, name):
             self._specs.clear()
+            self._counts.forget()
             if name not in self.list():
                 return
             for alias in self.client.list_aliases(name, timeout=self._timeout).get("aliases", []):
@@ -223,23 +229,69 @@ class MilvusBackend(VectorBackend):
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
             return columnar([[] for _ in asked], spec, layout.distances)
-        found: _Rankings = []
+
+        def ask(queries: VectorArray, share: float) -> _Rankings:
+            return self._ranked(name, spec, queries, k, expression, knobs(spec.index, params, k, share))
+
+        if where is None or spec.index.family == "flat":
+            return columnar(ask(asked, 1.0), spec, layout.distances)
+        return self._filtered(name, spec, asked, k, expression, ask)
+
+    def _filtered(
+        self,
+        name: str,
+        spec: CollectionSpec,
+        queries: VectorArray,
+        k: int,
+        expression: str,
+        ask: Callable[[VectorArray, float], _Rankings],
+    ) -> SearchResult:
+        """What an index finds under a filter, which costs no hits: the fewer rows it admits, the farther that looks.
+
+        Questions that get fewer than are admitted are asked as far as it goes. A server compares all rows by itself
+        where they are few. The graph of Lite may not reach them at all, and they are compared here.
+        """
+        admitted, rows = self._admitted(name, expression), max(1, self._admitted(name, ""))
+        layout = self._layout(spec)
+        if self._lite and spec.index.family == "hnsw" and admitted <= _COMPARED:
+            return answered_exactly(spec, self._rows(name, spec, expression), queries, k)
+        found = ask(queries, admitted / rows)
+        short = [place for place, hits in enumerate(found) if len(hits) < min(k, admitted)]
+        for place, hits in zip(short, ask(queries[short], 0.0) if short else [], strict=True):
+            found[place] = hits
+        return columnar(found, spec, layout.distances)
+
+    def _rows(self, name: str, spec: CollectionSpec, expression: str) -> Iterator[Page]:
+        """Ids and vectors of what a filter admits."""
+        layout = self._layout(spec)
+        for page in self._pages(name, expression, [layout.field]):
+            ids = np.array([row["id"] for row in page], np.int64)
+            yield ids, layout.taken([row[layout.field] for row in page], spec), None
+
+    def _ranked(
+        self, name: str, spec: CollectionSpec, queries: VectorArray, k: int, expression: str, params: dict[str, int]
+    ) -> _Rankings:
+        layout, found = self._layout(spec), []
         step = rows_at_once(layout.row_bytes(spec))
         with translated(self.url, name):
-            for start in range(0, len(asked), step):
+            for start in range(0, len(queries), step):
                 answer = self.client.search(
                     name,
-                    layout.given(asked[start : start + step], spec),
+                    layout.given(queries[start : start + step], spec),
                     anns_field=layout.field,
                     limit=k,
                     filter=expression,
                     output_fields=["id"],
-                    search_params={"metric_type": layout.metrics[spec.metric], "params": knobs(spec.index, params, k)},
+                    search_params={"metric_type": layout.metrics[spec.metric], "params": params},
                     consistency_level=self._level(name, spec),
                     timeout=self._timeout,
                 )
                 found += [[(hit["id"], hit["distance"]) for hit in hits] for hits in answer]
-        return columnar(found, spec, layout.distances)
+        return found
+
+    def _admitted(self, name: str, expression: str) -> int:
+        """Rows that a filter admits, about."""
+        return self._counts.of(name, expression, lambda: self._counted(name, expression, "Eventually"))
 
     def _level(self, name: str, spec: CollectionSpec) -> str:
         """Session sees one's own writes without waiting; but pymilvus knows them by name only, not by alias."""
@@ -260,7 +312,7 @@ class MilvusBackend(VectorBackend):
         ]
         return f"id in {ids}" if ids else None
 
-    def _pages(self, name: str, expression: str, fields: Sequence[str]) -> Iterator[_Page]:
+    def _pages(self, name: str, expression: str, fields: Sequence[str]) -> Iterator[_Answer]:
         with translated(self.url, name):
             pages = self.client.query_iterator(
                 name,
@@ -306,9 +358,12 @@ class MilvusBackend(VectorBackend):
 
     def count(self, name: str) -> int:
         self._spec(name)
+        return self._counted(name, "", "Strong")
+
+    def _counted(self, name: str, expression: str, level: str) -> int:
         with translated(self.url, name):
             rows = self.client.query(
-                name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
+                name, filter=expression, output_fields=["count(*)"], consistency_level=level, timeout=self._timeout
             )
             return int(rows[0]["count(*)"])
 
@@ -368,6 +423,7 @@ class MilvusBackend(VectorBackend):
             else:
                 self.client.create_alias(real, alias, timeout=self._timeout)
         self._specs.clear()
+        self._counts.forget()
 
     def close(self) -> None:
         client, self._open_client = self._open_client, None

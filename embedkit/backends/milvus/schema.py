@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from embedkit.errors import DataCorrupt, UnsupportedByBackend
 __all__ = ["create_collection", "index_arguments", "knobs", "spec_of"]
 
 _LISTS = 1_024  # of an inverted file whose rows are yet to come
+_FARTHEST = 32_768  # rows that a walk through a graph may keep in view
 _NATIVE: Mapping[str, Mapping[str, tuple[str, int, int, int]]] = {  # ours: Milvus's name, default, least, most
     "hnsw": {"m": ("M", 16, 4, 64), "ef_construction": ("efConstruction", 200, 8, 512)},
     "cagra": {"m": ("graph_degree", 64, 8, 256), "ef_construction": ("intermediate_graph_degree", 128, 8, 512)},
@@ -61,22 +63,30 @@ def index_arguments(spec: CollectionSpec, layout: Layout, rows: int, *, lite: bo
     return {"field_name": layout.field, **made, "params": {**params, "params": params} if lite else params}
 
 
-def knobs(index: IndexSpec, params: SearchParams | None, k: int) -> dict[str, int]:
-    """The parameters of a search in Milvus's words."""
+def knobs(index: IndexSpec, params: SearchParams | None, k: int, share: float = 1.0) -> dict[str, int]:
+    """The parameters of a search in Milvus's words.
+
+    `share` of the rows that its filter admits: the fewer they are, the farther the index looks, so that it meets as
+    many; 0 for as far as it can.
+    """
     given, found = params or SearchParams(), {}
     if index.family == "hnsw":
-        found["ef"] = max(given.ef or 64, k)
+        found["ef"] = _farther(max(given.ef or 64, k), share, _FARTHEST)
     elif index.family == "diskann":
-        found["search_list"] = max(given.ef or 100, k)
+        found["search_list"] = _farther(max(given.ef or 100, k), share, _FARTHEST)
     elif index.family == "cagra":
         found["itopk_size"] = max(given.ef or 128, k)
     elif index.family == "ivf":
         lists = index.main.number("nlist", 65_536, 0, 65_536) or 65_536
-        found["nprobe"] = min(given.nprobe or 32, lists)
+        found["nprobe"] = _farther(min(given.nprobe or 32, lists), share, lists)
     if index.refine:
         times = given.k_factor or 4
         found |= {"reorder_k": times * k} if index.shape == "ivf + pq4fs" else {"refine_k": times}
     return found
+
+
+def _farther(usual: int, share: float, most: int) -> int:
+    return max(usual, min(most, math.ceil(usual / share))) if share > 0 else max(usual, most)
 
 
 def create_collection(client: Any, spec: CollectionSpec, layout: Layout, index: dict[str, Any], timeout: float) -> None:

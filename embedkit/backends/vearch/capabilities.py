@@ -25,6 +25,8 @@ CAPABILITIES = Capabilities(
         "filter": "values are compared by hashed tokens beside the columns, since a space has fixed fields; every hit "
         "is checked against its columns, more are asked for while some fail, and where few rows pass, the rows are "
         "read and the search gets the ids that match",
+        "filter on an index": "it looks four times as far; where it gives too few, up to 1,000 rows are read and "
+        "compared here, and more by a scan there",
         "range and like": "Vearch sees only that the value is there, and the hits are checked as above",
         "binary": "flat and hnsw hold bits as floats of 1 and -1, whose inner product orders exactly as the Hamming "
         "distance, and distances are given in bits; ivf is BINARYIVF over the bits",

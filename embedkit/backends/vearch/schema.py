@@ -16,6 +16,7 @@ from embedkit.types import Metric
 __all__ = ["COLUMNS", "ID", "enough_of", "has_index", "index_params", "knobs", "schema_of", "spec_of"]
 
 ID, COLUMNS = "id", "columns"
+_FILTERED = 4  # times as far as without a filter
 _LISTS = 128  # of an inverted file whose rows are yet to come
 _POINTS = 39  # rows that a list wants to be trained on
 _CODES = 256  # of a piece of a vector, where pieces are quantised: fewer rows cannot be trained on
@@ -51,14 +52,15 @@ def index_params(spec: CollectionSpec, rows: int = 0) -> dict[str, Any]:
     return params
 
 
-def knobs(spec: CollectionSpec, params: SearchParams | None, k: int) -> dict[str, Any]:
-    """The parameters of a search in Vearch's words."""
+def knobs(spec: CollectionSpec, params: SearchParams | None, k: int, *, filtered: bool) -> dict[str, Any]:
+    """The parameters of a search in Vearch's words; under a filter, which leaves rows out, it looks farther."""
     given, index = params or SearchParams(), spec.index
     found: dict[str, Any] = {"metric_type": layout_of(spec).metrics[spec.metric]}
+    times = _FILTERED if filtered else 1
     if index.family == "hnsw":
-        found["efSearch"] = max(given.ef or 64, k)
+        found["efSearch"] = times * max(given.ef or 64, k)
     if index.family == "ivf":
-        found["nprobe"] = min(given.nprobe or 32, lists_of(index.main, 0, unknown=_LISTS))
+        found["nprobe"] = min(times * (given.nprobe or 32), lists_of(index.main, 0, unknown=_LISTS))
     if index.codes is not None:
         found["recall_num"] = max(100, (given.k_factor or 4) * k)  # so many are compared by their vectors
     return found

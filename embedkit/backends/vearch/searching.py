@@ -6,18 +6,17 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embedkit.backends.answers import columnar
-from embedkit.backends.contract import IndexSpec, SearchParams, SearchResult
-from embedkit.backends.oracle.backend import OracleBackend
+from embedkit.backends.contract import SearchParams, SearchResult
+from embedkit.backends.oracle.exact import Page, answered_exactly
 from embedkit.backends.vearch.client import Condition, Document, VearchClient
 from embedkit.backends.vearch.filters import TOKENS, Pushed, push
-from embedkit.backends.vearch.reading import Place, pages
-from embedkit.backends.vearch.schema import COLUMNS, knobs
+from embedkit.backends.vearch.reading import Place, pages, rows_of_a_request
+from embedkit.backends.vearch.schema import COLUMNS, ID, knobs
 from embedkit.backends.vearch.writing import id_token
 from embedkit.filters import Filter
 from embedkit.matching import matches
@@ -70,6 +69,10 @@ class Searcher:
         if pushed.nothing:
             return self._answer(place, [[] for _ in queries])
         found = self._checked(place, queries, k, where, pushed, params)
+        if found is None and (exact := self._few(place, queries, k, where, pushed)):
+            return exact
+        if found is None:
+            found = self._checked(place, queries, k, where, pushed, params, brute=True)
         if found is None:
             found = self._among(place, queries, k, list(self._matching(place, where, pushed)))
         return self._answer(place, found)
@@ -82,27 +85,42 @@ class Searcher:
     # -- filters -------------------------------------------------------------------------------
 
     def _checked(
-        self, place: Place, queries: VectorArray, k: int, where: Filter, pushed: Pushed, params: SearchParams | None
+        self,
+        place: Place,
+        queries: VectorArray,
+        k: int,
+        where: Filter,
+        pushed: Pushed,
+        params: SearchParams | None,
+        *,
+        brute: bool = False,
     ) -> list[list[Document]] | None:
         """Hits that pass the filter itself; None where asking for more of them does not pay.
 
-        An index other than flat may give fewer rows than pass the conditions; then all of them are compared.
+        Nor does it where an index that is no scan gives fewer than it was asked for: not all that pass the conditions,
+        and not the nearest of them.
         """
         conditions, most = pushed.conditions(), max(k, _CHECKED)
         ask = k if pushed.exact else min(most, max(_FIRST, _FACTOR * k))
-        brute = False
+        scanned = brute or place.spec.index.family == "flat"
         while True:
             found = self._ranked(place, queries, ask, conditions, [COLUMNS], params, brute=brute)
             passed = [[hit for hit in hits if matches(where, json.loads(hit[COLUMNS]))] for hits in found]
-            short = [len(hits) < ask for hits, good in zip(found, passed, strict=True) if len(good) < k]
-            if not short or (all(short) and (brute or place.spec.index.family == "flat")):
-                return [good[:k] for good in passed]
-            if all(short):
-                brute = True
-            elif ask >= most:
+            ended = [len(hits) < ask for hits in found]
+            if any(ended) and not scanned:
                 return None
-            else:
-                ask = min(most, ask * _FACTOR)
+            if all(over or len(good) >= k for over, good in zip(ended, passed, strict=True)):
+                return [good[:k] for good in passed]
+            if ask >= most:
+                return None
+            ask = min(most, ask * _FACTOR)
+
+    def _few(self, place: Place, queries: VectorArray, k: int, where: Filter, pushed: Pushed) -> SearchResult | None:
+        """The exact answer from the rows that pass the conditions, if one request holds them all."""
+        most = rows_of_a_request(place.spec)
+        conditions, fields = [*pushed.conditions(), Condition(ID, ">=", 0)], ["_id", COLUMNS, place.layout.field]
+        found = self._client.query(place.wire, conditions, most + 1, fields, place.name)
+        return answered_exactly(place.spec, [_read(place, found)], queries, k, where) if len(found) <= most else None
 
     def _matching(self, place: Place, where: Filter, pushed: Pushed) -> Iterator[int]:
         for page in pages(self._client, place, pushed.conditions(), [COLUMNS]):
@@ -148,7 +166,7 @@ class Searcher:
                 ["_id", *fields],
                 place.name,
                 brute=brute or place.spec.index.family == "flat",
-                params=knobs(place.spec, params, limit),
+                params=knobs(place.spec, params, limit, filtered=bool(conditions)),
             )
             found += answer or [[] for _ in part]
         return found
@@ -182,13 +200,8 @@ class Searcher:
 
     def _untrained(self, place: Place, queries: VectorArray, k: int, where: Filter | None) -> SearchResult:
         """Exactly, from the rows themselves: there are fewer than the index is trained on."""
-        exact = OracleBackend("oracle://untrained")
-        exact.create(replace(place.spec, index=IndexSpec()))
-        for page in pages(self._client, place, [], [COLUMNS, place.layout.field]):
-            ids = np.array([int(document["_id"]) for document in page], np.int64)
-            vectors = place.layout.taken([document[place.layout.field] for document in page], place.spec)
-            exact.upsert(place.spec.name, ids, vectors, [json.loads(document[COLUMNS]) for document in page])
-        return exact.search(place.spec.name, queries, k, where)
+        every = (_read(place, page) for page in pages(self._client, place, [], [COLUMNS, place.layout.field]))
+        return answered_exactly(place.spec, every, queries, k, where)
 
     def _settle(self, place: Place) -> None:
         """Wait until the index knows the last row that was written here; Vearch fills it behind one's back."""
@@ -212,3 +225,10 @@ class Searcher:
                 near = abs(float(hit["_score"]) - own) <= _NEAR * max(1.0, abs(own))
                 return near or place.spec.index.codes is not None
         return not self._client.get(place.wire, [str(row)], [COLUMNS], place.name)  # deleted meanwhile
+
+
+def _read(place: Place, documents: Sequence[Document]) -> Page:
+    """Rows of documents that come with their columns and vectors."""
+    ids = np.array([int(document["_id"]) for document in documents], np.int64)
+    vectors = place.layout.taken([document[place.layout.field] for document in documents], place.spec)
+    return ids, vectors, [json.loads(document[COLUMNS]) for document in documents]
