@@ -8,6 +8,7 @@ the vectors themselves have the last word (with ``fp16`` a copy of them in half 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,7 +17,18 @@ from typing import TypeAlias
 from embedkit.errors import BadInput, ConfigError
 from embedkit.specs import SpecText, parse_spec
 
-__all__ = ["CODES", "FAMILIES", "IndexSpec", "Part", "SearchParams", "lists_of", "nearest_shapes", "pieces_of"]
+__all__ = [
+    "CODES",
+    "FAMILIES",
+    "IndexSpec",
+    "Part",
+    "SearchParams",
+    "ef_under_filter",
+    "lists_of",
+    "nearest_shapes",
+    "nprobe_under_filter",
+    "pieces_of",
+]
 
 Value: TypeAlias = int | float | str
 
@@ -31,6 +43,7 @@ _PLACES = {
 }
 _GRAPHS = ("hnsw", "nsg", "diskann", "cagra")
 _KIN = {"nsg": "hnsw", "diskann": "hnsw", "cagra": "hnsw", "imi": "ivf", "multihash": "flat"}
+_LEAST_SHARE = 1e-9  # of rows that a filter admits, so that none of them is divided by 0
 _WRITTEN = "an index is written opq + family + codes + refine(flat), each part once and only the ones that are wanted"
 
 
@@ -188,6 +201,24 @@ def lists_of(part: Part, rows: int, *, unknown: int = 1, most: int = 1_000_000) 
             "write nlist=auto, or ingest more first"
         )
     return lists or (min(max(1, round(4 * rows**0.5)), rows, most) if rows else unknown)
+
+
+def ef_under_filter(ef: int, k: int, share: float) -> int:
+    """Rows that a walk through a graph keeps in view under a filter that admits a share of them.
+
+    The k nearest of those are, if the filter knows nothing of distances, among the nearest ``k / share`` of all; so it
+    sees twice as many more.
+    """
+    return math.ceil(ef + 2 * k * (1 / max(share, _LEAST_SHARE) - 1))
+
+
+def nprobe_under_filter(nprobe: int, share: float) -> int:
+    """Lists that are looked through under a filter that admits a share of the rows.
+
+    Those that are looked for lie farther away, though not by as much as they are fewer: in few dimensions already
+    there is much more room in a ball that is a little larger.
+    """
+    return math.ceil(nprobe / math.sqrt(max(share, _LEAST_SHARE)))
 
 
 def pieces_of(part: Part, dim: int, wanted: int) -> int:

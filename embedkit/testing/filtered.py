@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["FilteredContract"]
 
 _COUNT, _FAR, _DIM = 1_500, 40, 32
-_FILTERS = ("shelf == 'far'", "shelf == 'far' and price < 50", "price == 3", "price < 20 and shelf == 'near'")
+_FILTERS = {  # and the share of the nearest that is found at least
+    "shelf == 'far'": 0.99,
+    "shelf == 'far' and price < 50": 0.99,
+    "price == 3": 0.99,
+    "price < 20 and shelf == 'near'": 0.85,
+}
 
 
 def _vectors() -> FloatArray:
@@ -52,7 +57,8 @@ class FilteredContract:
             one.create(spec)
             one.upsert(name, ids_of(_COUNT), vectors, columns)
         backend.build_index(name, index)
-        for where in map(parse_filter, _FILTERS):
-            found, right = (one.search(name, vectors[100:130], 10, where) for one in (backend, oracle))
+        for where, least in _FILTERS.items():
+            asked = (vectors[100:130], 10, parse_filter(where))
+            found, right = (one.search(name, *asked) for one in (backend, oracle))
             assert ((found.ids >= 0) == (right.ids >= 0)).all(), where
-            assert np.mean(np.isclose(found.distances, right.distances, rtol=1e-3)) >= 0.95, where
+            assert np.mean(np.isclose(found.distances, right.distances, rtol=1e-3)) >= least, where

@@ -21,7 +21,7 @@ import numpy as np
 from embedkit.backends.contract import IndexSpec, SearchParams
 from embedkit.backends.faiss import kernel
 from embedkit.backends.faiss.kernel import Admitted, Found, Kernel, Mask, Order
-from embedkit.backends.indexes import Part, lists_of
+from embedkit.backends.indexes import Part, ef_under_filter, lists_of, nprobe_under_filter
 from embedkit.codes import nearest_first
 
 if TYPE_CHECKING:
@@ -319,9 +319,9 @@ def _of_index(
     k, share = min(k, index.ntotal), admitted.share if admitted else 1.0
     if isinstance(index, faiss.IndexBinaryHNSW):
         chosen, _keep = kernel.selector(admitted.mask if admitted else None)
-        far = min(math.ceil(max((params and params.ef) or 64, k) / share), index.ntotal)
+        far = min(ef_under_filter(max((params and params.ef) or 64, k), k, share), index.ntotal)
         return _as_found(*index.search(queries, k, params=faiss.SearchParametersHNSW(sel=chosen, efSearch=far)))
-    probes = min(math.ceil(kernel.probes_of(index, params) / share), index.nlist)
+    probes = min(nprobe_under_filter(kernel.probes_of(index, params), share), index.nlist)
     ask = partial(_of_ivf, index, queries, faiss.SearchParametersIVF(nprobe=probes))
     return ask(k) if admitted is None else kernel.passed(ask, k, admitted.mask)
 

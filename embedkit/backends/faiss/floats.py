@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["FloatKernel"]
 
 _BLAS = 20  # queries from which FAISS multiplies matrices; below, its loop over rows with a selector is 3 x faster
-_CODES = 0.1  # what comparing a code costs beside a vector, as the two are read from memory
 _REFINED = 4  # times as many hits as are asked for that are put in order, where the index says refine
 
 
@@ -87,8 +86,7 @@ class FloatKernel(Kernel):
         """Whether comparing all rows that are admitted takes no longer than looking so much farther in the index."""
         if inside.rows is None or not indexes.takes_filters(index):
             return inside.rows is not None
-        cheap = _CODES if spec.codes is not None else 1.0
-        return inside.count**2 <= cheap * indexes.compared(index, spec, k, params) * len(inside.mask)
+        return inside.count <= indexes.compared(index, spec, k, params, inside.share)
 
     def _among(self, vectors: VectorArray, admitted: Admitted, queries: VectorArray, k: int) -> Found:
         """The exact k best of the rows that are admitted, of the first ones that its mask knows."""

@@ -13,7 +13,7 @@ import numpy as np
 from embedkit.backends.contract import IndexSpec, SearchParams
 from embedkit.backends.faiss import kernel
 from embedkit.backends.faiss.kernel import Found
-from embedkit.backends.indexes import Part, lists_of, pieces_of
+from embedkit.backends.indexes import Part, ef_under_filter, lists_of, nprobe_under_filter, pieces_of
 from embedkit.errors import ConfigError, UnsupportedByBackend
 from embedkit.types import Metric
 
@@ -25,6 +25,8 @@ __all__ = ["Plan", "asked", "built", "check", "extend", "growth", "plan", "resco
 _EACH = 256  # vectors that each centroid is learned from, at most
 _LEAST, _MOST = 65_536, 1_000_000  # vectors that anything is learned from, if there are so many
 _EF = 64
+_CODES = 0.1  # what comparing a code costs beside a vector, as the two are read from memory
+_IN_A_ROW = 0.3  # and a row of a list beside one that lies anywhere
 _OPQ = 256  # centroids of each piece that a rotation is learned with
 _NSG_LEAST = 200  # rows of a graph that FAISS builds: of 100 it makes none, of few more it may end the process
 _CROWD = 0.1  # share of rows with more equal ones than links that a graph may meet: of half FAISS looks for ever
@@ -233,14 +235,23 @@ def rescored(spec: IndexSpec, metric: Metric) -> bool:
     return spec.codes is not None or (metric == "cosine" and spec.family in _BY_DISTANCE)
 
 
-def compared(index: Any, spec: IndexSpec, k: int, params: SearchParams) -> float:
-    """With how many of its rows, about, an index compares a query that has no filter."""
+def compared(index: Any, spec: IndexSpec, k: int, params: SearchParams, share: float) -> float:
+    """What a search costs under a filter that admits a share of the rows, in comparisons of rows that lie anywhere."""
     inner = _inner(index)
+    each = _CODES if spec.codes is not None else 1.0
     if isinstance(inner, faiss.IndexHNSW):
-        return float(max(params.ef or _EF, k) * spec.main.number("m", 16, 2, 128))
+        return each * _view(k, params, share) * spec.main.number("m", 16, 2, 128)
     if isinstance(inner, faiss.IndexIVF):
-        return float(inner.ntotal * kernel.probes_of(inner, params) / inner.nlist)
-    return float(inner.ntotal)
+        return each * _IN_A_ROW * float(inner.ntotal) * _probes(inner, params, share) / float(inner.nlist)
+    return each * _IN_A_ROW * float(inner.ntotal)
+
+
+def _view(k: int, params: SearchParams, share: float) -> int:
+    return ef_under_filter(max(params.ef or _EF, k), k, share)
+
+
+def _probes(inner: Any, params: SearchParams, share: float) -> int:
+    return min(nprobe_under_filter(kernel.probes_of(inner, params), share), int(inner.nlist))
 
 
 def asked(
@@ -248,7 +259,7 @@ def asked(
 ) -> Found:
     """What an index finds among its own rows. `chosen`: FAISS's selector, None for all rows.
 
-    `share` of the rows that it admits: the fewer they are, the farther the index looks, so that it meets as many.
+    `share` of the rows that it admits: the fewer they are, the farther the index looks.
     """
     inner = _inner(index)
     if isinstance(inner, faiss.IndexNSG):
@@ -285,9 +296,9 @@ def _of_cells(index: Any, queries: FloatArray, k: int, native: Any) -> Found:
 def _native(inner: Any, spec: IndexSpec, k: int, params: SearchParams, share: float) -> Any:
     """The knobs in FAISS's own form; None for an index that takes none."""
     if isinstance(inner, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=min(math.ceil(max(params.ef or _EF, k) / share), inner.ntotal))
+        return faiss.SearchParametersHNSW(efSearch=min(_view(k, params, share), inner.ntotal))
     if isinstance(inner, faiss.IndexIVF):
-        probes = min(math.ceil(kernel.probes_of(inner, params) / share), inner.nlist)
+        probes = _probes(inner, params, share)
         if spec.params.get("coarse") != "hnsw":
             return faiss.SearchParametersIVF(nprobe=probes)
         coarse = faiss.SearchParametersHNSW(efSearch=max(_EF, 2 * probes))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from embedkit.backends.contract import CollectionSpec, IndexSpec, SearchParams
-from embedkit.backends.indexes import Part, lists_of, pieces_of
+from embedkit.backends.indexes import Part, ef_under_filter, lists_of, nprobe_under_filter, pieces_of
 from embedkit.backends.milvus.layout import LAYOUTS, Layout
 from embedkit.errors import DataCorrupt, UnsupportedByBackend
 
@@ -66,27 +65,22 @@ def index_arguments(spec: CollectionSpec, layout: Layout, rows: int, *, lite: bo
 def knobs(index: IndexSpec, params: SearchParams | None, k: int, share: float = 1.0) -> dict[str, int]:
     """The parameters of a search in Milvus's words.
 
-    `share` of the rows that its filter admits: the fewer they are, the farther the index looks, so that it meets as
-    many; 0 for as far as it can.
+    `share` of the rows that its filter admits: the fewer they are, the farther the index looks; 0 for as far as it can.
     """
     given, found = params or SearchParams(), {}
     if index.family == "hnsw":
-        found["ef"] = _farther(max(given.ef or 64, k), share, _FARTHEST)
+        found["ef"] = min(ef_under_filter(max(given.ef or 64, k), k, share), _FARTHEST)
     elif index.family == "diskann":
-        found["search_list"] = _farther(max(given.ef or 100, k), share, _FARTHEST)
+        found["search_list"] = min(ef_under_filter(max(given.ef or 100, k), k, share), _FARTHEST)
     elif index.family == "cagra":
         found["itopk_size"] = max(given.ef or 128, k)
     elif index.family == "ivf":
         lists = index.main.number("nlist", 65_536, 0, 65_536) or 65_536
-        found["nprobe"] = _farther(min(given.nprobe or 32, lists), share, lists)
+        found["nprobe"] = min(nprobe_under_filter(given.nprobe or 32, share), lists)
     if index.refine:
         times = given.k_factor or 4
         found |= {"reorder_k": times * k} if index.shape == "ivf + pq4fs" else {"refine_k": times}
     return found
-
-
-def _farther(usual: int, share: float, most: int) -> int:
-    return max(usual, min(most, math.ceil(usual / share))) if share > 0 else max(usual, most)
 
 
 def create_collection(client: Any, spec: CollectionSpec, layout: Layout, index: dict[str, Any], timeout: float) -> None:
