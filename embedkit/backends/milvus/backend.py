@@ -255,7 +255,7 @@ class MilvusBackend(VectorBackend):
         layout = self._layout(spec)
         if self._lite and spec.index.family == "hnsw" and admitted <= _COMPARED:
             return answered_exactly(spec, self._rows(name, spec, expression), queries, k)
-        found = ask(queries, admitted / rows)
+        found = ask(queries, min(1.0, admitted / rows))  # the two may be of other moments
         short = [place for place, hits in enumerate(found) if len(hits) < min(k, admitted)]
         for place, hits in zip(short, ask(queries[short], 0.0) if short else [], strict=True):
             found[place] = hits
