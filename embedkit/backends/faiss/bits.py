@@ -101,9 +101,12 @@ class BitKernel(Kernel):
         else:
             here = admitted.first(covered) if admitted else None
             inside = _of_index(index, queries, k, here, params)
-            if here is not None:
-                exactly = lambda some, n: _exact(vectors[:covered], queries[some], n, here.mask, order)  # noqa: E731
-                inside = kernel.completed(inside, here, exactly)
+            inner = here.mask if here else None
+            inside = kernel.completed(
+                inside,
+                here.count if here else covered,
+                lambda some, n: _exact(vectors[:covered], queries[some], n, inner, order),
+            )
         return _cut(Found.joined([inside, beside]), k, order)
 
     def _probed(

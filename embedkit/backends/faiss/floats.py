@@ -60,26 +60,31 @@ class FloatKernel(Kernel):
     ) -> Found:
         """Among the rows that an index covers; where its codes lose something, the vectors have the last word.
 
-        A filter costs no hits: few rows are all compared; for more of them the index looks farther; and a question
-        whose neighbourhood it has left nearly empty is put to all that it admits.
+        A filter costs no hits: few rows are all compared; for more of them the index looks farther; and a question to
+        which it knows fewer rows than there are is put to all of them.
         """
         again = indexes.rescored(spec, self._metric)
-        most, asked = max(1, index.ntotal), queries.view(np.float32)
+        most = max(1, index.ntotal)
         ask = min(k * (params.k_factor or (_REFINED if spec.refine else 1)) if again else k, most)
         inside = admitted.first(most) if admitted else None
-        if inside is None:
-            found = indexes.asked(index, spec, asked, ask, params, None)
-        elif self._are_few(inside, index, spec, ask, params):
-            return self._among(vectors, inside, queries, k)
-        elif indexes.takes_filters(index):
-            chosen, _keep = kernel.selector(inside.mask)
-            found = indexes.asked(index, spec, asked, ask, params, chosen, inside.share)
-        else:
-            found = kernel.passed(lambda n: indexes.asked(index, spec, asked, n, params, None), ask, inside.mask)
+        if inside is not None and self._are_few(inside, index, spec, ask, params):
+            return self._among(vectors, inside, queries, k, most)
+        found = self._looked_up(queries.view(np.float32), ask, inside, index, spec, params)
         found = self._rescored(vectors, queries, found, min(k, most)) if again else found
+        count = inside.count if inside else most
+        return kernel.completed(found, count, lambda some, n: self._among(vectors, inside, queries[some], n, most))
+
+    @staticmethod
+    def _looked_up(
+        queries: FloatArray, k: int, inside: Admitted | None, index: Any, spec: IndexSpec, params: SearchParams
+    ) -> Found:
+        """What an index says itself, of all its rows or of those inside a filter."""
         if inside is None:
-            return found
-        return kernel.completed(found, inside, lambda some, n: self._among(vectors, inside, queries[some], n))
+            return indexes.asked(index, spec, queries, k, params, None)
+        if indexes.takes_filters(index):
+            chosen, _keep = kernel.selector(inside.mask)
+            return indexes.asked(index, spec, queries, k, params, chosen, inside.share)
+        return kernel.passed(lambda n: indexes.asked(index, spec, queries, n, params, None), k, inside.mask)
 
     @staticmethod
     def _are_few(inside: Admitted, index: Any, spec: IndexSpec, k: int, params: SearchParams) -> bool:
@@ -88,11 +93,11 @@ class FloatKernel(Kernel):
             return inside.rows is not None
         return inside.count <= indexes.compared(index, spec, k, params, inside.share)
 
-    def _among(self, vectors: VectorArray, admitted: Admitted, queries: VectorArray, k: int) -> Found:
-        """The exact k best of the rows that are admitted, of the first ones that its mask knows."""
-        if admitted.rows is not None:
+    def _among(self, vectors: VectorArray, admitted: Admitted | None, queries: VectorArray, k: int, size: int) -> Found:
+        """The exact k best of the first `size` rows that are admitted, which is all that `admitted` knows of."""
+        if admitted is not None and admitted.rows is not None:
             return self._knn_of(vectors, admitted.rows, queries, k, 0, len(admitted.rows))
-        return self._knn(vectors, admitted, queries, k, 0, len(admitted.mask))
+        return self._knn(vectors, admitted, queries, k, 0, size)
 
     def _rescored(self, vectors: VectorArray, queries: VectorArray, found: Found, k: int) -> Found:
         """The k best of the rows that were found, by the vectors themselves; each query has rows of its own."""

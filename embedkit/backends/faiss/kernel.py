@@ -280,12 +280,13 @@ def passed(search: Callable[[int], Found], k: int, mask: Mask) -> Found:
         ask *= 4
 
 
-def completed(found: Found, admitted: Admitted, exactly: Callable[[IdArray, int], Found]) -> Found:
-    """Questions to which an index knows fewer rows than are admitted get the exact answer: of some of them, the n best.
+def completed(found: Found, count: int, exactly: Callable[[IdArray, int], Found]) -> Found:
+    """Questions to which an index knows fewer rows than the `count` there are get the exact answer.
 
     An index looks around a question; where a filter leaves out nearly all that is there, it comes home with nothing.
+    `exactly`: for some of the questions, by their places, the n best rows.
     """
-    wanted = min(found.positions.shape[1], admitted.count)
+    wanted = min(found.positions.shape[1], count)
     short = np.flatnonzero((found.positions >= 0).sum(axis=1) < wanted)
     if len(short):
         best = exactly(short, wanted)

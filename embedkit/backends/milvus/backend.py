@@ -225,6 +225,11 @@ class MilvusBackend(VectorBackend):
         where: Filter | None,
         params: SearchParams | None,
     ) -> SearchResult:
+        """An index finds what there is: the fewer rows a filter admits, the farther it looks (`knobs`).
+
+        Questions that get fewer than there are, are asked as far as it goes. A server compares all rows by itself where
+        they are few. The graph of Lite may not reach them at all, and they are compared here.
+        """
         asked, layout = checked_queries(spec, queries), self._layout(spec)
         expression = self._expression(name, where) if where is not None else ""
         if expression is None:
@@ -233,32 +238,17 @@ class MilvusBackend(VectorBackend):
         def ask(queries: VectorArray, share: float) -> _Rankings:
             return self._ranked(name, spec, queries, k, expression, knobs(spec.index, params, k, share))
 
-        if where is None or spec.index.family == "flat":
-            return columnar(ask(asked, 1.0), spec, layout.distances)
-        return self._filtered(name, spec, asked, k, expression, ask)
-
-    def _filtered(
-        self,
-        name: str,
-        spec: CollectionSpec,
-        queries: VectorArray,
-        k: int,
-        expression: str,
-        ask: Callable[[VectorArray, float], _Rankings],
-    ) -> SearchResult:
-        """What an index finds under a filter, which costs no hits: the fewer rows it admits, the farther that looks.
-
-        Questions that get fewer than are admitted are asked as far as it goes. A server compares all rows by itself
-        where they are few. The graph of Lite may not reach them at all, and they are compared here.
-        """
-        admitted, rows = self._admitted(name, expression), max(1, self._admitted(name, ""))
-        layout = self._layout(spec)
-        if self._lite and spec.index.family == "hnsw" and admitted <= _COMPARED:
-            return answered_exactly(spec, self._rows(name, spec, expression), queries, k)
-        found = ask(queries, min(1.0, admitted / rows))  # the two may be of other moments
-        short = [place for place, hits in enumerate(found) if len(hits) < min(k, admitted)]
-        for place, hits in zip(short, ask(queries[short], 0.0) if short else [], strict=True):
-            found[place] = hits
+        admitted = rows = 0
+        if where is not None and spec.index.family != "flat":
+            admitted, rows = self._admitted(name, expression), self._admitted(name, "")
+            if self._lite and spec.index.family == "hnsw" and admitted <= _COMPARED:
+                return answered_exactly(spec, self._rows(name, spec, expression), asked, k)
+        found = ask(asked, min(1.0, admitted / rows) if rows else 1.0)  # the counts may be of other moments
+        if spec.index.family != "flat" and any(len(hits) < k for hits in found):
+            wanted = min(k, self._admitted(name, expression))
+            short = [place for place, hits in enumerate(found) if len(hits) < wanted]
+            for place, hits in zip(short, ask(asked[short], 0.0) if short else [], strict=True):
+                found[place] = hits
         return columnar(found, spec, layout.distances)
 
     def _rows(self, name: str, spec: CollectionSpec, expression: str) -> Iterator[Page]:

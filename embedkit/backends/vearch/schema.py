@@ -52,15 +52,19 @@ def index_params(spec: CollectionSpec, rows: int = 0) -> dict[str, Any]:
     return params
 
 
-def knobs(spec: CollectionSpec, params: SearchParams | None, k: int, *, filtered: bool) -> dict[str, Any]:
-    """The parameters of a search in Vearch's words; under a filter, which leaves rows out, it looks farther."""
+def knobs(spec: CollectionSpec, params: SearchParams | None, k: int, *, filtered: bool, brute: bool) -> dict[str, Any]:
+    """The parameters of a search in Vearch's words; under a filter, which leaves rows out, it looks farther.
+
+    `brute`: through all lists, for the engine heeds their number where every row shall be compared, too.
+    """
     given, index = params or SearchParams(), spec.index
     found: dict[str, Any] = {"metric_type": layout_of(spec).metrics[spec.metric]}
     times = _FILTERED if filtered else 1
+    lists = lists_of(index.main, 0, unknown=_LISTS) if index.family == "ivf" else 0
     if index.family == "hnsw":
         found["efSearch"] = times * max(given.ef or 64, k)
     if index.family == "ivf":
-        found["nprobe"] = min(times * (given.nprobe or 32), lists_of(index.main, 0, unknown=_LISTS))
+        found["nprobe"] = lists if brute else min(times * (given.nprobe or 32), lists)
     if index.codes is not None:
         found["recall_num"] = max(100, (given.k_factor or 4) * k)  # so many are compared by their vectors
     return found

@@ -64,18 +64,21 @@ class Searcher:
             return self._untrained(place, queries, k, where)
         self._settle(place)
         if where is None:
-            return self._answer(place, self._ranked(place, queries, k, [], [], params))
+            found = self._ranked(place, queries, k, [], [], params)
+            if place.spec.index.family != "flat" and any(len(hits) < k for hits in found):
+                found = self._ranked(place, queries, k, [], [], params, brute=True)
+            return self._answer(place, found)
         pushed = push(where)
         if pushed.nothing:
             return self._answer(place, [[] for _ in queries])
-        found = self._checked(place, queries, k, where, pushed, params)
-        if found is None and (exact := self._few(place, queries, k, where, pushed)):
+        passed = self._checked(place, queries, k, where, pushed, params)
+        if passed is None and (exact := self._few(place, queries, k, where, pushed)):
             return exact
-        if found is None:
-            found = self._checked(place, queries, k, where, pushed, params, brute=True)
-        if found is None:
-            found = self._among(place, queries, k, list(self._matching(place, where, pushed)))
-        return self._answer(place, found)
+        if passed is None:
+            passed = self._checked(place, queries, k, where, pushed, params, brute=True)
+        if passed is None:
+            passed = self._among(place, queries, k, list(self._matching(place, where, pushed)))
+        return self._answer(place, passed)
 
     @staticmethod
     def _answer(place: Place, found: list[list[Document]]) -> SearchResult:
@@ -166,7 +169,7 @@ class Searcher:
                 ["_id", *fields],
                 place.name,
                 brute=brute or place.spec.index.family == "flat",
-                params=knobs(place.spec, params, limit, filtered=bool(conditions)),
+                params=knobs(place.spec, params, limit, filtered=bool(conditions), brute=brute),
             )
             found += answer or [[] for _ in part]
         return found
