@@ -324,13 +324,15 @@ def _of_index(
         chosen, _keep = kernel.selector(admitted.mask if admitted else None)
         far = min(ef_under_filter(max((params and params.ef) or 64, k), k, share), index.ntotal)
         return _as_found(*index.search(queries, k, params=faiss.SearchParametersHNSW(sel=chosen, efSearch=far)))
+    if admitted is not None:
+        return kernel.passed(lambda n: _of_lists(index, queries, n, params, share), k, admitted.mask)
+    found = _of_lists(index, queries, k, params, 1.0)
+    return kernel.farther(found, index.ntotal, lambda some, less: _of_lists(index, queries[some], k, params, less))
+
+
+def _of_lists(index: Any, queries: VectorArray, k: int, params: SearchParams | None, share: float) -> Found:
     probes = min(nprobe_under_filter(kernel.probes_of(index, params), share), index.nlist)
-    ask = partial(_of_ivf, index, queries, faiss.SearchParametersIVF(nprobe=probes))
-    return ask(k) if admitted is None else kernel.passed(ask, k, admitted.mask)
-
-
-def _of_ivf(index: Any, queries: VectorArray, native: Any, k: int) -> Found:
-    return _as_found(*index.search(queries, k, params=native))
+    return _as_found(*index.search(queries, k, params=faiss.SearchParametersIVF(nprobe=probes)))
 
 
 def _as_found(values: Any, positions: IdArray) -> Found:

@@ -80,7 +80,11 @@ class FloatKernel(Kernel):
     ) -> Found:
         """What an index says itself, of all its rows or of those inside a filter."""
         if inside is None:
-            return indexes.asked(index, spec, queries, k, params, None)
+            found = indexes.asked(index, spec, queries, k, params, None)
+            if spec.family not in ("ivf", "imi"):
+                return found
+            look = partial(indexes.asked, index, spec, k=k, params=params, chosen=None)
+            return kernel.farther(found, index.ntotal, lambda some, share: look(queries=queries[some], share=share))
         if indexes.takes_filters(index):
             chosen, _keep = kernel.selector(inside.mask)
             return indexes.asked(index, spec, queries, k, params, chosen, inside.share)

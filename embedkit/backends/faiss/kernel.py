@@ -33,6 +33,7 @@ __all__ = [
     "Order",
     "alone",
     "completed",
+    "farther",
     "in_parts",
     "merged",
     "more",
@@ -47,6 +48,7 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 _log = logging.getLogger(__name__)
 _THREADS = os.cpu_count() or 1
 _SPLIT = 4_000_000  # numbers; a smaller scan is over before a second thread has started
+_FARTHER, _LEAST_SHARE = 16, 1e-7  # four times as many lists at each step
 _FEW = 0.25  # share of admitted rows up to which going through their positions beats testing every row
 
 
@@ -61,6 +63,15 @@ class Found:
         """Of each query some of its rows, by place ``(n, m)``."""
         query = np.arange(len(places))[:, None]
         return Found(self.values[query, places], self.positions[query, places])
+
+    def short_of(self, wanted: int) -> IdArray:
+        """The queries, by place, to which there are fewer rows."""
+        return np.flatnonzero((self.positions >= 0).sum(axis=1) < wanted)
+
+    def put(self, places: IdArray, others: Found, width: int) -> None:
+        """Other answers in the place of some."""
+        self.values[places, :width] = others.values[:, :width]
+        self.positions[places, :width] = others.positions[:, :width]
 
     @classmethod
     def joined(cls, parts: Sequence[Found]) -> Found:
@@ -287,11 +298,21 @@ def completed(found: Found, count: int, exactly: Callable[[IdArray, int], Found]
     `exactly`: for some of the questions, by their places, the n best rows.
     """
     wanted = min(found.positions.shape[1], count)
-    short = np.flatnonzero((found.positions >= 0).sum(axis=1) < wanted)
+    short = found.short_of(wanted)
     if len(short):
-        best = exactly(short, wanted)
-        found.values[short, :wanted] = best.values[:, :wanted]
-        found.positions[short, :wanted] = best.positions[:, :wanted]
+        found.put(short, exactly(short, wanted), wanted)
+    return found
+
+
+def farther(found: Found, count: int, look: Callable[[IdArray, float], Found]) -> Found:
+    """Questions to which the lists that were looked through hold fewer rows than there are, of all, look through more.
+
+    `look`: for some of them, by their places, what is found as under a filter that admits a share of the rows.
+    """
+    wanted, share = min(found.positions.shape[1], count), 1.0
+    while share > _LEAST_SHARE and len(short := found.short_of(wanted)):
+        share /= _FARTHER
+        found.put(short, look(short, share), wanted)
     return found
 
 

@@ -60,6 +60,7 @@ _Answer: TypeAlias = list[dict[str, Any]]  # a method of the backend is called `
 _Rankings: TypeAlias = list[list[tuple[int, float]]]
 
 _PAGE = 10_000
+_FARTHER = 16  # four times as many lists at each step
 _STUCK = 600.0  # seconds without progress after which a server is taken not to have an index
 _COMPARED = 1_000  # rows that are read and compared in less time than a graph takes to be walked through
 _SETTLED = 10.0  # seconds after which a server surely shows what was written
@@ -227,8 +228,8 @@ class MilvusBackend(VectorBackend):
     ) -> SearchResult:
         """An index finds what there is: the fewer rows a filter admits, the farther it looks (`knobs`).
 
-        Questions that get fewer than there are, are asked as far as it goes. A server compares all rows by itself where
-        they are few. The graph of Lite may not reach them at all, and they are compared here.
+        Questions that get fewer than there are, are asked farther and farther. A server compares all rows by itself
+        where they are few. The graph of Lite may not reach them at all, and they are compared here.
         """
         asked, layout = checked_queries(spec, queries), self._layout(spec)
         expression = self._expression(name, where) if where is not None else ""
@@ -243,11 +244,16 @@ class MilvusBackend(VectorBackend):
             admitted, rows = self._admitted(name, expression), self._admitted(name, "")
             if self._lite and spec.index.family == "hnsw" and admitted <= _COMPARED:
                 return answered_exactly(spec, self._rows(name, spec, expression), asked, k)
-        found = ask(asked, min(1.0, admitted / rows) if rows else 1.0)  # the counts may be of other moments
-        if spec.index.family != "flat" and any(len(hits) < k for hits in found):
-            wanted = min(k, self._admitted(name, expression))
-            short = [place for place, hits in enumerate(found) if len(hits) < wanted]
-            for place, hits in zip(short, ask(asked[short], 0.0) if short else [], strict=True):
+        share = min(1.0, admitted / rows) if rows else 1.0  # the counts may be of other moments
+        found, asks = ask(asked, share), knobs(spec.index, params, k, share)
+        short = [] if spec.index.family == "flat" else [place for place, hits in enumerate(found) if len(hits) < k]
+        wanted = min(k, self._admitted(name, expression)) if short else 0
+        while short := [place for place in short if len(found[place]) < wanted]:
+            share /= _FARTHER
+            before, asks = asks, knobs(spec.index, params, k, share)
+            if asks == before:  # it cannot look farther
+                break
+            for place, hits in zip(short, ask(asked[short], share), strict=True):
                 found[place] = hits
         return columnar(found, spec, layout.distances)
 

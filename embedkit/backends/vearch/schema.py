@@ -13,10 +13,11 @@ from embedkit.backends.vearch.layout import LAYOUTS, Layout, layout_of
 from embedkit.errors import DataCorrupt
 from embedkit.types import Metric
 
-__all__ = ["COLUMNS", "ID", "enough_of", "has_index", "index_params", "knobs", "schema_of", "spec_of"]
+__all__ = ["ALL", "COLUMNS", "ID", "enough_of", "has_index", "index_params", "knobs", "schema_of", "spec_of"]
 
 ID, COLUMNS = "id", "columns"
-_FILTERED = 4  # times as far as without a filter
+ALL = 65_536  # times as far as any search: through all lists
+_FARTHEST = 32_768  # rows that a walk through a graph may keep in view
 _LISTS = 128  # of an inverted file whose rows are yet to come
 _POINTS = 39  # rows that a list wants to be trained on
 _CODES = 256  # of a piece of a vector, where pieces are quantised: fewer rows cannot be trained on
@@ -52,19 +53,15 @@ def index_params(spec: CollectionSpec, rows: int = 0) -> dict[str, Any]:
     return params
 
 
-def knobs(spec: CollectionSpec, params: SearchParams | None, k: int, *, filtered: bool, brute: bool) -> dict[str, Any]:
-    """The parameters of a search in Vearch's words; under a filter, which leaves rows out, it looks farther.
-
-    `brute`: through all lists, for the engine heeds their number where every row shall be compared, too.
-    """
+def knobs(spec: CollectionSpec, params: SearchParams | None, k: int, *, times: int = 1) -> dict[str, Any]:
+    """The parameters of a search in Vearch's words. `times`: as far as without a filter; `ALL`: through all lists."""
     given, index = params or SearchParams(), spec.index
     found: dict[str, Any] = {"metric_type": layout_of(spec).metrics[spec.metric]}
-    times = _FILTERED if filtered else 1
     lists = lists_of(index.main, 0, unknown=_LISTS) if index.family == "ivf" else 0
     if index.family == "hnsw":
-        found["efSearch"] = times * max(given.ef or 64, k)
+        found["efSearch"] = min(times * max(given.ef or 64, k), _FARTHEST)
     if index.family == "ivf":
-        found["nprobe"] = lists if brute else min(times * (given.nprobe or 32), lists)
+        found["nprobe"] = min(times * (given.nprobe or 32), lists)
     if index.codes is not None:
         found["recall_num"] = max(100, (given.k_factor or 4) * k)  # so many are compared by their vectors
     return found

@@ -16,7 +16,7 @@ from embedkit.backends.oracle.exact import Page, answered_exactly
 from embedkit.backends.vearch.client import Condition, Document, VearchClient
 from embedkit.backends.vearch.filters import TOKENS, Pushed, push
 from embedkit.backends.vearch.reading import Place, pages, rows_of_a_request
-from embedkit.backends.vearch.schema import COLUMNS, ID, knobs
+from embedkit.backends.vearch.schema import ALL, COLUMNS, ID, knobs
 from embedkit.backends.vearch.writing import id_token
 from embedkit.filters import Filter
 from embedkit.matching import matches
@@ -29,6 +29,7 @@ __all__ = ["Searcher"]
 _QUERIES = 64  # of one request
 _HITS = 50_000  # of one answer
 _FIRST, _FACTOR, _CHECKED = 64, 8, 4_096  # hits asked for where they are checked: at first, more each time, at most
+_FARTHER = 4  # times as far, at each step
 _AMONG = 5_000  # ids of one condition
 _SETTLED = 10.0  # seconds after which an index surely knows what was written
 _PAUSE = 0.05
@@ -64,10 +65,7 @@ class Searcher:
             return self._untrained(place, queries, k, where)
         self._settle(place)
         if where is None:
-            found = self._ranked(place, queries, k, [], [], params)
-            if place.spec.index.family != "flat" and any(len(hits) < k for hits in found):
-                found = self._ranked(place, queries, k, [], [], params, brute=True)
-            return self._answer(place, found)
+            return self._answer(place, self._unfiltered(place, queries, k, params))
         pushed = push(where)
         if pushed.nothing:
             return self._answer(place, [[] for _ in queries])
@@ -84,6 +82,18 @@ class Searcher:
     def _answer(place: Place, found: list[list[Document]]) -> SearchResult:
         pairs = [[(int(hit["_id"]), float(hit["_score"])) for hit in hits] for hits in found]
         return columnar(pairs, place.spec, place.layout.distances)
+
+    def _unfiltered(
+        self, place: Place, queries: VectorArray, k: int, params: SearchParams | None
+    ) -> list[list[Document]]:
+        """Where the lists that were looked through hold fewer rows than are asked for, more of them."""
+        found, times = self._ranked(place, queries, k, [], [], params), 1
+        while place.spec.index.family == "ivf" and times < ALL and any(len(hits) < k for hits in found):
+            before, times = sum(map(len, found)), times * _FARTHER
+            found = self._ranked(place, queries, k, [], [], params, times=times)
+            if sum(map(len, found)) == before:
+                break
+        return found
 
     # -- filters -------------------------------------------------------------------------------
 
@@ -107,7 +117,7 @@ class Searcher:
         ask = k if pushed.exact else min(most, max(_FIRST, _FACTOR * k))
         scanned = brute or place.spec.index.family == "flat"
         while True:
-            found = self._ranked(place, queries, ask, conditions, [COLUMNS], params, brute=brute)
+            found = self._ranked(place, queries, ask, conditions, [COLUMNS], params, brute=brute, times=_FARTHER)
             passed = [[hit for hit in hits if matches(where, json.loads(hit[COLUMNS]))] for hits in found]
             ended = [len(hits) < ask for hits in found]
             if any(ended) and not scanned:
@@ -153,8 +163,9 @@ class Searcher:
         params: SearchParams | None,
         *,
         brute: bool = False,
+        times: int = 1,
     ) -> list[list[Document]]:
-        """For each query at most `limit` documents, best first."""
+        """For each query at most `limit` documents, best first; an index looks so many times as far."""
         rows = place.layout.numbers(queries, place.spec)
         some = max(1, min(_QUERIES, _HITS // limit))
         found: list[list[Document]] = []
@@ -169,7 +180,7 @@ class Searcher:
                 ["_id", *fields],
                 place.name,
                 brute=brute or place.spec.index.family == "flat",
-                params=knobs(place.spec, params, limit, filtered=bool(conditions), brute=brute),
+                params=knobs(place.spec, params, limit, times=ALL if brute else times),  # for lists it heeds both
             )
             found += answer or [[] for _ in part]
         return found
