@@ -287,7 +287,7 @@ def passed(search: Callable[[int], Found], k: int, mask: Mask) -> Found:
         good = there & mask[np.where(there, found.positions, 0)]
         if ask == len(mask) or bool(((good.sum(axis=1) >= k) | ~there.all(axis=1)).all()):
             blanked = Found(found.values, np.where(good, found.positions, -1))
-            return blanked.taken(np.argsort(~good, axis=1, kind="stable"))
+            return blanked.taken(np.argsort(~good, axis=1, kind="stable")[:, :k])
         ask *= 4
 
 

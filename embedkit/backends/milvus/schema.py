@@ -65,7 +65,7 @@ def index_arguments(spec: CollectionSpec, layout: Layout, rows: int, *, lite: bo
 def knobs(index: IndexSpec, params: SearchParams | None, k: int, share: float = 1.0) -> dict[str, int]:
     """The parameters of a search in Milvus's words.
 
-    `share` of the rows that its filter admits: the fewer they are, the farther the index looks; 0 for as far as it can.
+    `share` of the rows that its filter admits: the fewer they are, the farther the index looks.
     """
     given, found = params or SearchParams(), {}
     if index.family == "hnsw":
