@@ -28,8 +28,6 @@ class TestMilvusLite(BackendContract):
 
 
 class TestMilvusServer(BackendContract):
-    kept = 0.5  # its graph skips most of what a filter leaves out, also where there is no other way
-
     @pytest.fixture
     def url(self, milvus_server_url):
         return milvus_server_url

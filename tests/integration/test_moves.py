@@ -248,7 +248,7 @@ def test_the_commands(filled, kit, tmp_path, monkeypatch):
         assert done.exit_code == code, done.output
         return done
 
-    done = call("reindex", "products", "--index", "hnsw", "--html", "page.html", "--nice", "0")
+    done = call("reindex", "products", "--encoder", "image=plain(seed=9)", "--html", "page.html", "--nice", "0")
     assert "Version 2 serves now" in done.stderr
     assert "data:image/png;base64" in (tmp_path / "page.html").read_text()
     assert json.loads(call("reindex", "products", "--rollback", "--json").stdout)["after"] == 1

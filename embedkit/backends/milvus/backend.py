@@ -62,6 +62,7 @@ _Rankings: TypeAlias = list[list[tuple[int, float]]]
 _PAGE = 10_000
 _FARTHER = 16  # four times as many lists at each step
 _STUCK = 600.0  # seconds without progress after which a server is taken not to have an index
+_RARE = 0.05  # share of rows that a server's graph compares one and all
 _COMPARED = 1_000  # rows that are read and compared in less time than a graph takes to be walked through
 _SETTLED = 10.0  # seconds after which a server surely shows what was written
 
@@ -228,8 +229,8 @@ class MilvusBackend(VectorBackend):
     ) -> SearchResult:
         """An index finds what there is: the fewer rows a filter admits, the farther it looks (`knobs`).
 
-        Questions that get fewer than there are, are asked farther and farther. A server compares all rows by itself
-        where they are few. The graph of Lite may not reach them at all, and they are compared here.
+        Questions that get fewer than there are, are asked farther and farther. A graph may not reach such rows at all:
+        a server compares all by itself where their share is small, and up to a thousand are compared here else.
         """
         asked, layout = checked_queries(spec, queries), self._layout(spec)
         expression = self._expression(name, where) if where is not None else ""
@@ -239,12 +240,13 @@ class MilvusBackend(VectorBackend):
         def ask(queries: VectorArray, share: float) -> _Rankings:
             return self._ranked(name, spec, queries, k, expression, knobs(spec.index, params, k, share))
 
-        admitted = rows = 0
+        share = 1.0
         if where is not None and spec.index.family != "flat":
-            admitted, rows = self._admitted(name, expression), self._admitted(name, "")
-            if self._lite and spec.index.family == "hnsw" and admitted <= _COMPARED:
+            admitted, rows = self._admitted(name, expression), max(1, self._admitted(name, ""))
+            share = min(1.0, admitted / rows)  # the counts may be of other moments
+            itself = not self._lite and share < _RARE
+            if spec.index.family == "hnsw" and admitted <= _COMPARED and not itself:
                 return answered_exactly(spec, self._rows(name, spec, expression), asked, k)
-        share = min(1.0, admitted / rows) if rows else 1.0  # the counts may be of other moments
         found, asks = ask(asked, share), knobs(spec.index, params, k, share)
         short = [] if spec.index.family == "flat" else [place for place, hits in enumerate(found) if len(hits) < k]
         wanted = min(k, self._admitted(name, expression)) if short else 0

@@ -26,8 +26,8 @@ SERVER = Capabilities(
         "update_columns": "the vectors are fetched and written again with the new columns",
         "filter": "compared on a copy of the columns whose names carry their type, so that every backend agrees",
         "filter on an index": "the index looks farther by as much as the filter leaves out, which a count tells once a "
-        "minute, and as far as it can where a question gets too few; beside a graph of Lite up to 1,000 rows are read "
-        "and compared here",
+        "minute, and as far as it can where a question gets too few; up to 1,000 rows are read and compared here where "
+        "a graph might miss them",
         "newer indexes": "hnsw + sq8, hnsw + pq and ivf + rabitq, which alone take refine(fp16), ask for a server of "
         "2.6, diskann for one that has it, cagra for one with a GPU; another refuses, or builds nothing for ten "
         "minutes, and the index there was stays",
