@@ -108,10 +108,10 @@ An index is written as text, in `embedkit.toml` (`index = "hnsw(m=32)"`), in `em
 
 A search takes parameters for one call, `search(params={"nprobe": 32})` or `embedkit search --set nprobe=32`; `embedkit index
 tune` finds the cheapest that reach a recall, and searches ask with them from then on. Recall is counted by distances: a hit
-counts if it is no farther than the k-th nearest, whichever of several equal vectors it is. Indexes over codes are tuned too. The collection's own vectors ask unless told
-otherwise, and an index finds them a little more easily than what is new to it: of 30,000 SIFT descriptors `hnsw(m=8)` at
-`ef=16` found 0.975 of their neighbours, and 0.958 of those of 500 others. `embedkit index tune products --questions
-customers/` asks by the pictures, or the titles, of any catalog instead.
+counts if it is no farther than the k-th nearest, whichever of several equal vectors it is. Indexes over codes are tuned too.
+The collection's own vectors ask unless told otherwise, and an index finds them a little more easily than what is new to it:
+of 30,000 SIFT descriptors `hnsw(m=8)` at `ef=16` found 0.975 of their neighbours, and 0.958 of those of 500 others.
+`embedkit index tune products --questions customers/` asks by the pictures, or the titles, of any catalog instead.
 
 | parameter | what it is | heeded by | default |
 |---|---|---|---|

@@ -107,7 +107,7 @@ assert asked()
 child = os.fork()
 if not child:
     os._exit(0 if asked() else 1)
-sys.exit(os.waitpid(child, 0)[1])
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """  # one question is shared out among threads of ours, many among those of OpenMP; a fork has neither
 
 

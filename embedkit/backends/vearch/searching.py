@@ -70,7 +70,7 @@ class Searcher:
         if pushed.nothing:
             return self._answer(place, [[] for _ in queries])
         passed = self._checked(place, queries, k, where, pushed, params)
-        if passed is None and (exact := self._few(place, queries, k, where, pushed)):
+        if passed is None and (exact := self._few(place, queries, k, where, pushed)) is not None:
             return exact
         if passed is None:
             passed = self._checked(place, queries, k, where, pushed, params, brute=True)
