@@ -69,6 +69,7 @@ class Collection(Indexed):
         limit: int | None = None,
         dry_run: bool = False,
         prune: bool = False,
+        checksum: bool = False,
         retry_failed: bool = False,
         progress: ProgressCallback | None = None,
     ) -> IngestReport:
@@ -77,7 +78,8 @@ class Collection(Indexed):
         `source`: a folder, a zip or tar archive, a CSV, TSV, JSONL or Parquet file (a path or any fsspec
         URL), or a database URL with `query`. `map`: which column is ``key``, ``image``, ``title``.
         `encoder`: spec string by view, for a collection that does not exist yet. `prune` deletes what the
-        catalog no longer holds. `retry_failed` tries the failures of earlier runs and needs no source.
+        catalog no longer holds. `checksum` reads every picture again, also one whose file has the times and whose
+        host names the ETag of last time. `retry_failed` tries the failures of earlier runs and needs no source.
 
         A bad record becomes a failure (see `failures`) and never stops the run; so does a key of more than 1,024
         bytes of UTF-8, and one of which the encoder makes no vector that can be searched. Raises BadSource,
@@ -97,7 +99,9 @@ class Collection(Indexed):
         check_texts(encoder, 'encoder is a mapping such as {"image": "effnet-lite0"}')
         if limit is not None and limit < 1:
             raise BadInput(f"limit={limit} is not a number of records; give 1 or more")
-        options = pipeline.IngestOptions(limit=limit, dry_run=dry_run, prune=prune, progress=progress)
+        options = pipeline.IngestOptions(
+            limit=limit, dry_run=dry_run, prune=prune, checksum=checksum, progress=progress
+        )
         settings = self._resources.settings
         if retry_failed:
             self._existing()

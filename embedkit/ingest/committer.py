@@ -128,7 +128,7 @@ class Committer:
         self, items: Sequence[Item], failed: Sequence[Failed], encoded: Mapping[str, Encoded], offset: int
     ) -> None:
         store, cid = self._target.store, self._target.row.id
-        changed = [item for item in items if item.inputs or item.changed]
+        changed = [item for item in items if item.written]
         now = store.known(cid, [item.record.key for item in changed if item.known])
         changed = [item for item in changed if item.record.key in now or not item.known]  # else deleted meanwhile
         fresh = [item for item in changed if item.inputs]
@@ -203,12 +203,13 @@ class Committer:
 
     def _counted(self, good: int, changed: Sequence[Item], failed: Sequence[Failed]) -> RunCounts:
         encoded = sum(bool(item.inputs) for item in changed)
+        updated = sum(item.changed and not item.inputs for item in changed)
         old = self.counts
         return RunCounts(
             seen=old.seen + good + len(failed),
             encoded=old.encoded + encoded,
-            updated=old.updated + len(changed) - encoded,
-            skipped=old.skipped + good - len(changed),
+            updated=old.updated + updated,
+            skipped=old.skipped + good - encoded - updated,
             failed=old.failed + len(failed),
             deleted=old.deleted,
             unreadable=old.unreadable + sum(entry.unreadable for entry in failed),

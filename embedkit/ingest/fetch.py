@@ -13,8 +13,9 @@ from embedkit.ingest.http import HttpLoop
 from embedkit.ingest.places.archives import split_archive
 from embedkit.ingest.places.contract import reason_of
 from embedkit.ingest.places.held import OpenArchives
-from embedkit.ingest.places.local import local_path, open_regular
-from embedkit.ingest.places.open import is_web
+from embedkit.ingest.places.local import file_validator, local_path, open_regular
+from embedkit.ingest.places.open import is_web, validator_at
+from embedkit.ingest.places.remote import RemotePlace
 from embedkit.urls import redact
 
 __all__ = ["FetchedImage", "Fetcher", "content_hash_of", "is_remote"]
@@ -45,7 +46,10 @@ class Fetcher:
         self._closed = False
 
     def submit(self, uri: str, validator: str | None = None) -> Future[FetchedImage]:
-        """Start to fetch a remote picture; the future raises FetchTimeout, FetchFailed, BadImage or MissingExtra."""
+        """Start to fetch a remote picture; the future raises FetchTimeout, FetchFailed, BadImage or MissingExtra.
+
+        With the `validator` of an earlier fetch, only what is new since is fetched.
+        """
         with self._lock:
             if self._closed:
                 raise RuntimeError("the fetcher is closed")
@@ -53,25 +57,36 @@ class Fetcher:
                 self._loop = self._loop or HttpLoop(self._settings)
                 return self._loop.submit(uri, validator)
             self._pool = self._pool or ThreadPoolExecutor(min(32, self._settings.concurrency), "fetch")
-            return self._pool.submit(self._read_other, uri)
+            return self._pool.submit(self._read_other, uri, validator)
 
-    def read_local(self, uri: str) -> FetchedImage:
-        """Read a local file or a member of a local archive, here and now. Raises BadImage."""
+    def read_local(self, uri: str, validator: str | None = None) -> FetchedImage:
+        """Read a local file or a member of a local archive, here and now. Raises BadImage.
+
+        With the `validator` of an earlier reading, only if the file has been touched since.
+        """
+        if validator is not None and validator == validator_at(uri):
+            return FetchedImage(None, validator, None)
         limit = self._settings.max_bytes
         inside = split_archive(uri) is not None
         path = uri if inside else local_path(uri) or uri
         try:
-            data = self._archives.read(uri, limit + 1) if inside else _file(path, limit)
+            data, told = self._archives.read(uri, limit + 1) if inside else _file(path, limit)
         except (OSError, ValueError) as error:
             raise BadImage(f"{path}: {reason_of(error).lower()}") from error
         if len(data) > limit:
             raise BadImage(too_large(path, len(data), limit))
-        return fetched(data)
+        return fetched(data, told)
 
-    def _read_other(self, uri: str) -> FetchedImage:
+    def _read_other(self, uri: str, validator: str | None) -> FetchedImage:
         limit = self._settings.max_bytes
         try:
-            data = self._archives.read(uri, limit + 1) if split_archive(uri) else _through_fsspec(uri, limit)
+            if split_archive(uri):
+                data, told = self._archives.read(uri, limit + 1)
+            else:
+                place = RemotePlace(uri)
+                if validator is not None and validator == place.validator():
+                    return FetchedImage(None, validator, None)
+                data, told = place.read(limit + 1)
         except EmbedkitError:
             raise
         except TimeoutError as error:
@@ -80,7 +95,7 @@ class Fetcher:
             raise FetchFailed(f"{redact(uri)}: {reason_of(error)}") from error
         if len(data) > limit:
             raise BadImage(too_large(redact(uri), len(data), limit))
-        return fetched(data)
+        return fetched(data, told)
 
     def close(self) -> None:
         """Stop what is on its way."""
@@ -93,17 +108,10 @@ class Fetcher:
         self._archives.close()
 
 
-def _file(path: str, limit: int) -> bytes:
-    """Up to a byte more than `limit`; of a file that says it is larger, a message and no bytes."""
+def _file(path: str, limit: int) -> tuple[bytes, str | None]:
+    """Up to a byte more than `limit`, and its validator; of a file that says it is larger, a message and no bytes."""
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > limit:
-            raise BadImage(too_large(path, size, limit))
-        return file.read(limit + 1)
-
-
-def _through_fsspec(uri: str, limit: int) -> bytes:
-    from embedkit.ingest.places.remote import RemotePlace
-
-    with RemotePlace(uri).open("") as file:
-        return file.read(limit + 1)
+        found = os.fstat(file.fileno())  # before the bytes: what is written while they are read is newer than this
+        if found.st_size > limit:
+            raise BadImage(too_large(path, found.st_size, limit))
+        return file.read(limit + 1), file_validator(found)

@@ -10,7 +10,10 @@ __all__ = ["FetchedImage", "content_hash_of", "fetched", "too_large"]
 
 @dataclass(frozen=True, slots=True)
 class FetchedImage:
-    """`data` None: the host says that it has not changed. `validator`: an ETag or date to ask with next time."""
+    """`data` None: it is what it was when `validator` was told.
+
+    `validator`: an ETag, a date or the times of a file, to ask with next time; None where nothing tells.
+    """
 
     data: bytes | None
     validator: str | None

@@ -37,7 +37,7 @@ _NO_TEXT = "holds a NUL or half a surrogate pair, which is no valid text; mend t
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What reading a picture gave. `content_hash` None: the host said that it has not changed."""
+    """What reading a picture gave. `content_hash` None: its file or host said that it has not changed."""
 
     content_hash: str | None
     validator: str | None
@@ -65,15 +65,22 @@ class Failed:
 class Item:
     """A record and what shall happen with it.
 
-    `inputs`: what to encode, by view. `retired`: views that lose their vector.
+    `inputs`: what to encode, by view. `changed`: it says another thing of the product than the store. `noted`: the
+    store shall remember another validator, which is nothing to a user. `retired`: views that lose their vector.
     """
 
     write: ProductWrite
     inputs: Mapping[str, ByteArray | str]
     changed: bool
+    noted: bool
     retired: tuple[str, ...]
     record: Record
     known: bool
+
+    @property
+    def written(self) -> bool:
+        """Whether the store gets anything new of it."""
+        return bool(self.inputs) or self.changed or self.noted
 
 
 def text_hash(text: str) -> str:
@@ -206,14 +213,14 @@ def decide(
     write = ProductWrite(
         record.key, record.title, record.image, record.attributes, content_hash, validator, vectors=wanted
     )
-    changed = known is None or (known.title, known.attributes, known.uri, known.content_hash, known.validator) != (
+    changed = known is None or (known.title, known.attributes, known.uri, known.content_hash) != (
         record.title,
         record.attributes,
         record.image,
         content_hash,
-        validator,
     )
-    return Item(write, inputs, changed or bool(retired), tuple(retired), record, bool(known))
+    noted = known is not None and known.validator != validator
+    return Item(write, inputs, changed or bool(retired), noted, tuple(retired), record, bool(known))
 
 
 def known_hash(known: KnownProduct | None, view: ViewRow) -> str | None:

@@ -52,11 +52,12 @@ _NOT_RETRIED = frozenset({"duplicate", "read"})
 
 @dataclass(frozen=True, slots=True)
 class IngestOptions:
-    """What the caller of an ingest may choose."""
+    """What the caller of an ingest may choose. `checksum`: read pictures whose file or host calls them unchanged."""
 
     limit: int | None = None
     dry_run: bool = False
     prune: bool = False
+    checksum: bool = False
     progress: ProgressCallback | None = None
 
 
@@ -212,6 +213,7 @@ class _Run:
                 max_attributes_bytes=min(
                     self.settings.max_attributes_bytes, self.target.backend.capabilities.max_columns_bytes
                 ),
+                checksum=self.options.checksum,
             )
             self.committer = self._committer()
             threads = [threading.Thread(target=self.reader.run, args=(records,), name="embedkit-reader", daemon=True)]

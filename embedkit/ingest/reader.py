@@ -1,6 +1,7 @@
 """First stage: records from the source, compared with the store, their pictures read and decoded.
 
-Each picture is read once: hashed, compared, and decoded only if it changed.
+Each picture is read once: hashed, compared, and decoded only if it changed. One whose file or host says that it is
+what it was is not read at all.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Reader:
 
     `finished`: the keys whose records are committed, told by the last stage. A key that comes
     again is a failure of the stage ``duplicate``, whether the first one is still under way or not.
+    `checksum`: read every picture, whatever its file or host says.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Reader:
         slots: Channel[Slot],
         stop: Stop,
         max_attributes_bytes: int,
+        checksum: bool,
     ) -> None:
         self._target = target
         self._run_id = run_id
@@ -65,6 +68,7 @@ class Reader:
         self._slots = slots
         self._stop = stop
         self._limit = max_attributes_bytes
+        self._checksum = checksum
         self._following = target.row.following
         self._views = {
             slot: view for slot, view in target.views.items() if slot in target.encoders or slot not in self._following
@@ -138,14 +142,15 @@ class Reader:
     def _outcome(self, record: Record, known: KnownProduct | None) -> Future[Item | Failed]:
         if record.image is None or not self._image_views:
             return _done(decide(record, known, None, self._views, self._following)).outcome
+        asks = known is not None and not self._checksum and self._unchanged(record, known, known.content_hash)
+        validator = known.validator if known and asks else None
         if not is_remote(record.image):
-            return self._pool.submit(self._read_local, record, known)
-        validator = known.validator if known and self._unchanged(record, known, known.content_hash) else None
+            return self._pool.submit(self._read_local, record, known, validator)
         fetched = self._fetcher.submit(record.image, validator)
         return _then(fetched, self._pool, lambda future: self._read(record, known, future.result))
 
-    def _read_local(self, record: Record, known: KnownProduct | None) -> Item | Failed:
-        return self._read(record, known, lambda: self._fetcher.read_local(str(record.image)))
+    def _read_local(self, record: Record, known: KnownProduct | None, validator: str | None) -> Item | Failed:
+        return self._read(record, known, lambda: self._fetcher.read_local(str(record.image), validator))
 
     def _read(self, record: Record, known: KnownProduct | None, fetch: Callable[[], FetchedImage]) -> Item | Failed:
         stage: FailureStage = "fetch"

@@ -62,6 +62,9 @@ def ingest(
         bool, typer.Option("--dry-run", help="Read and decode, but write nothing; with --prune, count.")
     ] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete products that the catalog no longer holds.")] = False,
+    checksum: Annotated[
+        bool, typer.Option("--checksum", help="Read every picture, also where its file or host calls it unchanged.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try the failures of earlier runs again.")
     ] = False,
@@ -91,6 +94,7 @@ def ingest(
             limit=limit,
             dry_run=dry_run,
             prune=prune,
+            checksum=checksum,
             retry_failed=retry_failed,
             progress=progress,
         )

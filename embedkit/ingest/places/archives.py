@@ -69,10 +69,19 @@ def split_archive(uri: str) -> ArchiveUri | None:
 class Archive:
     """The members of one archive by normal path. Takes `file` and its place over.
 
-    Raises OSError when it is no such archive.
+    `validator`: of the file on this machine that all of it lies in. Raises OSError when it is no such archive.
     """
 
-    def __init__(self, file: BinaryIO, kind: ArchiveKind, name: str, place: Place | None = None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        kind: ArchiveKind,
+        name: str,
+        place: Place | None = None,
+        *,
+        validator: str | None = None,
+    ) -> None:
+        self.validator = validator
         self._place = place
         self._lock = threading.Lock()
         self._file = file

@@ -30,8 +30,8 @@ class OpenArchives:
         self._lock = threading.Lock()
         self._held: OrderedDict[str, _Held] = OrderedDict()
 
-    def read(self, uri: str, limit: int) -> bytes:
-        """Up to `limit` bytes of an archive's member. Raises MissingExtra, OSError."""
+    def read(self, uri: str, limit: int) -> tuple[bytes, str | None]:
+        """Up to `limit` bytes of an archive's member, and the archive's validator. Raises MissingExtra, OSError."""
         inside = split_archive(uri)
         if inside is None:
             raise OSError("it names no member of an archive")
@@ -44,7 +44,8 @@ class OpenArchives:
         for one in idle:
             one.close()
         try:
-            return _opened(held, key).read(inside.member, limit)
+            archive = _opened(held, key)
+            return archive.read(inside.member, limit), archive.validator
         finally:
             with self._lock:
                 held.users -= 1

@@ -6,15 +6,16 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Hashable
 from typing import BinaryIO
 from urllib.parse import unquote
 
 from embedkit.ingest.places.contract import Entry, Place
 
-__all__ = ["LocalPlace", "local_path", "open_regular"]
+__all__ = ["LocalPlace", "file_validator", "local_path", "open_regular"]
 
-
+_SETTLED = 2_000_000_000  # ns; FAT has the coarsest clock
 _IRREGULAR = "it is no regular file"
 
 
@@ -47,6 +48,17 @@ def open_regular(path: str) -> BinaryIO:
         number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
         raise OSError(number, os.strerror(number) if stat.S_ISDIR(mode) else _IRREGULAR)
     return os.fdopen(handle, "rb")
+
+
+def file_validator(found: os.stat_result) -> str | None:
+    """What no other content of the file will have; None while a second writing could still get the same times.
+
+    The system sets the time of the last change (ctime) at every writing and renaming, whatever times a tool asks for,
+    so a file that took the place of another is seen even with the size and date of the old one.
+    """
+    if time.time_ns() - found.st_ctime_ns < _SETTLED:
+        return None
+    return f"file:{found.st_size},{found.st_mtime_ns},{found.st_ctime_ns},{found.st_ino}"
 
 
 class LocalPlace(Place):

@@ -7,10 +7,10 @@ from contextlib import closing
 
 from embedkit.ingest.places.archives import Archive, ArchivePlace, archive_kind, split_archive
 from embedkit.ingest.places.contract import Place
-from embedkit.ingest.places.local import LocalPlace, local_path
+from embedkit.ingest.places.local import LocalPlace, file_validator, local_path
 from embedkit.ingest.places.streams import spooled
 
-__all__ = ["is_web", "locate", "open_archive", "outer_path"]
+__all__ = ["is_web", "locate", "open_archive", "outer_path", "validator_at"]
 
 
 def is_web(text: str) -> bool:
@@ -44,10 +44,12 @@ def _outside(text: str) -> tuple[Place, str]:
 
     folder, _, name = text.rstrip("/").rpartition("/")
     if not folder:
-        return RemotePlace(text), ""
+        return RemotePlace(text, afresh=True), ""
     if not folder.endswith(":/"):
-        return RemotePlace(folder), name
-    return (RemotePlace(f"{folder}/"), name) if folder.lower().endswith("memory:/") else (RemotePlace(text), "")
+        return RemotePlace(folder, afresh=True), name
+    if folder.lower().endswith("memory:/"):
+        return RemotePlace(f"{folder}/", afresh=True), name
+    return RemotePlace(text, afresh=True), ""
 
 
 def _whole_archive(text: str) -> str | None:
@@ -73,9 +75,23 @@ def open_archive(uri: str) -> Archive:
     if (nested := split_archive(outer)) is None:
         place, path = _outside(outer)
         try:
-            return Archive(place.open(path, seek=True), inside.kind, name, place)
+            file = place.open(path, seek=True)
+            validator = file_validator(os.fstat(file.fileno())) if isinstance(place, LocalPlace) else None
+            return Archive(file, inside.kind, name, place, validator=validator)
         except BaseException:
             place.close()
             raise
     with closing(open_archive(outer)) as around:
-        return Archive(spooled(around.open(nested.member)), inside.kind, nested.member)
+        inner = spooled(around.open(nested.member))
+        return Archive(inner, inside.kind, nested.member, validator=around.validator)
+
+
+def validator_at(uri: str) -> str | None:
+    """That of a local file as it is now, or of the local archive that holds it."""
+    while (inside := split_archive(uri)) is not None:
+        uri = inside.outer
+    path = local_path(uri)
+    try:
+        return None if path is None else file_validator(os.stat(path))
+    except (OSError, ValueError):
+        return None

@@ -17,10 +17,8 @@ from embedkit.urls import redact
 __all__ = ["RemotePlace", "missing_protocol"]
 
 _BUFFER = 4 << 20
-_TELLTALES = (
-    *("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum", "crc32c", "sha256"),
-    *("mtime", "modified", "LastModified", "last_modified", "updated", "created"),
-)
+_TAGS = ("ETag", "etag", "md5", "md5Hash", "content_md5", "checksum", "crc32c", "sha256")
+_TIMES = ("mtime", "modified", "LastModified", "last_modified", "updated", "created")
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
@@ -43,10 +41,11 @@ def missing_protocol(url: str, error: ImportError) -> MissingExtra:
 class RemotePlace(Place):
     """Everything below one URL. Paths are relative to it; '' is the URL itself.
 
+    Drivers keep what they listed for as long as the process lives; `afresh` forgets it, and so does `close`.
     Raises MissingExtra, OSError.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, afresh: bool = False) -> None:
         import fsspec
 
         self._url = url.rstrip("/") if not url.endswith("://") else url
@@ -57,6 +56,8 @@ class RemotePlace(Place):
             if isinstance(error.__cause__, ImportError):
                 raise missing_protocol(url, error.__cause__) from error
             raise
+        if afresh:
+            self._files.invalidate_cache()
 
     def _full(self, path: str) -> str:
         return joined(self._root, path)
@@ -80,6 +81,18 @@ class RemotePlace(Place):
             stream = self._files.open(self._full(path), "rb")
         return io.BufferedReader(Guarded(stream, _translated), _BUFFER)
 
+    def read(self, limit: int) -> tuple[bytes, str | None]:
+        """Up to `limit` bytes of the file that the URL names, and its validator as it was before they were read."""
+        with _translated(), self._files.open(self._root, "rb") as stream:
+            details = getattr(stream, "details", None)
+            told = _told(details, _TAGS) if isinstance(details, Mapping) else None
+            return stream.read(limit), told
+
+    def validator(self) -> str | None:
+        """What no other content of the file that the URL names will have; times alone are too coarse for that."""
+        with _translated():
+            return _told(self._files.info(self._root), _TAGS)
+
     def uri(self, path: str) -> str:
         return f"{self._url}{'' if self._url.endswith('/') or not path else '/'}{path}"
 
@@ -94,6 +107,9 @@ class RemotePlace(Place):
         if place.startswith("..") or "::" in place:
             raise ValueError(f"the picture {reference!r} leads out of {redact(self._url)}")
         return f"{scheme}{separator}{joined(authority, place)}"
+
+    def close(self) -> None:
+        self._files.invalidate_cache()
 
 
 @contextmanager
@@ -116,6 +132,10 @@ def _translated() -> Iterator[None]:
 def _entry(info: Mapping[str, Any]) -> Entry:
     name = posixpath.basename(str(info["name"]).rstrip("/"))
     problem = "its name holds '::', which an address cannot; rename it" if "::" in name else ""
-    told = next((key for key in _TELLTALES if info.get(key) is not None), None)
-    mark = f"{info.get('size')},{info[told]}" if told else None
-    return Entry(name, info.get("type") == "directory", mark, problem)
+    return Entry(name, info.get("type") == "directory", _told(info, _TAGS + _TIMES), problem)
+
+
+def _told(info: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    """The size, and the first of these that a file system knows."""
+    told = next((name for name in names if info.get(name) is not None), None)
+    return f"{info.get('size')},{info[told]}" if told else None
