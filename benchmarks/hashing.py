@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from table_of_losses import (
     Row,
-    bars,
     budget_of,
     embedkit_command,
     judged,
@@ -160,6 +159,44 @@ def _vectors(spec: str, options: argparse.Namespace, *, numbers: bool = False) -
         encoder.close()
 
 
+def chart(rows: list[Row], title: str, path: Path) -> None:
+    """A panel for each length, with the losses in one order: bars as they leave their codes, marks of what adds to it."""
+    from matplotlib.figure import Figure
+
+    lengths = sorted({row["bits"] for row in rows}, reverse=True)
+    of = {(_loss_of(row), row["bits"]): row for row in rows}
+    best = {loss: max(_reached(of[at]) for at in of if at[0] == loss) for loss, _ in of}
+    order = sorted(best, key=lambda loss: best[loss])
+    figure = Figure(figsize=(4 * len(lengths), 0.3 * len(order) + 1.6), layout="constrained")
+    panels = figure.subplots(1, len(lengths), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, bits in zip(panels, lengths, strict=True):
+        shown = [(place, of[loss, bits]) for place, loss in enumerate(order) if (loss, bits) in of]
+        axes.barh(
+            [place for place, _ in shown],
+            [row["recall@1"] for _, row in shown],
+            color="#a9bede",
+            label="as the loss leaves it",
+        )
+        for key, mark, label in (("finished", "D", "with a finish"), ("numbers", "o", "and asked by numbers")):
+            found = [(row[key], place) for place, row in shown if key in row]
+            axes.plot([reached for reached, _ in found], [place for _, place in found], mark, markersize=4, label=label)
+        for place, row in shown:
+            axes.text(_reached(row) + 0.015, place, f"{_reached(row):.3f}", va="center", fontsize=8)
+        axes.set(title=f"{bits} bits", xlim=(0, 0.75), yticks=range(len(order)), yticklabels=order)
+        axes.margins(y=0.01)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    figure.suptitle(f"{title}\nRecall@1 on emoji never seen; the number is the best of its row", fontsize=10)
+    figure.savefig(path, dpi=130)
+
+
+def _loss_of(row: Row) -> str:
+    return str(row["loss"]).rpartition(" ")[0]
+
+
+def _reached(row: Row) -> float:
+    return max(float(row.get(key, 0.0)) for key in ("recall@1", "finished", "numbers"))
+
+
 def main() -> None:
     """Measure what is missing; write table, chart and figures."""
     parser = options_of(__doc__, name="hashing", recipe="emoji-hashnet", minutes=2.0)
@@ -187,8 +224,7 @@ def main() -> None:
         part = [row for row in rows if row["bits"] == bits]
         tables.append(f"\n## {bits} bits\n\n{markdown(part, FIGURES, by='recall@1')}\n")
     (options.out / f"{options.name}.md").write_text(text + "".join(tables))
-    label = "Recall@1 on emoji never seen; pale: with a finish"
-    bars(rows, title, options.out / f"{options.name}.png", by="recall@1", label=label, beside="finished")
+    chart(rows, title, options.out / f"{options.name}.png")
     print(text + "".join(tables))
 
 

@@ -101,21 +101,15 @@ def _cell(value: float | None) -> str:
     return f"{value:.3f}" if isinstance(value, float) and value <= 1 else f"{value:,.0f}"
 
 
-def bars(
-    rows: list[Row], title: str, path: Path, *, by: str, label: str, start: float | None = None, beside: str = ""
-) -> None:
-    """Bars of a figure, paler ones of the figure `beside`, and a line where the network was before training."""
+def bars(rows: list[Row], title: str, path: Path, *, by: str, label: str, start: float | None = None) -> None:
+    """Bars of a figure, and a line where the network was before training."""
     from matplotlib.figure import Figure
 
     rows = sorted(rows, key=lambda one: one[by])
     figure = Figure(figsize=(8, 0.32 * len(rows) + 1.4), layout="constrained")
     axes = figure.subplots()
-    if beside:
-        paler = axes.barh([row["loss"] for row in rows], [row.get(beside, 0) for row in rows], color="#c5d3ea")
-        axes.bar_label(paler, [f"{row[beside]:.3f}" if beside in row else "" for row in rows], padding=3, fontsize=8)
     drawn = axes.barh([row["loss"] for row in rows], [row[by] for row in rows], color="#4c72b0")
-    within = [f"{row[by]:.3f}" for row in rows]
-    axes.bar_label(drawn, within, label_type="center" if beside else "edge", padding=3, fontsize=8)
+    axes.bar_label(drawn, [f"{row[by]:.3f}" for row in rows], padding=3, fontsize=8)
     if start is not None:
         axes.axvline(start, color="#c44e52", linestyle="--", label=f"before training: {start:.3f}")
         axes.legend(loc="lower right")
