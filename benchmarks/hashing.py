@@ -160,7 +160,7 @@ def _vectors(spec: str, options: argparse.Namespace, *, numbers: bool = False) -
 
 
 def chart(rows: list[Row], title: str, path: Path) -> None:
-    """A panel for each length, with the losses in one order: bars as they leave their codes, marks of what adds to it."""
+    """A panel for each length, the losses in one order: bars of codes as they leave them, marks of what is added."""
     from matplotlib.figure import Figure
 
     lengths = sorted({row["bits"] for row in rows}, reverse=True)
