@@ -149,7 +149,7 @@ def _pruned(target: Target, run: RunRow | None, work: _Run, report: IngestReport
     if not complete:
         reason = "--limit left records out"
     elif unreadable := work.counts.unreadable:
-        reason = f"{unreadable} rows could not be read, and they may be among what seems to be gone"
+        reason = f"{unreadable:,} of its rows could not be read, whose products may be among what seems to be gone"
     elif work.start + report.seen == 0:
         reason = "the catalog is empty, which looks like a mistake"
     if reason:
@@ -162,7 +162,9 @@ def _pruned(target: Target, run: RunRow | None, work: _Run, report: IngestReport
     if not count:
         return report
     named = f"{', '.join(map(repr, first))}{', …' if count > len(first) else ''}"
-    return replace(report, deleted=count, warnings=(*report.warnings, f"{count:,} products would be deleted: {named}."))
+    return replace(
+        report, deleted=count, warnings=(*report.warnings, f"{count:,} of the products would be deleted: {named}.")
+    )
 
 
 class _Run:
@@ -393,7 +395,7 @@ class _Run:
         if self.reader.seen > self.reader.unreadable and not self.reader.pictures and self._sees:
             found.append("No record names a picture; if the catalog has a column of them, say: --map image=COLUMN.")
         if self.reader.cleaned:
-            found.append(f"{self.reader.cleaned} records held NaN or infinity, which became null.")
+            found.append(f"NaN or infinity became null in {self.reader.cleaned:,} of the records.")
         if self.run and not interrupted:
             found += self._counts_differ()
         return tuple(found)

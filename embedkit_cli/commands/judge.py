@@ -78,7 +78,7 @@ def _show(found: DataSetCheck) -> None:
     if captions := [f"{split.captions:,} in {split.name}" for split in found.splits if split.captions]:
         render.note(f"captions: {', '.join(captions)}")
     if found.without_caption:
-        render.note(f"{found.without_caption:,} pictures have no caption and are left out")
+        render.note(f"left out for want of a caption: {render.counted(found.without_caption, 'picture')}")
     for absent in found.absent:
         render.note(f"missing: {absent.replace('|', ' or ')}")
     if found.missing:

@@ -179,7 +179,7 @@ def _figures(report: TrainingReport) -> None:
     )
     if report.failed:
         path, reason = report.failures[0]
-        render.note(f"{report.failed:,} pictures could not be read and were left out; the first is {path}: {reason}")
+        render.note(f"Left out, unreadable: {render.counted(report.failed, 'picture')}; the first is {path}: {reason}")
     render.note(f"Use it with: embedkit ingest CATALOG --collection NAME --encoder image={report.folder}")
     if report.plots:
         render.note(f"Look at: {', '.join(report.plots)}")

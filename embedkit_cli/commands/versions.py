@@ -118,7 +118,7 @@ def _tell(report: ReindexReport, html: Path | None) -> None:
     for key, reason in report.lost[:_SHOWN]:
         render.note(f"failed: {key}: {reason}")
     if report.changed:
-        render.note(f"{report.changed:,} pictures are no longer those that were ingested; the new ones were encoded.")
+        render.note(f"Encoded anew, for their pictures are no longer those that were ingested: {report.changed:,}")
     if report.comparison:
         render.table(
             ["view", "before", "after", f"overlap@{report.comparison[0].k}", "same first", "score", "shift"],

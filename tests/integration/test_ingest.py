@@ -123,7 +123,9 @@ def test_a_dry_run_counts_what_prune_would_delete_and_deletes_nothing(products, 
     write_table(catalog, [*rows[:17], {"key": "new", "title": "new one"}])
     report = products.ingest(catalog, prune=True, dry_run=True)
     assert (report.failed, report.deleted, report.dry_run) == (1, 7, True)
-    assert any("7 products would be deleted: 'p17', 'p18', 'p19', 'p20', 'p21', …." in told for told in report.warnings)
+    assert any(
+        "7 of the products would be deleted: 'p17', 'p18', 'p19', 'p20', 'p21', …." in told for told in report.warnings
+    )
     assert products.count() == 24
     limited = products.ingest(catalog, prune=True, dry_run=True, limit=3)
     assert limited.deleted == 0
