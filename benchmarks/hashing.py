@@ -54,7 +54,6 @@ LOSSES = (
     "nt-xent",
 )
 LSH, ITQ, FLOATS = "(untrained, lsh)", "(untrained, itq)", "(floats, nt-xent)"
-BLOCKS = "subic"  # one bit of each block is set, which signs of discriminants are not
 TWO_STAGES, ONE_NETWORK, CANDIDATES = "(two stages)", "(two stages, one network)", 100
 FIGURES = {
     "map@1000": "mAP@1000",
@@ -81,11 +80,10 @@ def measured(name: str, options: argparse.Namespace, home: Path) -> Row:
         given = ("--loss", "nt-xent" if loss == FLOATS else loss, *shape)
         found = trained(out, options, *given, "--set", "finish=")
         run = {"steps": found["steps"], "seconds": found["seconds"]}
-        if loss != BLOCKS:
-            finished(out, options, home / _finished(name), *given)
-            run["finished"] = judged(home / _finished(name), options)["recall@1"]
-            if loss != FLOATS:
-                run["numbers"] = asked_by_numbers(home / _finished(name), options)
+        finished(out, options, home / _finished(name), *given)
+        run["finished"] = judged(home / _finished(name), options)["recall@1"]
+        if loss != FLOATS:
+            run["numbers"] = asked_by_numbers(home / _finished(name), options)
     figures = judged(out, options)
     return {"bits": int(bits), **{key: figures[key] for key in FIGURES if key in figures}, **run}
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from embedkit.errors import BadSource, ConfigError
 from embedkit.training.discriminants import AT_THE_END, set_at_discriminants
 from embedkit.training.features import Features
-from embedkit.training.hash_heads import DivideAndEncode, finish_codes, start_codes
+from embedkit.training.hash_heads import BlockCode, DivideAndEncode, finish_codes, start_codes
 from embedkit.training.network import Objective
 from embedkit.training.pictures import Pictures
 from embedkit.training.recipe import TrainingRecipe
@@ -119,9 +119,9 @@ def finish_head(
         objective, pictures, labels, per_class=per_class, most=most, seed=recipe.seed, device=device
     )
     head = objective.head
-    assert isinstance(head, nn.Linear | DivideAndEncode)  # as `build_objective` checks
     if recipe.bits:
-        finish_codes(head, features, known)
+        assert isinstance(head, nn.Linear | DivideAndEncode | BlockCode)
+        finish_codes(head, features, known, seed=recipe.seed)
     else:
         assert isinstance(head, nn.Linear)
         set_at_discriminants(head, features, known, shrinkage=AT_THE_END)

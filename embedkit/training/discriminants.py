@@ -7,15 +7,15 @@ import logging
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AT_THE_END", "fisher_directions", "set_at_discriminants"]
+__all__ = ["AT_THE_END", "SHRINKAGE", "fisher_directions", "set_at_discriminants"]
 
-_SHRINKAGE = 0.25
+SHRINKAGE = 0.25
 AT_THE_END = 0.5  # shrinkage for features that have learned these very classes, and vary too little within them
 _SPREAD = 1e-4  # weight of the whole spread, which orders the directions in which no classes differ
 _log = logging.getLogger(__name__)
 
 
-def fisher_directions(features: Tensor, labels: Tensor, dim: int, *, shrinkage: float = _SHRINKAGE) -> Tensor:
+def fisher_directions(features: Tensor, labels: Tensor, dim: int, *, shrinkage: float = SHRINKAGE) -> Tensor:
     """Linear discriminants ``(dim, f)`` of features ``(n, f)`` with labels ``(n,)``, the strongest first.
 
     Fisher 1936, for many classes Rao 1948: with the scatter W of pictures about the means of their classes and B of
@@ -51,7 +51,7 @@ def _scatter(rows: Tensor, count: int) -> Tensor:
 
 @torch.no_grad()
 def set_at_discriminants(
-    layer: nn.Linear, features: Tensor, labels: Tensor, *, shrinkage: float = _SHRINKAGE, even: bool = False
+    layer: nn.Linear, features: Tensor, labels: Tensor, *, shrinkage: float = SHRINKAGE, even: bool = False
 ) -> bool:
     """Set a layer to the discriminants of features ``(n, f)``; its vectors stay as long as they were, centred at 0.
 

@@ -11,16 +11,17 @@ from torch import Tensor, nn
 
 from embedkit.encoders.projections import directions
 from embedkit.errors import ConfigError
-from embedkit.training.discriminants import AT_THE_END, fisher_directions, set_at_discriminants
+from embedkit.training.discriminants import AT_THE_END, SHRINKAGE, fisher_directions, set_at_discriminants
+from embedkit.training.evaluation.clustering import cluster
 from embedkit.training.losses.build import build_loss
+from embedkit.training.losses.hash_classes import BLOCK
 from embedkit.training.recipe import TrainingRecipe
 
 if TYPE_CHECKING:
     from embedkit.types import FloatArray
 
-__all__ = ["BLOCK", "BlockCode", "DivideAndEncode", "build_head", "finish_codes", "head_of", "start_codes"]
+__all__ = ["BlockCode", "DivideAndEncode", "build_head", "finish_codes", "head_of", "start_codes"]
 
-BLOCK = 8  # bits of which a block code sets one
 _SLICE = 50
 _log = logging.getLogger(__name__)
 
@@ -96,25 +97,32 @@ def start_codes(head: nn.Module, features: Tensor, labels: Tensor | None, *, see
     """Set a layer so that the signs of some pictures' features ``(n, features)`` are good codes before training.
 
     They start from ITQ, which keeps most of what the network knows, with every bit in balance, and have a mean square
-    of 1; of a block code that is so before the largest number of a block is sought. With labels ``(n,)`` ITQ turns
-    the discriminants of the classes, not the directions of most spread.
+    of 1; block codes from product quantisation. With labels ``(n,)`` both begin at the discriminants of the classes,
+    not at the directions of most spread.
     """
     if isinstance(head, nn.Linear):
         _from_itq(head, features, labels, seed)
     elif isinstance(head, BlockCode):
-        _from_itq(head.linear, features, labels, seed)
+        _from_codebooks(head, features, labels, seed)
     elif isinstance(head, DivideAndEncode):
         both = nn.Linear(features.shape[1], head.bits).to(features)
         _from_itq(both, features, labels, seed)
         head.start_at(both)
 
 
-def finish_codes(head: nn.Linear | DivideAndEncode, features: Tensor, labels: Tensor) -> None:
+@torch.no_grad()
+def finish_codes(
+    head: nn.Linear | DivideAndEncode | BlockCode, features: Tensor, labels: Tensor, *, seed: int = 0
+) -> None:
     """Set a layer so that its bits are the signs of the discriminants of features ``(n, f)`` with labels ``(n,)``.
 
     These are not turned by ITQ: each one's noise within a class has nothing to do with the others', which the signs of
-    a mixture of them would lose. The layer of classes that do not vary stays as it is.
+    a mixture of them would lose. Block codes quantise the discriminants. The layer of classes that do not vary stays
+    as it is.
     """
+    if isinstance(head, BlockCode):
+        _from_codebooks(head, features, labels, seed, shrinkage=AT_THE_END)
+        return
     layer = head if isinstance(head, nn.Linear) else nn.Linear(features.shape[1], head.bits).to(features)
     known = set_at_discriminants(layer, features, labels, shrinkage=AT_THE_END, even=True)
     if known and isinstance(head, DivideAndEncode):
@@ -135,3 +143,44 @@ def _from_itq(layer: nn.Linear, features: Tensor, labels: Tensor | None, seed: i
     numbers = (features - mean) @ axes.T
     layer.weight.copy_(axes / numbers.square().mean().sqrt().clamp_min(1e-6))
     layer.bias.copy_(-layer.weight @ mean)
+
+
+def _from_codebooks(
+    head: BlockCode, features: Tensor, labels: Tensor | None, seed: int, *, shrinkage: float = SHRINKAGE
+) -> None:
+    """Product quantisation (Jégou 2011): the bit of a block says which of its means is nearest in its own directions.
+
+    ‖x - c‖² = ‖x‖² - 2 (c·x - ‖c‖² / 2), so the nearest mean c has the largest of as many linear numbers. The blocks
+    take the directions, strongest first, in turn there and back.
+    """
+    layer, block = head.linear, head.block
+    bits, mean = layer.out_features, features.mean(dim=0)
+    try:
+        if labels is None:
+            centred: FloatArray = (features - mean).cpu().numpy()
+            axes = torch.from_numpy(directions(centred, bits, "pca")).to(features)
+        else:
+            axes = fisher_directions(features, labels, bits, shrinkage=shrinkage).to(features)
+        turns = torch.arange(bits).view(block, -1)
+        turns[1::2] = turns[1::2].flip(1)
+        books = [_means((features - mean) @ axes[of].T, block, seed) for of in turns.T]
+    except (ConfigError, ValueError) as error:
+        _log.debug("The layer of block codes stays as it is: %s", error)
+        return
+    centres = torch.stack(books)  # (blocks, block, block)
+    squares = centres.square().sum(dim=2) / 2
+    centres = centres - centres.mean(dim=1, keepdim=True)  # what all numbers of a block share changes nothing
+    weight = torch.einsum("bkj,bjf->bkf", centres, axes[turns.T]).flatten(0, 1)
+    bias = -(squares - squares.mean(dim=1, keepdim=True)).flatten() - weight @ mean
+    scale = 1 / (features @ weight.T + bias).square().mean().sqrt().clamp_min(1e-6)
+    layer.weight.copy_(scale * weight)
+    layer.bias.copy_(scale * bias)
+
+
+def _means(rows: Tensor, count: int, seed: int) -> Tensor:
+    """The means ``(count, d)`` of clusters of rows ``(n, d)``. Raises ValueError where there are fewer."""
+    places = torch.from_numpy(cluster(rows.cpu().numpy(), count, seed=seed)).to(rows.device)
+    sizes = torch.bincount(places, minlength=count)
+    if len(sizes) != count or not sizes.all():
+        raise ValueError(f"{len(rows)} pictures make no {count} clusters")
+    return torch.zeros(count, rows.shape[1], device=rows.device).index_add_(0, places, rows) / sizes[:, None]

@@ -21,7 +21,7 @@ from embedkit.encoders.torch_model import PixelModel, TorchImageEncoder, state_f
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.specs import parse_spec
 from embedkit.training.adapters import adapter_parameters
-from embedkit.training.hash_heads import BlockCode, build_head, head_of
+from embedkit.training.hash_heads import build_head, head_of
 from embedkit.training.losses.build import build_loss
 from embedkit.training.losses.contract import Loss, PairLoss
 from embedkit.training.losses.joint import JointLoss
@@ -273,10 +273,6 @@ def build_objective(built: Built, recipe: TrainingRecipe, *, classes: int) -> Ob
     loss = build_loss(recipe.loss, dim=built.dim, classes=classes, miner=recipe.miner)
     if loss.makes_codes and not recipe.bits:
         raise ConfigError(f"The loss {recipe.loss!r} makes binary codes; say how long they are, such as bits = 64")
-    if recipe.finish and isinstance(_stages(built.model)[-1], BlockCode):
-        raise ConfigError(
-            f"finish = {recipe.finish!r} is not for codes in blocks; leave it out, or set head = 'linear'"
-        )
     if loss.takes_features:
         loss.attach(_stages(built.model)[-1], built.features)
     if recipe.memory:

@@ -166,11 +166,13 @@ def test_greedyhash_sees_signs_and_learns_as_if_it_saw_the_numbers():
 def test_subic_is_a_classifier_on_blocks_with_both_entropies():
     loss = made("subic(gamma=0.3, mu=0.7)")
     weight, block = loss.weight.detach().numpy(), loss.block
-    assert block == 8
-    shares = np.exp(Z) / np.exp(Z).sum(1, keepdims=True)
-    entropy = -(shares * np.log(shares)).sum(1).mean() / math.log(8)
+    assert block == 4
+    blocks = np.exp(Z).reshape(len(Z), -1, block)
+    shares = blocks / blocks.sum(2, keepdims=True)
+    entropy = -(shares * np.log(shares)).sum(2).mean() / math.log(block)
     mean = shares.mean(0)
-    expected = cross_entropy(shares @ weight.T) + 0.3 * entropy + 0.7 * (mean * np.log(mean)).sum() / math.log(8)
+    evenness = -(mean * np.log(mean)).sum(1).mean() / math.log(block)
+    expected = cross_entropy(shares.reshape(Z.shape) @ weight.T) + 0.3 * entropy - 0.7 * evenness
     close(value(loss), expected)
 
 

@@ -13,9 +13,9 @@ from embedkit.specs import SpecText
 from embedkit.training.losses.contract import ClassLoss, class_vectors, known_classes, nothing
 from embedkit.training.pairs import unit
 
-BLOCK = 8  # bits of which a block code sets one
+BLOCK = 4  # bits of which a block code sets one; 4 tell most for each bit that is stored: 2 of 4, where 8 tell 3 of 8
 
-__all__ = ["DLBHC", "GreedyHash", "SuBiC", "dlbhc", "greedyhash", "subic"]
+__all__ = ["BLOCK", "DLBHC", "GreedyHash", "SuBiC", "dlbhc", "greedyhash", "subic"]
 
 
 class _Classifier(ClassLoss):
@@ -130,7 +130,7 @@ def greedyhash(spec: SpecText, *, dim: int, classes: int) -> GreedyHash:
 
 
 def subic(spec: SpecText, *, dim: int, classes: int) -> SuBiC:
-    """``subic(sharp=10, gamma=0.1, mu=0.1)``; blocks of 8 bits."""
+    """``subic(sharp=10, gamma=0.1, mu=0.1)``; blocks of 4 bits."""
     spec.only("sharp", "gamma", "mu")
     return SuBiC(
         dim,

@@ -18,7 +18,8 @@ from embedkit.encoders.load import load_encoder
 from embedkit.encoders.probe import probe_pixels
 from embedkit.errors import ConfigError, DataCorrupt
 from embedkit.testing.encoder import EncoderContract
-from embedkit.training.hash_heads import BlockCode, DivideAndEncode, build_head, head_of, start_codes
+from embedkit.training.discriminants import AT_THE_END, fisher_directions
+from embedkit.training.hash_heads import BlockCode, DivideAndEncode, build_head, finish_codes, head_of, start_codes
 from embedkit.training.material import build_sampler, concepts_of_labels, open_material
 from embedkit.training.network import build_model, build_objective
 from embedkit.training.recipe import TrainingRecipe
@@ -105,7 +106,7 @@ def test_a_last_layer_that_a_run_folder_does_not_have_is_refused(loss, changes, 
 def test_the_codes_of_subic_have_one_bit_in_each_block(codes_of_subic):
     encoder = load_encoder(str(codes_of_subic), runtime="onnx")
     bits = np.unpackbits(encoder.encode(probe_pixels((64, 64))), axis=1)
-    assert (bits.reshape(-1, 2, 8).sum(axis=2) == 1).all()
+    assert (bits.reshape(-1, 4, 4).sum(axis=2) == 1).all()
     encoder.close()
 
 
@@ -194,7 +195,7 @@ def test_divide_and_encode_lets_each_bit_see_its_own_slice():
 
 def test_a_block_code_has_the_softmax_of_its_layer_and_one_sign_a_block():
     head, given = BlockCode(6, 16), torch.randn(5, 6)
-    plain, found = head.linear(given).view(5, 2, 8), head(given).view(5, 2, 8)
+    plain, found = head.linear(given).view(5, 4, 4), head(given).view(5, 4, 4)
     torch.testing.assert_close(found.softmax(2), plain.softmax(2))
     assert ((found > 0).sum(2) == 1).all()
     assert (found.argmax(2) == plain.argmax(2)).all()
@@ -212,9 +213,35 @@ def test_bits_start_in_balance_and_at_one_scale(kind):
     assert ((numbers > 0).float().mean(0) - 0.5).abs().max() < 0.25
 
 
-def test_block_codes_have_no_finish(shop, tmp_path):
-    with pytest.raises(ConfigError, match="finish = 'lda' is not for codes in blocks"):
-        train(small(shop, "subic", finish="lda"), tmp_path / "run")
+@pytest.mark.parametrize("labelled", [False, True])
+def test_block_codes_start_at_codebooks_of_which_every_word_is_used(labelled):
+    """Pictures of a class lie together, so their codes agree; those of other classes differ."""
+    torch.manual_seed(0)
+    labels = torch.arange(40).repeat_interleave(8)
+    features = 3 + (2 * torch.randn(40, 48))[labels] + 0.3 * torch.randn(len(labels), 48)
+    head = BlockCode(48, 16)
+    start_codes(head, features, labels if labelled else None, seed=0)
+    assert head.linear(features).square().mean().sqrt().item() == pytest.approx(1, abs=1e-3)
+    codes = (head(features) > 0).float()
+    assert (codes.view(-1, 4, 4).sum(dim=0) > 0).all()
+    alike = codes @ codes.T / 4
+    same = labels[:, None] == labels
+    assert alike[same].mean() > 0.9
+    assert alike[~same].mean() < 0.4
+
+
+def test_the_finish_of_block_codes_is_that_of_a_nearest_mean():
+    torch.manual_seed(0)
+    labels = torch.arange(30).repeat_interleave(6)
+    features = (2 * torch.randn(30, 24))[labels] + 0.3 * torch.randn(len(labels), 24)
+    head = BlockCode(24, 8)
+    finish_codes(head, features, labels)
+    axes = fisher_directions(features, labels, 8, shrinkage=AT_THE_END)
+    shown = ((features - features.mean(0)).double() @ axes.T).float()
+    for number, of in enumerate(([0, 3, 4, 7], [1, 2, 5, 6])):  # there and back
+        part, chosen = shown[:, of], (head(features) > 0)[:, 4 * number : 4 * number + 4].float().argmax(1)
+        means = torch.stack([part[chosen == word].mean(0) for word in range(4)])
+        assert (torch.cdist(part, means).argmin(1) == chosen).float().mean() > 0.99
 
 
 def test_fewer_pictures_than_bits_are_no_trouble():
