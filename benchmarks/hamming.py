@@ -1,8 +1,9 @@
 """Hamming search through embedkit beside the bare `IndexBinaryFlat`, and beside a search of floats, in one run.
 
 Random codes with planted neighbours: each query has ten codes within three bits. Bare: `IndexBinaryFlat` in memory, on
-the same cores, asked the same way. Both sides are asked in turn, so that the machine's moods fall on both, and must
-give the same distances. Floats: an exact collection of as many unit vectors in the same backend, asked the same way.
+the same cores, asked the same way. Both sides are asked in turns of ten calls, so that the machine's moods fall on both
+and neither finds its codes out of the cache for the other's sake, and must give the same distances. Floats: an exact
+collection of as many unit vectors in the same backend, asked the same way.
 With ``--products`` the codes also get products, and `Collection.search(vector=…)` is asked one by one.
 """
 
@@ -23,7 +24,7 @@ import embedkit
 from embedkit.backends.contract import CollectionSpec
 from embedkit.metadata.rows import ProductWrite, RunCounts, ViewRow
 
-K, CHUNK, PLANTED = 10, 50_000, 10
+K, CHUNK, PLANTED, TURN = 10, 50_000, 10, 10
 Search: TypeAlias = Callable[[np.ndarray], Any]
 
 
@@ -75,13 +76,14 @@ def with_products(kit: Any, codes: np.ndarray) -> Search:
 
 
 def compared(mine: Search, other: Search, batches: list[np.ndarray]) -> tuple[float, float]:
-    """Queries a second of both, by the median batch; the first tenth warms up."""
+    """Queries a second of both, by the median call; the first tenth warms up."""
     taken: tuple[list[float], list[float]] = ([], [])
-    for batch in batches:
+    for start in range(0, len(batches), TURN):
         for call, times in zip((mine, other), taken, strict=True):
-            begun = time.perf_counter()
-            call(batch)
-            times.append(time.perf_counter() - begun)
+            for batch in batches[start : start + TURN]:
+                begun = time.perf_counter()
+                call(batch)
+                times.append(time.perf_counter() - begun)
     warm = len(batches) // 10
     size = len(batches[0])
     return size / statistics.median(taken[0][warm:]), size / statistics.median(taken[1][warm:])

@@ -112,6 +112,18 @@ def test_a_scan_on_several_cores_breaks_ties_as_one_does(backend, oracle, monkey
         same(backend.search("c", codes_of(2, seed=3), k), oracle.search("c", codes_of(2, seed=3), k))
 
 
+@pytest.mark.parametrize("room", [0, 60_000], ids=["a heap", "a few queries at a time"])
+@pytest.mark.parametrize("where", [None, F("n") < 150])
+def test_the_nearest_are_the_same_however_they_are_kept(backend, oracle, monkeypatch, room, where):
+    """By how many there are at each distance, which takes room, for some queries at a time, or by a heap."""
+    monkeypatch.setattr(faiss_bits, "_COUNTED", room)
+    codes, ids = codes_of(300), np.arange(300) * 7 % 300
+    for side in (backend, oracle):
+        side.create(SPEC)
+        side.upsert("c", ids, codes, [{"n": int(n)} for n in ids])
+    same(backend.search("c", codes[:50], 12, where), oracle.search("c", codes[:50], 12, where))
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_two_connections_stay_in_step_through_any_order_of_writes(url, oracle, eager, seed):
     ours = [open_backend(url), open_backend(url)]
