@@ -19,6 +19,9 @@ from embedkit.errors import BackendUnavailable, ConfigError, DiskFull, disk_is_f
 __all__ = ["connect"]
 
 _PORT = 19530
+# Lite's own server hangs up on a client that asks whether it is there and nothing else, as pymilvus does every ten
+# seconds, and gRPC writes that on the terminal. The two are one process: nothing need be asked.
+_IDLE = {"grpc.keepalive_permit_without_calls": 0}
 
 
 def connect(url: BackendUrl, options: BackendOptions) -> Any:
@@ -81,7 +84,7 @@ def _open_lite(path: Path, client: Any) -> Any:
         raise ConfigError(f"The embedded Milvus {str(path)!r} cannot be written; change its permissions")
     _LITE.hold(path)
     try:
-        return client(str(path))
+        return client(str(path), grpc_options=_IDLE)
     except MilvusException as error:
         _LITE.release(path)
         raise BackendUnavailable(
