@@ -40,6 +40,7 @@ _PAGE = 512  # products per question to the store
 _COPIED = 512  # products per write where vectors are copied
 _UNKNOWN = ""  # in place of a hash: the vectors were imported, and nobody has seen what they were made of
 _NAMED = 100  # failures that a run remembers
+_TICK = 0.1  # seconds between two calls of the progress callback, at least
 _AHEAD = 3  # batches whose pictures are on their way
 
 
@@ -319,7 +320,7 @@ class _Fill:
 
     def _tell(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if self._progress is None or (now - self._told < 0.1 and not force):
+        if self._progress is None or (now - self._told < _TICK and not force):
             return
         self._told, counts = now, self._counts
         done = counts.encoded + counts.copied

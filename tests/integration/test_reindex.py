@@ -25,6 +25,7 @@ from embedkit.errors import (
     StoreBusy,
     UnsupportedByBackend,
 )
+from embedkit.ingest import reencode
 from embedkit.living import versions
 from embedkit_cli.commands import versions as versions_command
 from tests import plain_encoder
@@ -204,8 +205,9 @@ def test_a_picture_that_is_gone_is_told_and_the_switch_waits(on_faiss, catalog):
     assert on_faiss.search(image=picture(3), k=1)[0].key == "p03"
 
 
-def test_writes_meanwhile_land_in_both(shared, catalog, tmp_path, shared_url):
-    """At every stage of a reindex another kit changes, adds and deletes products; the end is that of a fresh ingest."""
+def test_writes_meanwhile_land_in_both(shared, catalog, tmp_path, shared_url, monkeypatch):
+    """At three stages another kit changes, adds and deletes products; the end is that of a fresh ingest."""
+    monkeypatch.setattr(reencode, "_TICK", 0.0)
     rows = read_table(catalog)
     other = embedkit.connect(backend=shared_url, home=tmp_path / "home")
     stages = iter(range(1, 100))

@@ -306,7 +306,9 @@ def test_the_scales_of_deep_ranking_train(shop, tmp_path):
 def test_bfloat16_trains_to_about_the_same_losses(shop, tmp_path):
     train(small(shop), tmp_path / "full")
     train(small(shop, precision="bf16"), tmp_path / "half")
-    assert losses(tmp_path / "half") == pytest.approx(losses(tmp_path / "full"), rel=0.2)
+    half, full = losses(tmp_path / "half"), losses(tmp_path / "full")
+    assert half[0] == pytest.approx(full[0], rel=0.02), "of the same weights"
+    assert np.mean(half) == pytest.approx(np.mean(full), rel=0.2), "of steps that go apart, by processor"
 
 
 def test_two_processes_share_the_batches_and_end_with_one_model(shop, tmp_path):
