@@ -120,7 +120,7 @@ def test_a_picture_that_is_gone_fails_and_is_found_again(products, catalog, sett
     assert products.failures() == []
 
 
-def test_another_encoder_reads_every_picture(products, catalog, settled):
+def test_after_a_reindex_only_another_picture_is_read(products, catalog, settled):
     products.ingest(catalog)
     products.reindex(encoder={"image": "plain(seed=1)"})
     report, read = opened_by(lambda: products.ingest(catalog))
